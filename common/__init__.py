@@ -1,0 +1,1 @@
+"""What every package may import: errors that a user can cause."""

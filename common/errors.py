@@ -1,0 +1,26 @@
+"""Errors that a user can cause, told apart from bugs.
+
+The command lines print a `UserError` as one line and leave with exit code 2; any other exception is a bug and
+keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """Something the user asked for cannot be had. The message is one line and says what to do."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """One line for a name that is not in `known`, with the nearest names first.
+
+    >>> unknown_name("game", "bigfsh", ["bigfish", "maze"])
+    "unknown game 'bigfsh': did you mean bigfish? (known: bigfish, maze)"
+    """
+    names = list(known)
+    near = get_close_matches(name, names, n=2, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"unknown {kind} {name!r}: {hint}(known: {', '.join(names)})"
