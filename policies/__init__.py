@@ -1,0 +1,20 @@
+"""Networks: image encoder, recurrent cores that may rewrite their own weights, heads."""
+
+from policies.encoder import EncoderConfig
+from policies.policy import Policy, PolicyConfig, PolicyOutput, from_json, policy_config, to_json
+from policies.registry import CORES, core_config, name_of
+from policies.resets import State
+
+__all__ = [
+    "CORES",
+    "EncoderConfig",
+    "Policy",
+    "PolicyConfig",
+    "PolicyOutput",
+    "State",
+    "core_config",
+    "from_json",
+    "name_of",
+    "policy_config",
+    "to_json",
+]

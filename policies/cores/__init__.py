@@ -1,0 +1,1 @@
+"""Recurrent cores: what stands between the encoder and the heads. `base.Core` is their contract."""

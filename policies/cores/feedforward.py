@@ -1,0 +1,37 @@
+"""No memory at all: the heads read the encoder's features and the last reward directly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from policies.cores.base import Core, CoreConfig
+from policies.resets import ResetRule, State
+
+
+@dataclass(frozen=True)
+class FeedForwardConfig(CoreConfig):
+    """Nothing to choose."""
+
+
+class FeedForwardCore(Core):
+    """Returns its input; the state is empty, so that users of cores need no special case."""
+
+    is_recurrent = False
+
+    def __init__(
+        self,
+        config: FeedForwardConfig,
+        input_size: int,
+        reset: ResetRule | None = None,
+        bptt_span: int | None = None,
+    ) -> None:
+        super().__init__(input_size, input_size, reset, bptt_span)
+
+    def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        return {}
+
+    def _sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
+        return x, {}

@@ -1,0 +1,72 @@
+"""The self-referential weight matrix (SRWM; Irie et al., ICML 2022, arXiv 2202.05780)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from policies.cores.layered import Layer, LayeredConfig, LayeredCore
+from policies.ops.srwm import srwm
+from policies.resets import ResetRule, State
+
+RATE_NAMES = ("rate_y", "rate_q", "rate_k", "rate_beta")
+
+
+@dataclass(frozen=True)
+class SrwmConfig(LayeredConfig):
+    """Sizes of the SRWM core; the defaults are the paper's for ProcGen."""
+
+
+class SrwmLayer(Layer):
+    """x + out_linear(y), where y is what a matrix that rewrites itself makes of x, head by head.
+
+    As published: no layer norm before it, `out_linear` without bias, and one trained matrix per head,
+    `w0` (H, D, 3D + 4), drawn from N(0, 1/D). The memory is "shift" (B, H, D, 3D + 4), how far the matrix of each
+    stream has moved away from `w0`: when an optimiser step changes `w0`, running streams move with it.
+    """
+
+    def __init__(self, config: LayeredConfig, implementation: str = "auto") -> None:
+        super().__init__()
+        self.heads, self.head_width = config.heads, config.head_width
+        self.implementation = implementation
+        columns = 3 * self.head_width + 4
+        self.w0 = nn.Parameter(torch.randn(self.heads, self.head_width, columns) * self.head_width**-0.5)
+        self.out_linear = nn.Linear(config.width, config.width, bias=False)
+
+    def initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        """A shift of zero."""
+        return {"shift": torch.zeros(batch_size, *self.w0.shape, device=device, dtype=dtype)}
+
+    def forward(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
+        """See `Layer.forward`."""
+        heads = x.unflatten(-1, (self.heads, self.head_width))
+        y, shift = srwm(heads, self.w0, memory["shift"], reset, self.implementation)
+        return x + self.out_linear(y.flatten(-2)), {"shift": shift}
+
+    def diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
+        """The mean over streams of the shift's Frobenius norm (all heads together) after the step, and the mean of
+        each of the four rates in it."""
+        heads = x.unflatten(-1, (self.heads, self.head_width))
+        _, shift = srwm(heads, self.w0, memory["shift"], reset, self.implementation)
+        before = torch.where(reset[0, :, None, None, None], 0.0, memory["shift"])
+        beta_columns = (self.w0 + before)[..., 3 * self.head_width :]
+        rates = (heads[0].softmax(dim=-1).unsqueeze(-2) @ beta_columns).sigmoid().flatten(0, -2).mean(dim=0)
+        return {"shift_norm": shift.flatten(1).norm(dim=1).mean(), **dict(zip(RATE_NAMES, rates))}
+
+
+class SrwmCore(LayeredCore):
+    """Linear map to the width, then layers of (SRWM, feed-forward block)."""
+
+    def __init__(
+        self,
+        config: SrwmConfig,
+        input_size: int,
+        reset: ResetRule | None = None,
+        bptt_span: int | None = None,
+        implementation: str = "auto",
+    ) -> None:
+        make_layer = partial(SrwmLayer, implementation=implementation)
+        super().__init__(config, make_layer, input_size, reset, bptt_span)

@@ -1,0 +1,134 @@
+"""The image encoder: IMPALA's residual network (Espeholt et al., arXiv 1802.01561, figure 3, right)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.errors import UserError
+from policies.sizes import require_positive, require_positive_all
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Sizes of the encoder; the defaults are the paper's.
+
+    Attributes:
+        channels: channels of each section; a section halves height and width (rounding up).
+        hidden: width of the output.
+
+    Raises:
+        UserError: a size is not a positive whole number.
+    """
+
+    channels: tuple[int, ...] = (16, 32, 32)
+    hidden: int = 256
+
+    def __post_init__(self) -> None:
+        require_positive_all("encoder channels", self.channels)
+        require_positive("encoder hidden", self.hidden)
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+
+
+class _Residual(nn.Module):
+    """x + conv(relu(conv(relu(x))))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(channels, channels)
+        self.conv2 = _conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # In place where the backward pass does not need what is overwritten: a convolution keeps its input, not its
+        # output, and a ReLU keeps its output.
+        inner = F.relu_(self.conv1(F.relu(x)))
+        return self.conv2(inner).add_(x)
+
+
+class _Section(nn.Module):
+    """Convolution, max-pool to half the size, two residual blocks."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = _conv(inputs, outputs)
+        self.residual1 = _Residual(outputs)
+        self.residual2 = _Residual(outputs)
+
+    def forward(self, x: Tensor, input_scale: float = 1.0) -> Tensor:
+        weight = self.conv.weight if input_scale == 1.0 else self.conv.weight * input_scale
+        x = F.conv2d(x, weight, self.conv.bias, padding=1)
+        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        return self.residual2(self.residual1(x))
+
+
+class ImpalaEncoder(nn.Module):
+    """uint8 images (N, H, W, C) -> features (N, hidden), float32.
+
+    Height-width-channel memory is what a channels-last convolution reads, so images are converted but never
+    rearranged. Initial weights are torch's defaults, as published. The features of the last section are flattened in
+    the order height, width, channel.
+
+    Args:
+        config: sizes.
+        image_shape: (H, W, C); any size.
+        precision: "float32", or "bfloat16" to compute the convolutions and the linear layer in bfloat16 (parameters
+            and output stay float32).
+
+    Raises:
+        UserError: unknown precision or impossible image shape.
+    """
+
+    def __init__(
+        self, config: EncoderConfig, image_shape: tuple[int, int, int], precision: str = "float32"
+    ) -> None:
+        super().__init__()
+        if precision not in PRECISIONS:
+            raise UserError(f"unknown precision {precision!r}: use {' or '.join(PRECISIONS)}")
+        require_positive_all("image shape (height, width, channels)", image_shape)
+        self.config = config
+        self.image_shape = tuple(image_shape)
+        self.precision = precision
+        self.output_size = config.hidden
+        height, width, inputs = image_shape
+        sections: list[nn.Module] = []
+        for outputs in config.channels:
+            sections.append(_Section(inputs, outputs))
+            height, width, inputs = (height + 1) // 2, (width + 1) // 2, outputs
+        self.sections = nn.ModuleList(sections)
+        self.linear = nn.Linear(height * width * inputs, config.hidden)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of `images` (N, H, W, C), uint8, 0 to 255.
+
+        Raises:
+            TypeError: `images` are not uint8.
+            ValueError: they have another shape than `image_shape`.
+        """
+        if images.dtype is not torch.uint8:
+            raise TypeError(f"images must be uint8, got {images.dtype}")
+        if images.dim() != 4 or images.shape[1:] != self.image_shape:
+            raise ValueError(f"images must be (N, {self.image_shape}), got {tuple(images.shape)}")
+        if self.precision == "bfloat16":
+            with torch.autocast(images.device.type, dtype=torch.bfloat16):
+                return self._features(images, torch.bfloat16).float()
+        return self._features(images, self.linear.weight.dtype)
+
+    def _features(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        x = images.permute(0, 3, 1, 2).to(dtype)
+        # The images' scale, 1/255, goes into the first convolution's few weights instead of the many pixels (and the
+        # pixels 0 to 255 are exact in bfloat16).
+        scale = 1.0 / 255.0
+        for section in self.sections:
+            x = section(x, scale)
+            scale = 1.0
+        flat = F.relu_(x).permute(0, 2, 3, 1).flatten(1)
+        return F.relu_(self.linear(flat))

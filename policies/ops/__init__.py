@@ -1,0 +1,1 @@
+"""Sequence operators of the cores, one package each: `naive` is the reference, faster versions stand beside it."""

@@ -1,0 +1,54 @@
+"""The self-referential weight matrix (SRWM; Irie et al., ICML 2022, arXiv 2202.05780, equations 5 to 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from policies.ops.checks import check_implementation, check_reset, check_shape
+from policies.ops.srwm.naive import srwm_naive
+
+IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
+    "naive": srwm_naive,
+}
+"""Versions of the operator by name."""
+
+
+def srwm(
+    x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor, implementation: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """Run a matrix that rewrites itself over a sequence.
+
+    For each stream and head, with D the head's width, phi the softmax over D and W a D x (3D + 4) matrix:
+
+        [y_t, q_t, k_t, beta_t] = phi(x_t) W_{t-1}
+        W_t = W_{t-1} + phi(k_t) (outer) (sigmoid(beta_t) * (phi(q_t) W_{t-1} - phi(k_t) W_{t-1}))
+
+    beta_t has one rate for each of the blocks y, q, k, beta of the columns. The output is read before the update.
+    Gradient reaches every argument but `reset`, through the updates too, and never crosses a reset.
+
+    Args:
+        x: inputs (T, B, H, D), T at least 1.
+        w0: the trained matrix (H, D, 3D + 4); columns in the order y, q, k, beta.
+        shift: W_0 of this sequence minus `w0` (B, H, D, 3D + 4); zero for a fresh stream. Not modified.
+        reset: bool (T, B); where true, W is set back to `w0` before step t.
+        implementation: a name in `IMPLEMENTATIONS`, or "auto" for the fastest one that can run these tensors.
+
+    Returns:
+        y (T, B, H, D), and the shift after the last step (B, H, D, 3D + 4).
+
+    Raises:
+        TypeError: `reset` is not bool.
+        ValueError: shapes do not fit together.
+        UserError: no such implementation.
+    """
+    check_implementation("srwm", implementation, IMPLEMENTATIONS)
+    if x.dim() != 4 or x.shape[0] == 0:
+        raise ValueError(f"x must be (T, B, H, D) with T at least 1, got {tuple(x.shape)}")
+    steps, batch, heads, width = x.shape
+    check_shape("w0", w0, (heads, width, 3 * width + 4))
+    check_shape("shift", shift, (batch, heads, width, 3 * width + 4))
+    check_reset(reset, steps, batch)
+    chosen = "naive" if implementation == "auto" else implementation
+    return IMPLEMENTATIONS[chosen](x, w0, shift, reset)

@@ -1,0 +1,179 @@
+"""The policy: encoder, recurrent core and heads. Everything that an agent needs from this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import UserError, unknown_name
+from policies.cores.base import CoreConfig
+from policies.cores.srwm import SrwmConfig
+from policies.encoder import PRECISIONS, EncoderConfig, ImpalaEncoder
+from policies.registry import build_core, core_config, name_of
+from policies.resets import State, parse_reset
+from policies.settings import build_config
+from policies.sizes import require_positive
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Everything that defines a policy's network, apart from image shape and number of actions.
+
+    Attributes:
+        core: sizes of the recurrent core; their class says which core.
+        encoder: sizes of the image encoder.
+        reset: when the core forgets: "episode", "never" or a number of steps such as "50".
+        bptt_span: gradient horizon in steps; None for the whole unroll, 1 as in the published SRWM code.
+        precision: what the encoder computes in, "float32" or "bfloat16".
+
+    Raises:
+        UserError: a value is impossible.
+    """
+
+    core: CoreConfig = field(default_factory=SrwmConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    reset: str = "episode"
+    bptt_span: int | None = None
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        name_of(self.core)
+        parse_reset(self.reset)
+        if self.bptt_span is not None:
+            require_positive("bptt_span", self.bptt_span)
+        if self.precision not in PRECISIONS:
+            raise UserError(unknown_name("precision", str(self.precision), PRECISIONS))
+
+
+def policy_config(core: str, **overrides: Any) -> PolicyConfig:
+    """The default policy with the core of this name; `overrides` are fields of `PolicyConfig` other than `core`.
+
+    >>> policy_config("lstm", reset="never").reset
+    'never'
+
+    Raises:
+        UserError: unknown core or field, or an impossible value.
+    """
+    return build_config(PolicyConfig, {"core": core_config(core), **overrides}, "policy field")
+
+
+def to_json(config: PolicyConfig) -> dict[str, Any]:
+    """`config` as plain JSON values; `from_json` reads them back."""
+    data = asdict(config)
+    data["core"] = {"name": name_of(config.core), **data["core"]}
+    data["encoder"]["channels"] = list(config.encoder.channels)
+    return data
+
+
+def from_json(data: Mapping[str, Any]) -> PolicyConfig:
+    """The configuration that `to_json` wrote; fields left out take their defaults.
+
+    Raises:
+        UserError: unknown core, unknown field or impossible value.
+    """
+    values = dict(_mapping("policy", data))
+    if "core" in values:
+        core = dict(_mapping("policy core", values["core"]))
+        if "name" not in core:
+            raise UserError("policy core has no name: add for example {\"name\": \"srwm\"}")
+        values["core"] = core_config(core.pop("name"), **core)
+    if "encoder" in values:
+        encoder = _mapping("policy encoder", values["encoder"])
+        values["encoder"] = build_config(EncoderConfig, encoder, "encoder field")
+    return build_config(PolicyConfig, values, "policy field")
+
+
+def _mapping(what: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{what} is {value!r}: give an object with named fields")
+    return value
+
+
+class PolicyOutput(NamedTuple):
+    """What a policy says about each step.
+
+    Attributes:
+        logits: unnormalised log-probabilities of the actions (T, B, A).
+        value: estimate of the discounted return (T, B).
+        state: the core's state after the last step.
+    """
+
+    logits: Tensor
+    value: Tensor
+    state: State
+
+
+class Policy(nn.Module):
+    """Images and last rewards in, action logits and values out.
+
+    Initial weights are torch's defaults everywhere but in SRWM's matrices, as published, and follow from torch's
+    random seed alone. The policy never sees which game it plays.
+
+    Args:
+        config: the network.
+        image_shape: (height, width, channels) of the images.
+        num_actions: how many actions there are to choose from.
+
+    Raises:
+        UserError: an impossible size.
+    """
+
+    def __init__(self, config: PolicyConfig, image_shape: tuple[int, int, int], num_actions: int) -> None:
+        super().__init__()
+        require_positive("number of actions", num_actions)
+        self.config = config
+        self.num_actions = num_actions
+        self.encoder = ImpalaEncoder(config.encoder, image_shape, config.precision)
+        core_input = self.encoder.output_size + 1  # the last reward is one more feature
+        self.core = build_core(config.core, core_input, parse_reset(config.reset), config.bptt_span)
+        self.actor = nn.Linear(self.core.output_size, num_actions)
+        self.critic = nn.Linear(self.core.output_size, 1)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether outputs can depend on earlier steps."""
+        return self.core.is_recurrent
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.actor.weight.device
+
+    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
+        """The state of `batch_size` fresh streams (batch first, flat); `device` None for where the parameters are."""
+        return self.core.initial_state(batch_size, self.device if device is None else device)
+
+    def forward(self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor) -> PolicyOutput:
+        """Run over a sequence of T steps of B streams.
+
+        Args:
+            rgb: uint8 images (T, B, H, W, C).
+            reward: each stream's previous reward (T, B, 1), float; clipped here to [-1, 1].
+            state: from the previous call, or `initial_state`. Not modified.
+            episode_start: bool (T, B); true where step t is the first of an episode.
+
+        Raises:
+            TypeError: `rgb` is not uint8 or `episode_start` not bool.
+            ValueError: shapes do not fit together.
+        """
+        core_output, new_state = self.core(self._core_input(rgb, reward), state, episode_start)
+        return PolicyOutput(self.actor(core_output), self.critic(core_output).squeeze(-1), new_state)
+
+    @torch.no_grad()
+    def diagnostics(
+        self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor
+    ) -> dict[str, Tensor]:
+        """Scalars about the core at the last step of the sequence, such as "layer0/shift_norm"; arguments as above."""
+        return self.core.diagnostics(self._core_input(rgb, reward), state, episode_start)
+
+    def _core_input(self, rgb: Tensor, reward: Tensor) -> Tensor:
+        if rgb.dim() != 5:
+            raise ValueError(f"rgb must be (T, B, H, W, C), got {tuple(rgb.shape)}")
+        if reward.shape != (*rgb.shape[:2], 1):
+            raise ValueError(f"reward must be (T, B, 1) = {(*rgb.shape[:2], 1)}, got {tuple(reward.shape)}")
+        features = self.encoder(rgb.flatten(0, 1)).unflatten(0, rgb.shape[:2])
+        return torch.cat([features, reward.clamp(-1.0, 1.0).to(features.dtype)], dim=-1)
