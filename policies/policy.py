@@ -79,7 +79,7 @@ def from_json(data: Mapping[str, Any]) -> PolicyConfig:
     if "core" in values:
         core = dict(_mapping("policy core", values["core"]))
         if "name" not in core:
-            raise UserError("policy core has no name: add for example {\"name\": \"srwm\"}")
+            raise UserError('policy core has no name: add for example {"name": "srwm"}')
         values["core"] = core_config(core.pop("name"), **core)
     if "encoder" in values:
         encoder = _mapping("policy encoder", values["encoder"])

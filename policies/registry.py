@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 
 from common.errors import UserError, unknown_name
 from policies.cores.base import Core, CoreConfig
+from policies.cores.deltanet import DeltaNetConfig, DeltaNetCore
+from policies.cores.fake_srwm import FakeSrwmConfig, FakeSrwmCore
 from policies.cores.feedforward import FeedForwardConfig, FeedForwardCore
+from policies.cores.lstm import LstmConfig, LstmCore
 from policies.cores.srwm import SrwmConfig, SrwmCore
 from policies.resets import ResetRule
 from policies.settings import build_config
@@ -21,6 +24,9 @@ class CoreEntry(NamedTuple):
 
 CORES: dict[str, CoreEntry] = {
     "feedforward": CoreEntry(FeedForwardConfig, FeedForwardCore),
+    "lstm": CoreEntry(LstmConfig, LstmCore),
+    "deltanet": CoreEntry(DeltaNetConfig, DeltaNetCore),
+    "fake_srwm": CoreEntry(FakeSrwmConfig, FakeSrwmCore),
     "srwm": CoreEntry(SrwmConfig, SrwmCore),
 }
 """Every core by name, one line each."""
@@ -46,7 +52,9 @@ def name_of(config: CoreConfig) -> str:
     for name, entry in CORES.items():
         if type(config) is entry.config:
             return name
-    raise UserError(f"no core is registered for {type(config).__name__}: add a line to policies.registry.CORES")
+    raise UserError(
+        f"no core is registered for {type(config).__name__}: add a line to policies.registry.CORES"
+    )
 
 
 def build_core(

@@ -24,5 +24,9 @@ def build_config(kind: type[Config], values: Mapping[str, Any], what: str) -> Co
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for name in values:
         if name not in known:
-            raise UserError(unknown_name(what, str(name), known) if known else f"unknown {what} {name!r}: it has none")
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+            raise UserError(
+                unknown_name(what, str(name), known) if known else f"unknown {what} {name!r}: it has none"
+            )
+    return kind(
+        **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    )

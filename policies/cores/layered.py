@@ -39,7 +39,9 @@ class LayeredConfig(CoreConfig):
         for name in ("width", "heads", "feedforward", "layers"):
             require_positive(f"core {name}", getattr(self, name))
         if self.width % self.heads:
-            raise UserError(f"core width {self.width} is not a multiple of its {self.heads} heads: change one")
+            raise UserError(
+                f"core width {self.width} is not a multiple of its {self.heads} heads: change one"
+            )
 
     @property
     def head_width(self) -> int:

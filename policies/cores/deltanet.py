@@ -1,0 +1,82 @@
+"""DeltaNet: a slow network that programs a fast one (Schlag, Irie, Schmidhuber, ICML 2021, arXiv 2102.11174)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from policies.cores.layered import Layer, LayeredConfig, LayeredCore
+from policies.ops.deltanet import deltanet
+from policies.resets import ResetRule, State
+
+# As published: elu + 1 is exactly 0 for inputs below about -17, and a whole head may be there.
+_SUM_EPSILON = 1e-5
+
+
+def elu_sum_norm(x: Tensor) -> Tensor:
+    """elu(x) + 1, divided by its sum over the last dimension: positive features that add up to one."""
+    features = F.elu(x) + 1.0
+    return features / (features.sum(dim=-1, keepdim=True) + _SUM_EPSILON)
+
+
+@dataclass(frozen=True)
+class DeltaNetConfig(LayeredConfig):
+    """Sizes of the DeltaNet core; the defaults are those of SRWM.
+
+    The published RL code used 4 heads of 32 for DeltaNet.
+    """
+
+
+class DeltaNetLayer(Layer):
+    """x + out_linear(y): layer norm, slow linear map to queries, keys, values and rates, delta rule.
+
+    The two linear maps have no bias, as published. The memory is "fast" (B, H, D, D), the fast weights, zero for a
+    fresh stream.
+    """
+
+    def __init__(self, config: LayeredConfig) -> None:
+        super().__init__()
+        self.heads, self.head_width = config.heads, config.head_width
+        self.layer_norm = nn.LayerNorm(config.width)
+        self.slow_net = nn.Linear(config.width, self.heads * (3 * self.head_width + 1), bias=False)
+        self.out_linear = nn.Linear(config.width, config.width, bias=False)
+
+    def initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        """Fast weights of zero."""
+        shape = (batch_size, self.heads, self.head_width, self.head_width)
+        return {"fast": torch.zeros(shape, device=device, dtype=dtype)}
+
+    def _program(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys, values (T, B, H, D) and rates (T, B, H)."""
+        width = self.head_width
+        program = self.slow_net(self.layer_norm(x)).unflatten(-1, (self.heads, 3 * width + 1))
+        q, k, v, beta = program.split([width, width, width, 1], dim=-1)
+        return elu_sum_norm(q), elu_sum_norm(k), v, beta.squeeze(-1).sigmoid()
+
+    def forward(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
+        """See `Layer.forward`."""
+        y, fast = deltanet(*self._program(x), memory["fast"], reset)
+        return x + self.out_linear(y.flatten(-2)), {"fast": fast}
+
+    def diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
+        """The mean over streams of the fast weights' Frobenius norm (all heads together) after the step, and the mean
+        writing rate in it."""
+        q, k, v, beta = self._program(x)
+        _, fast = deltanet(q, k, v, beta, memory["fast"], reset)
+        return {"shift_norm": fast.flatten(1).norm(dim=1).mean(), "rate": beta.mean()}
+
+
+class DeltaNetCore(LayeredCore):
+    """Linear map to the width, then layers of (DeltaNet, feed-forward block)."""
+
+    def __init__(
+        self,
+        config: DeltaNetConfig,
+        input_size: int,
+        reset: ResetRule | None = None,
+        bptt_span: int | None = None,
+    ) -> None:
+        super().__init__(config, DeltaNetLayer, input_size, reset, bptt_span)

@@ -1,0 +1,58 @@
+"""The ablation of self-modification: SRWM's layers without the update (Irie et al., arXiv 2202.05780)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from policies.cores.layered import Layer, LayeredConfig, LayeredCore
+from policies.resets import ResetRule, State
+
+
+@dataclass(frozen=True)
+class FakeSrwmConfig(LayeredConfig):
+    """Sizes of the fake SRWM core; the defaults are those of SRWM."""
+
+
+class FakeSrwmLayer(Layer):
+    """x + out_linear(phi(x) w_y) per head: SRWM's output for a matrix that always stays at its initial value.
+
+    Of SRWM's matrix only the output's columns, `w_y` (H, D, D), are left, since the others serve the update alone.
+    phi is the softmax of the head's input, exactly as in SRWM, so that the update is the only difference. The
+    published code leaves the softmax out of its fake SRWM.
+    """
+
+    def __init__(self, config: LayeredConfig) -> None:
+        super().__init__()
+        self.heads, self.head_width = config.heads, config.head_width
+        self.w_y = nn.Parameter(
+            torch.randn(self.heads, self.head_width, self.head_width) * self.head_width**-0.5
+        )
+        self.out_linear = nn.Linear(config.width, config.width, bias=False)
+
+    def initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
+        """None."""
+        return {}
+
+    def forward(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
+        """See `Layer.forward`."""
+        phi_x = x.unflatten(-1, (self.heads, self.head_width)).softmax(dim=-1)
+        y = torch.einsum("tbhd,hde->tbhe", phi_x, self.w_y)
+        return x + self.out_linear(y.flatten(-2)), {}
+
+
+class FakeSrwmCore(LayeredCore):
+    """Linear map to the width, then layers of (fake SRWM, feed-forward block); no memory."""
+
+    is_recurrent = False
+
+    def __init__(
+        self,
+        config: FakeSrwmConfig,
+        input_size: int,
+        reset: ResetRule | None = None,
+        bptt_span: int | None = None,
+    ) -> None:
+        super().__init__(config, FakeSrwmLayer, input_size, reset, bptt_span)

@@ -1,0 +1,66 @@
+"""The delta rule (DeltaNet; Schlag, Irie, Schmidhuber, ICML 2021, arXiv 2102.11174, equations 23 to 25)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from policies.ops.checks import check_implementation, check_reset, check_shape
+from policies.ops.deltanet.naive import deltanet_naive
+
+IMPLEMENTATIONS: dict[
+    str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+] = {
+    "naive": deltanet_naive,
+}
+"""Versions of the operator by name."""
+
+
+def deltanet(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    memory: Tensor,
+    reset: Tensor,
+    implementation: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Write key-value pairs into a fast weight matrix with the delta rule, and read it with queries.
+
+    For each stream and head, with W a D x E matrix:
+
+        W_t = W_{t-1} + k_t (outer) (beta_t * (v_t - k_t W_{t-1}))
+        y_t = q_t W_t
+
+    The output is read after the update. Queries and keys are used as they come: feature map, normalisation and the
+    sigmoid of the rate are the caller's. Gradient reaches every argument but `reset`, and never crosses a reset.
+
+    Args:
+        q, k: queries and keys (T, B, H, D), T at least 1.
+        v: values (T, B, H, E).
+        beta: writing rates (T, B, H).
+        memory: W before the first step (B, H, D, E). Not modified.
+        reset: bool (T, B); where true, W is set to zero before step t.
+        implementation: a name in `IMPLEMENTATIONS`, or "auto" for the fastest one that can run these tensors.
+
+    Returns:
+        y (T, B, H, E), and W after the last step (B, H, D, E).
+
+    Raises:
+        TypeError: `reset` is not bool.
+        ValueError: shapes do not fit together.
+        UserError: no such implementation.
+    """
+    check_implementation("deltanet", implementation, IMPLEMENTATIONS)
+    if q.dim() != 4 or q.shape[0] == 0:
+        raise ValueError(f"q must be (T, B, H, D) with T at least 1, got {tuple(q.shape)}")
+    steps, batch, heads, width = q.shape
+    values = v.shape[-1]
+    check_shape("k", k, (steps, batch, heads, width))
+    check_shape("v", v, (steps, batch, heads, values))
+    check_shape("beta", beta, (steps, batch, heads))
+    check_shape("memory", memory, (batch, heads, width, values))
+    check_reset(reset, steps, batch)
+    chosen = "naive" if implementation == "auto" else implementation
+    return IMPLEMENTATIONS[chosen](q, k, v, beta, memory, reset)
