@@ -24,10 +24,7 @@ def elu_sum_norm(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class DeltaNetConfig(LayeredConfig):
-    """Sizes of the DeltaNet core; the defaults are those of SRWM.
-
-    The published RL code used 4 heads of 32 for DeltaNet.
-    """
+    """Sizes of the DeltaNet core; the defaults are those of SRWM."""
 
 
 class DeltaNetLayer(Layer):

@@ -48,7 +48,8 @@ class LstmCore(Core):
         self.config = config
         sizes = [input_size] + [config.hidden] * (config.layers - 1)
         # Holders of the parameters; the recurrence itself is the operator's.
-        self.cells = nn.ModuleList(nn.LSTMCell(size, config.hidden) for size in sizes)
+        cells = [nn.LSTMCell(size, config.hidden) for size in sizes]
+        self.cells = nn.ModuleList(cells)
 
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         zeros = torch.zeros(batch_size, self.config.hidden, device=device, dtype=dtype)

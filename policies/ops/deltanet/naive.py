@@ -14,7 +14,7 @@ def deltanet_naive(
     """See `policies.ops.deltanet.deltanet`."""
     resets = steps_with_resets(reset)
     q, k, v = q.unsqueeze(-2), k.unsqueeze(-2), v.unsqueeze(-2)  # (T, B, H, 1, D): rows
-    beta = beta.unsqueeze(-1)  # (T, B, H, 1, 1)
+    beta = beta[..., None, None]  # (T, B, H, 1, 1)
     w = memory  # (B, H, D, E)
     outputs = []
     for t in range(q.shape[0]):
