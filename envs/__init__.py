@@ -1,0 +1,38 @@
+"""ProcGen environments: games, levels, the vectorised multi-game environment and the single-game one."""
+
+from envs import _quiet  # noqa: F401  (first: nothing that imports the old gym may come before it)
+from envs.checks import environment_problems
+from envs.games import (
+    GAMES,
+    MODES,
+    TASK_SETS,
+    Game,
+    ScoreRange,
+    expand_games,
+    game_problems,
+    normalized_score,
+    score_range,
+)
+from envs.levels import SPLITS, Levels, parse_levels
+from envs.native import ACTION_NAMES, BUTTON_COMBOS, library_version
+from envs.vec_env import ProcgenVecEnv
+
+__all__ = [
+    "ACTION_NAMES",
+    "BUTTON_COMBOS",
+    "GAMES",
+    "MODES",
+    "SPLITS",
+    "TASK_SETS",
+    "Game",
+    "Levels",
+    "ProcgenVecEnv",
+    "ScoreRange",
+    "environment_problems",
+    "expand_games",
+    "game_problems",
+    "library_version",
+    "normalized_score",
+    "parse_levels",
+    "score_range",
+]

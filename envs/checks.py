@@ -1,0 +1,71 @@
+"""Everything that can be wrong with a request for environments, found before the native library is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from common.errors import UserError
+from envs.games import game_problems
+from envs.levels import MAX_LEVEL, Levels, parse_levels
+
+MAX_SEED = 2**31 - 1
+DEFAULT_SLOTS = 64
+
+
+def default_num_envs(num_games: int, level_seeds: Sequence[int] | None = None) -> int:
+    """One slot for each of `level_seeds`, else 64 rounded up to a multiple of the number of games."""
+    if level_seeds is not None:
+        return len(level_seeds)
+    return -(-DEFAULT_SLOTS // max(num_games, 1)) * max(num_games, 1)
+
+
+def level_seed_problems(level_seeds: Sequence[int]) -> list[str]:
+    """What is wrong with explicit level seeds."""
+    bad = [str(seed) for seed in level_seeds if not 0 <= seed <= MAX_LEVEL]
+    return [f"level seeds must be from 0 to {MAX_LEVEL}, not {', '.join(bad[:5])}"] if bad else []
+
+
+def environment_problems(
+    games: Sequence[str],
+    num_envs: int,
+    mode: str = "easy",
+    levels: str | Levels = "train",
+    seed: int = 0,
+    render_mode: str | None = None,
+    num_threads: int = 4,
+    level_seeds: Sequence[int] | None = None,
+) -> list[str]:
+    """All contradictions in the arguments of a `ProcgenVecEnv` (games already expanded), one line each."""
+    problems = game_problems(games, mode)
+    if num_envs < 1:
+        problems.append(f"{num_envs} slots: at least {max(len(games), 1)} needed")
+    elif games and num_envs % len(games) != 0:
+        below = num_envs // len(games) * len(games)
+        near = f"{below} or {below + len(games)}" if below else f"{len(games)}"
+        problems.append(f"{num_envs} slots cannot be shared equally by {len(games)} games: use {near}")
+    if isinstance(levels, str):
+        try:
+            parse_levels(levels, mode)
+        except UserError as error:
+            problems.append(str(error))
+    elif levels.start < 0 or levels.count < 0 or levels.start + levels.count > MAX_LEVEL + 1:
+        problems.append(f"levels {levels.name!r} must lie between 0 and {MAX_LEVEL}")
+    if not 0 <= seed <= MAX_SEED:
+        problems.append(f"seed {seed} must be from 0 to {MAX_SEED}")
+    if render_mode not in (None, "rgb_array"):
+        problems.append(f"render mode {render_mode!r} does not exist: use 'rgb_array' or None")
+    if num_threads < 0:
+        problems.append(f"num_threads is {num_threads}: use 0 (step in the calling thread) or more")
+    if level_seeds is not None:
+        problems += level_seed_problems(level_seeds)
+        if len(level_seeds) != num_envs:
+            problems.append(f"{len(level_seeds)} level seeds for {num_envs} slots: give one for each slot")
+        if mode == "exploration":
+            problems.append("exploration mode plays one level chosen by the game: leave the level seeds out")
+    return problems
+
+
+def raise_problems(problems: Sequence[str]) -> None:
+    """Raise one `UserError` that names all `problems`, if there are any."""
+    if problems:
+        raise UserError("; ".join(problems))

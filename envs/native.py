@@ -1,0 +1,143 @@
+"""The native ProcGen library: the only module that imports it.
+
+The library ends the process on bad arguments, so callers check everything first (`envs.checks`).
+Instances with threads do not survive a fork: create them after it, or start processes with "spawn".
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import UserError
+from envs import _quiet  # noqa: F401  (before procgen: see there)
+from envs.levels import Levels
+
+IMAGE_SHAPE = (64, 64, 3)
+RENDER_SHAPE = (512, 512, 3)
+FRAMES_PER_SECOND = 15
+
+# The keys held down by each of the 15 actions. The last six are game-specific: D fires, the others act in few games.
+BUTTON_COMBOS: tuple[tuple[str, ...], ...] = (
+    ("LEFT", "DOWN"),
+    ("LEFT",),
+    ("LEFT", "UP"),
+    ("DOWN",),
+    (),
+    ("UP",),
+    ("RIGHT", "DOWN"),
+    ("RIGHT",),
+    ("RIGHT", "UP"),
+    ("D",),
+    ("A",),
+    ("W",),
+    ("S",),
+    ("Q",),
+    ("E",),
+)
+NUM_ACTIONS = len(BUTTON_COMBOS)
+NO_OP = BUTTON_COMBOS.index(())
+ACTION_NAMES: tuple[str, ...] = tuple("+".join(combo).lower() or "none" for combo in BUTTON_COMBOS)
+
+# The native step takes -1 as "do nothing, then end the episode" (Game::step in procgen/src/game.cpp).
+_END_EPISODE = -1
+
+
+@functools.cache
+def _env_class() -> Any:
+    try:
+        from procgen import ProcgenGym3Env
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"ProcGen cannot be imported ({error}): install procgen (Python up to 3.10) or procgen-mirror (3.11, 3.12)"
+        ) from error
+    return ProcgenGym3Env
+
+
+def library_version() -> str:
+    """Distribution and version of the installed library, such as "procgen-mirror 0.10.7"."""
+    for name in ("procgen", "procgen-mirror"):
+        try:
+            return f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            continue
+    return "procgen (unknown version)"
+
+
+class NativeEnv:
+    """One native instance of N slots; slot i plays `games[i % len(games)]`.
+
+    `mode` is a native one: exploration mode is hard mode on a fixed level (see `level_state`).
+    """
+
+    def __init__(
+        self,
+        games: Sequence[str],
+        num_envs: int,
+        mode: str,
+        levels: Levels,
+        seed: int,
+        num_threads: int,
+        render: bool = False,
+    ) -> None:
+        self._env = _env_class()(
+            num=num_envs,
+            env_name=",".join(games),
+            distribution_mode=mode,
+            num_levels=levels.count,
+            start_level=levels.start,
+            rand_seed=seed,
+            num_threads=num_threads,
+            render_mode="rgb_array" if render else None,
+        )
+        self.num_envs = num_envs
+        # Views of the buffers that the library writes; `get_info` would observe again and loop over the slots.
+        info = self._env._info
+        self.level_seed: NDArray[np.int32] = info["level_seed"]
+        self.prev_level_seed: NDArray[np.int32] = info["prev_level_seed"]
+        self.prev_level_complete: NDArray[np.uint8] = info["prev_level_complete"]
+        self.frames: NDArray[np.uint8] | None = info.get("rgb")
+
+    def act(self, actions: NDArray[np.int32]) -> None:
+        """Start one step with actions (N,); returns at once when the instance has threads."""
+        self._env.act(actions)
+
+    def end_episodes(self) -> None:
+        """Start a step that ends every episode: the next `observe` shows first frames of new ones."""
+        self._env.act(np.full(self.num_envs, _END_EPISODE, dtype=np.int32))
+
+    def observe(self) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]:
+        """Wait for the step; rewards (N,), images (N, 64, 64, 3), first-frame flags (N,): copies, never written again."""
+        reward, observation, first = self._env.observe()
+        return reward, observation["rgb"], first
+
+    def get_states(self) -> list[bytes]:
+        """The state of each slot, 20 to 30 kB each: level generator, level and everything in it."""
+        states: list[bytes] = self._env.get_state()
+        return states
+
+    def set_slot_state(self, slot: int, state: bytes) -> None:
+        """Put one slot into a state of the same game; a damaged state ends the process."""
+        self._env.call_c_func("set_state", slot, state, len(state))
+
+    def close(self) -> None:
+        """Free the instance. May be called twice."""
+        self._env.close()
+
+
+def level_state(game: str, mode: str, level_seed: int) -> bytes:
+    """The state of a slot at the first frame of one level, which it will play again after every episode.
+
+    The range of levels is part of a slot's state, so the state of an instance made for a single level does it.
+    Takes about 0.7 ms.
+    """
+    donor = NativeEnv([game], 1, mode, Levels(str(level_seed), level_seed, 1), seed=0, num_threads=0)
+    try:
+        return donor.get_states()[0]
+    finally:
+        donor.close()

@@ -1,0 +1,414 @@
+"""Many games in one native ProcGen instance, as a Stable-Baselines3 `VecEnv`."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+
+from common.errors import UserError
+from envs.checks import (
+    MAX_SEED,
+    default_num_envs,
+    environment_problems,
+    level_seed_problems,
+    raise_problems,
+)
+from envs.games import EXPLORATION_LEVELS, GAMES, expand_games
+from envs.levels import Levels, parse_levels
+from envs.native import FRAMES_PER_SECOND, IMAGE_SHAPE, NUM_ACTIONS, NativeEnv, level_state
+
+Observation = dict[str, NDArray[Any]]
+Indices = None | int | Iterable[int]
+
+_STATE_VERSION = 1
+_DRAWN = -1  # in `_fixed_levels`: this slot draws its levels from the split
+
+
+class ProcgenVecEnv(VecEnv):
+    """`num_envs` slots over one native instance; slot i plays `games[i % len(games)]`.
+
+    Observation: {"rgb": uint8 (N, 64, 64, 3), "reward": float32 (N, 1)}. "reward" is the reward of the previous step
+    clipped to [-1, 1], also across the end of an episode (as published); it is 0 after `reset`.
+    Actions: N integers below 15. Rewards are raw, float32 (N,). Returned arrays are never written again.
+
+    Episodes restart by themselves within the step that ends them: the observation is then the first of the next
+    episode, and the last frame of the old one is never seen (so infos hold no "terminal_observation").
+    Infos are empty but where an episode ended: {"episode": {"r", "l", "t"}, "game", "normalized_return",
+    "level_seed" (now starting), "prev_level_seed", "prev_level_complete" (just ended), "TimeLimit.truncated"}.
+    The library does not say why an episode ended: one that reaches the step limit of its game without completing the
+    level counts as truncated.
+
+    Args:
+        games: names of games or task sets ("easy6", "memory4", "all16"), as a list or separated by commas.
+        num_envs: number of slots, a multiple of the number of games; default: 64, rounded up to one.
+        mode: easy, hard, extreme, memory or exploration. Exploration mode is hard mode on one level for each game,
+            chosen by ProcGen: it overrides `levels`.
+        levels: train, test1, test2, test3, all, "A:B" (levels A to B-1), or a `Levels`. Every episode draws one,
+            with replacement.
+        seed: of the draws. The same seed and actions give the same episodes whatever `num_threads` is.
+        render_mode: "rgb_array" for 512 x 512 frames from `render` and `get_images`; about 100 times slower.
+        num_threads: native threads; 0 steps in the calling thread.
+        level_seeds: one fixed level for each slot, played again and again, instead of draws.
+
+    Raises:
+        UserError: naming everything that is wrong with the arguments, before the native library is touched.
+    """
+
+    def __init__(
+        self,
+        games: str | Sequence[str],
+        num_envs: int | None = None,
+        mode: str = "easy",
+        levels: str | Levels = "train",
+        seed: int = 0,
+        render_mode: str | None = None,
+        num_threads: int = 4,
+        level_seeds: Sequence[int] | None = None,
+    ) -> None:
+        self.games = expand_games(games)
+        if num_envs is None:
+            num_envs = default_num_envs(len(self.games), level_seeds)
+        raise_problems(
+            environment_problems(
+                self.games, num_envs, mode, levels, seed, render_mode, num_threads, level_seeds
+            )
+        )
+        self.mode = mode
+        self.levels = parse_levels(levels, mode) if isinstance(levels, str) else levels
+        self.current_seed = seed
+        self.num_threads = num_threads
+        self.render_mode = render_mode
+        self.game_of_slot: NDArray[np.int64] = np.arange(num_envs) % len(self.games)
+        self._slot_values: dict[str, dict[int, Any]] = {}
+        super().__init__(
+            num_envs,
+            spaces.Dict(
+                rgb=spaces.Box(0, 255, IMAGE_SHAPE, np.uint8),
+                reward=spaces.Box(-1.0, 1.0, (1,), np.float32),
+            ),
+            spaces.Discrete(NUM_ACTIONS),
+        )
+        self.metadata: dict[str, Any] = {**self.metadata, "render_fps": FRAMES_PER_SECOND}
+
+        facts = [GAMES[self.games[index]] for index in self.game_of_slot]
+        ranges = [game.score_range(mode) for game in facts]
+        self._time_limit = np.array([game.time_limit for game in facts])
+        self._score_low = np.array([bounds.low for bounds in ranges])
+        self._score_span = np.array([bounds.high - bounds.low for bounds in ranges])
+
+        self._fixed_levels = np.full(num_envs, _DRAWN, dtype=np.int64)
+        if mode == "exploration":
+            self._fixed_levels[:] = [EXPLORATION_LEVELS[game.name] for game in facts]
+        elif level_seeds is not None:
+            self._fixed_levels[:] = level_seeds
+        self._episode_returns = np.zeros(num_envs)
+        self._episode_lengths = np.zeros(num_envs, dtype=np.int64)
+        self._reward_observation = np.zeros((num_envs, 1), dtype=np.float32)
+        self._stepping = False
+        self._unplayed = True  # every slot is at the first frame of an episode that nobody has seen
+        self._start_time = time.time()
+        self._native = self._create_native(seed)
+
+    # Native instance
+
+    @property
+    def _native_mode(self) -> str:
+        return "hard" if self.mode == "exploration" else self.mode
+
+    def _create_native(self, seed: int) -> NativeEnv:
+        native = NativeEnv(
+            self.games,
+            self.num_envs,
+            self._native_mode,
+            self.levels,
+            seed,
+            self.num_threads,
+            render=self.render_mode == "rgb_array",
+        )
+        for slot in np.flatnonzero(self._fixed_levels != _DRAWN):
+            self._fix_level(native, int(slot))
+        return native
+
+    def _fix_level(self, native: NativeEnv, slot: int) -> None:
+        game = self.games[self.game_of_slot[slot]]
+        native.set_slot_state(slot, level_state(game, self._native_mode, int(self._fixed_levels[slot])))
+
+    def _require_idle(self, what: str) -> None:
+        if self._stepping:
+            raise RuntimeError(f"{what} in the middle of a step: call step_wait() first")
+
+    # Episodes
+
+    def reset(self) -> Observation:
+        """Start a new episode in every slot, also in the middle of one, and drop a step still in progress.
+
+        After `seed(n)` the draws of levels start again from that seed. Facts about the new levels are in
+        `reset_infos`.
+        """
+        seed = self._seeds[0]
+        if seed is not None:
+            self.current_seed = seed
+            self._native.close()
+            self._native = self._create_native(seed)
+        elif not self._unplayed:
+            self._native.end_episodes()
+        self._reset_seeds()
+        self._stepping = False
+        self._unplayed = False
+        self._episode_returns[:] = 0
+        self._episode_lengths[:] = 0
+        self._reward_observation = np.zeros_like(self._reward_observation)
+        observation = self.observe()
+        self.reset_infos = [
+            {"game": self.games[game], "level_seed": int(level)}
+            for game, level in zip(self.game_of_slot, self._native.level_seed, strict=True)
+        ]
+        return observation
+
+    def observe(self) -> Observation:
+        """The current observation of all slots again, without a step."""
+        self._require_idle("observe")
+        _, rgb, _ = self._native.observe()
+        return {"rgb": rgb, "reward": self._reward_observation.copy()}
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Start a step with actions (N,) and return at once; `step_wait` collects it."""
+        self._require_idle("step_async")
+        actions = np.asarray(actions)
+        if actions.shape != (self.num_envs,) or not np.issubdtype(actions.dtype, np.integer):
+            raise UserError(
+                f"actions must be {self.num_envs} integers, not {actions.dtype} of shape {actions.shape}"
+            )
+        if actions.min() < 0 or actions.max() >= NUM_ACTIONS:
+            raise UserError(
+                f"actions must be from 0 to {NUM_ACTIONS - 1}, not {actions.min()} to {actions.max()}"
+            )
+        self._native.act(actions.astype(np.int32))
+        self._stepping = True
+        self._unplayed = False
+
+    def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        """Wait for the step: observation, rewards (N,), dones (N,), infos (see the class)."""
+        if not self._stepping:
+            raise RuntimeError("step_wait without a step: call step_async() first")
+        rewards, rgb, dones = self._native.observe()
+        self._stepping = False
+        self._episode_returns += rewards
+        self._episode_lengths += 1
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        ended = np.flatnonzero(dones)
+        if len(ended):
+            self._describe_ended(ended, infos)
+            self._episode_returns[ended] = 0
+            self._episode_lengths[ended] = 0
+        self._reward_observation = np.clip(rewards, -1, 1)[:, None]
+        return {"rgb": rgb, "reward": self._reward_observation.copy()}, rewards, dones, infos
+
+    def _describe_ended(self, ended: NDArray[np.intp], infos: list[dict[str, Any]]) -> None:
+        elapsed = round(time.time() - self._start_time, 6)
+        returns = self._episode_returns[ended]
+        lengths = self._episode_lengths[ended]
+        normalized = (returns - self._score_low[ended]) / self._score_span[ended]
+        complete = self._native.prev_level_complete[ended].astype(bool)
+        truncated = (lengths >= self._time_limit[ended]) & ~complete
+        for i, slot in enumerate(ended):
+            infos[slot] = {
+                "episode": {"r": float(returns[i]), "l": int(lengths[i]), "t": elapsed},
+                "game": self.games[self.game_of_slot[slot]],
+                "normalized_return": float(normalized[i]),
+                "level_seed": int(self._native.level_seed[slot]),
+                "prev_level_seed": int(self._native.prev_level_seed[slot]),
+                "prev_level_complete": bool(complete[i]),
+                "TimeLimit.truncated": bool(truncated[i]),
+            }
+
+    def play_levels(self, slots: Sequence[int], level_seeds: Sequence[int]) -> Observation:
+        """Put `slots` at the first frame of `level_seeds`, which they play from now on, and return all observations.
+
+        Statistics and the reward observation of these slots start again; the other slots are not touched. A level
+        stays fixed through `reset` and `seed`.
+        Raises `UserError` for slots or levels that do not exist, and in exploration mode.
+        """
+        self._require_idle("play_levels")
+        chosen = [int(slot) for slot in slots]
+        problems = level_seed_problems(level_seeds)
+        if len(chosen) != len(level_seeds):
+            problems.append(f"{len(level_seeds)} level seeds for {len(chosen)} slots: give one for each slot")
+        if len(set(chosen)) != len(chosen):
+            problems.append("a slot is listed twice: it can play one level at a time")
+        bad = [slot for slot in chosen if not 0 <= slot < self.num_envs]
+        if bad:
+            problems.append(f"slots {bad} do not exist: use 0 to {self.num_envs - 1}")
+        if self.mode == "exploration":
+            problems.append(
+                "exploration mode plays one level chosen by the game: use mode hard to choose levels"
+            )
+        raise_problems(problems)
+        if chosen:
+            self._fixed_levels[chosen] = level_seeds
+            self._episode_returns[chosen] = 0
+            self._episode_lengths[chosen] = 0
+            self._reward_observation[chosen] = 0
+            for slot in chosen:
+                self._fix_level(self._native, slot)
+        return self.observe()
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Draw levels from `seed` (None: a random one) from the next `reset` on.
+
+        One generator serves all slots; the list returned repeats the seed for each of them.
+        """
+        if seed is None:
+            seed = int(np.random.default_rng().integers(MAX_SEED))
+        self._seeds = [seed % MAX_SEED] * self.num_envs
+        return self._seeds
+
+    def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
+        """There are no reset options: raises `UserError` unless `options` is empty."""
+        if any(options if isinstance(options, list) else [options]):
+            raise UserError(
+                "ProcgenVecEnv has no reset options: use play_levels(slots, level_seeds) to choose levels"
+            )
+
+    # State
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything needed to continue exactly, as bytes-like arrays, integers and text (nothing to be pickled).
+
+        Episodes, level generators, statistics and the reward observation; 20 to 30 kB for each slot. Not included:
+        `info["episode"]["t"]`, which is wall-clock time, and values set by `set_attr`.
+        """
+        self._require_idle("get_state")
+        states = self._native.get_states()
+        blob = b"".join(states)
+        pending = self._seeds[0]
+        return {
+            "version": _STATE_VERSION,
+            "games": ",".join(self.games),
+            "mode": self.mode,
+            "levels_start": self.levels.start,
+            "levels_count": self.levels.count,
+            "seed": self.current_seed,
+            "pending_seed": -1 if pending is None else pending,
+            "unplayed": int(self._unplayed),
+            "native": np.frombuffer(blob, dtype=np.uint8).copy(),
+            "native_sizes": np.array([len(state) for state in states], dtype=np.int64),
+            "native_checksum": zlib.crc32(blob),
+            "fixed_levels": self._fixed_levels.copy(),
+            "episode_returns": self._episode_returns.copy(),
+            "episode_lengths": self._episode_lengths.copy(),
+            "reward_observation": self._reward_observation.copy(),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> Observation:
+        """Continue from `state`, taken here, in another instance or in another process; returns the observation.
+
+        Raises `UserError` if the state is damaged or of other games, slots, mode or levels.
+        """
+        self._require_idle("set_state")
+        blob, sizes = self._checked_native(state)
+        ends = np.cumsum(sizes)
+        for slot, (start, end) in enumerate(zip(ends - sizes, ends, strict=True)):
+            self._native.set_slot_state(slot, blob[start:end])
+        self.current_seed = int(state["seed"])
+        pending = int(state["pending_seed"])
+        self._seeds = [None if pending < 0 else pending] * self.num_envs
+        self._unplayed = bool(state["unplayed"])
+        self._fixed_levels[:] = state["fixed_levels"]
+        self._episode_returns[:] = state["episode_returns"]
+        self._episode_lengths[:] = state["episode_lengths"]
+        self._reward_observation = np.array(state["reward_observation"], dtype=np.float32)
+        return self.observe()
+
+    def _checked_native(self, state: dict[str, Any]) -> tuple[bytes, NDArray[np.int64]]:
+        """The native bytes of `state`, if they can be given to the library, which ends the process if they do not fit."""
+        expected = {
+            "version": _STATE_VERSION,
+            "games": ",".join(self.games),
+            "mode": self.mode,
+            "levels_start": self.levels.start,
+            "levels_count": self.levels.count,
+        }
+        problems = [
+            f"environment state has {key} {state.get(key)!r}, this environment has {value!r}"
+            for key, value in expected.items()
+            if state.get(key) != value
+        ]
+        raise_problems(problems)
+        sizes = np.asarray(state["native_sizes"], dtype=np.int64)
+        if len(sizes) != self.num_envs:
+            raise UserError(f"environment state has {len(sizes)} slots, this environment has {self.num_envs}")
+        blob = np.asarray(state["native"], dtype=np.uint8).tobytes()
+        if sizes.sum() != len(blob) or zlib.crc32(blob) != state["native_checksum"]:
+            raise UserError("environment state is damaged (checksum): use an earlier checkpoint")
+        return blob, sizes
+
+    # Rendering
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        """One frame (512, 512, 3) for each slot, as of the last observation; None without render mode."""
+        if self._native.frames is None:
+            return [None] * self.num_envs
+        return list(self._native.frames.copy())
+
+    # The rest of the VecEnv interface
+
+    def close(self) -> None:
+        """Free the native instance. May be called twice."""
+        self._native.close()
+
+    def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
+        """The value of an attribute for each slot: set by `set_attr`, or "game", or of the whole environment."""
+        slots = self._slots(indices)
+        if attr_name in self._slot_values:
+            values = self._slot_values[attr_name]
+            missing = [slot for slot in slots if slot not in values]
+            if missing:
+                raise AttributeError(f"attribute {attr_name!r} is not set in slots {missing}")
+            return [values[slot] for slot in slots]
+        if attr_name == "game":
+            return [self.games[self.game_of_slot[slot]] for slot in slots]
+        value = getattr(self, attr_name)
+        return [value for _ in slots]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
+        """Attach a value to slots, for `get_attr`. What the environment itself defines cannot be changed."""
+        if attr_name == "game" or hasattr(self, attr_name):
+            raise AttributeError(f"attribute {attr_name!r} of ProcgenVecEnv cannot be changed")
+        self._slot_values.setdefault(attr_name, {}).update(dict.fromkeys(self._slots(indices), value))
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: Indices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Call a method of each slot. Slots have two: `render()` and `get_wrapper_attr(name)`."""
+        methods: dict[str, Callable[..., Any]] = {
+            "render": self._render_slot,
+            "get_wrapper_attr": self._slot_attr,
+        }
+        if method_name not in methods:
+            raise AttributeError(
+                f"slots of ProcgenVecEnv have no method {method_name!r}: they have {', '.join(methods)}"
+            )
+        return [methods[method_name](slot, *method_args, **method_kwargs) for slot in self._slots(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Indices = None) -> list[bool]:
+        """True for `Monitor` alone: episodes are reported in its form, though no wrapper does it."""
+        return [wrapper_class is Monitor for _ in self._slots(indices)]
+
+    def _slots(self, indices: Indices) -> list[int]:
+        return [range(self.num_envs)[slot] for slot in self._get_indices(indices)]
+
+    def _render_slot(self, slot: int) -> NDArray[np.uint8] | None:
+        frames = self._native.frames
+        return None if frames is None else frames[slot].copy()
+
+    def _slot_attr(self, slot: int, name: str) -> Any:
+        return self.get_attr(name, slot)[0]
