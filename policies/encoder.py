@@ -47,8 +47,8 @@ class _Residual(nn.Module):
         self.conv2 = _conv(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In place where the backward pass does not need what is overwritten: a convolution keeps its input, not its
-        # output, and a ReLU keeps its output.
+        # In place where the backward pass does not need what is overwritten: a convolution keeps its input,
+        # not its output, and a ReLU keeps its output.
         inner = F.relu_(self.conv1(F.relu(x)))
         return self.conv2(inner).add_(x)
 
@@ -73,14 +73,14 @@ class ImpalaEncoder(nn.Module):
     """uint8 images (N, H, W, C) -> features (N, hidden), float32.
 
     Height-width-channel memory is what a channels-last convolution reads, so images are converted but never
-    rearranged. Initial weights are torch's defaults, as published. The features of the last section are flattened in
-    the order height, width, channel.
+    rearranged. Initial weights are torch's defaults, as published. The features of the last section are
+    flattened in the order height, width, channel.
 
     Args:
         config: sizes.
         image_shape: (H, W, C); any size.
-        precision: "float32", or "bfloat16" to compute the convolutions and the linear layer in bfloat16 (parameters
-            and output stay float32).
+        precision: "float32", or "bfloat16" to compute the convolutions and the linear layer in bfloat16
+            (parameters and output stay float32).
 
     Raises:
         UserError: unknown precision or impossible image shape.
@@ -104,7 +104,9 @@ class ImpalaEncoder(nn.Module):
             height, width, inputs = (height + 1) // 2, (width + 1) // 2, outputs
         self.sections = nn.ModuleList(sections)
         self.linear = nn.Linear(height * width * inputs, config.hidden)
-        self.to(memory_format=torch.channels_last)
+        for parameter in self.parameters():
+            if parameter.dim() == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of `images` (N, H, W, C), uint8, 0 to 255.
@@ -124,8 +126,8 @@ class ImpalaEncoder(nn.Module):
 
     def _features(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         x = images.permute(0, 3, 1, 2).to(dtype)
-        # The images' scale, 1/255, goes into the first convolution's few weights instead of the many pixels (and the
-        # pixels 0 to 255 are exact in bfloat16).
+        # The images' scale, 1/255, goes into the first convolution's few weights instead of the many pixels
+        # (and the pixels 0 to 255 are exact in bfloat16).
         scale = 1.0 / 255.0
         for section in self.sections:
             x = section(x, scale)

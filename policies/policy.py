@@ -50,7 +50,8 @@ class PolicyConfig:
 
 
 def policy_config(core: str, **overrides: Any) -> PolicyConfig:
-    """The default policy with the core of this name; `overrides` are fields of `PolicyConfig` other than `core`.
+    """The default policy with the core of this name; `overrides` are fields of `PolicyConfig` other than
+    `core`.
 
     >>> policy_config("lstm", reset="never").reset
     'never'
@@ -110,8 +111,8 @@ class PolicyOutput(NamedTuple):
 class Policy(nn.Module):
     """Images and last rewards in, action logits and values out.
 
-    Initial weights are torch's defaults everywhere but in SRWM's matrices, as published, and follow from torch's
-    random seed alone. The policy never sees which game it plays.
+    Initial weights are torch's defaults everywhere but in SRWM's matrices, as published, and follow from
+    torch's random seed alone. The policy never sees which game it plays.
 
     Args:
         config: the network.
@@ -144,7 +145,7 @@ class Policy(nn.Module):
         return self.actor.weight.device
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
-        """The state of `batch_size` fresh streams (batch first, flat); `device` None for where the parameters are."""
+        """The state of `batch_size` fresh streams; `device` None for where the parameters are."""
         return self.core.initial_state(batch_size, self.device if device is None else device)
 
     def forward(self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor) -> PolicyOutput:
@@ -167,7 +168,7 @@ class Policy(nn.Module):
     def diagnostics(
         self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor
     ) -> dict[str, Tensor]:
-        """Scalars about the core at the last step of the sequence, such as "layer0/shift_norm"; arguments as above."""
+        """Scalars about the core at the sequence's last step, such as "layer0/shift_norm"; see `forward`."""
         return self.core.diagnostics(self._core_input(rgb, reward), state, episode_start)
 
     def _core_input(self, rgb: Tensor, reward: Tensor) -> Tensor:

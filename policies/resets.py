@@ -1,8 +1,8 @@
 """Reset rules: at which steps a recurrent core forgets.
 
-A rule turns the starts of episodes into the steps before which the core's memory is cleared. It is part of a policy's
-configuration, so acting, learning and evaluation follow the same rule. What a rule has to remember between two calls
-(the span rule counts steps) lives in the core's state, beside the memory itself.
+A rule turns the starts of episodes into the steps before which the core's memory is cleared. It is part of a
+policy's configuration, so acting, learning and evaluation follow the same rule. What a rule has to remember
+between two calls (the span rule counts steps) lives in the core's state, beside the memory itself.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class EpisodeReset(ResetRule):
 
 @dataclass(frozen=True)
 class NeverReset(ResetRule):
-    """Never clear: the memory lives on through a stream of episodes, and gradient flows across their borders."""
+    """Never clear: the memory lives on through a stream of episodes, and gradient crosses their borders."""
 
     @property
     def name(self) -> str:

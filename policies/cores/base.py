@@ -1,7 +1,8 @@
 """The contract of a recurrent core.
 
-A core is called in the same way for one step and for a whole sequence. It knows nothing about images, games or
-learning algorithms. To add one: a config dataclass and a `Core` in one file, and a line in `policies/registry.py`.
+A core is called in the same way for one step and for a whole sequence. It knows nothing about images, games
+or learning algorithms. To add one: a config dataclass and a `Core` in one file, and a line in
+`policies/registry.py`.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ class CoreConfig:
 class Core(nn.Module, ABC):
     """Maps inputs (T, B, input_size) to outputs (T, B, output_size), remembering in between.
 
-    Subclasses build their parameters in `__init__` and implement `_initial_memory` and `_sequence`. Reset rule and
-    gradient horizon are handled here, once for all cores.
+    Subclasses build their parameters in `__init__` and implement `_initial_memory` and `_sequence`. Reset
+    rule and gradient horizon are handled here, once for all cores.
 
     Args:
         input_size: features of the input.
         output_size: features of the output.
         reset: when the memory is cleared.
-        bptt_span: gradient horizon. None: gradient flows through the whole sequence that a call is given. n: the state
-            is detached every n steps, counted from the start of that sequence (its first step included), which leaves
-            all values as they are.
+        bptt_span: gradient horizon. None: gradient flows through the whole sequence that a call is given. n:
+            the state is detached every n steps, counted from the start of that sequence (its first step
+            included), which leaves all values as they are.
 
     Raises:
         UserError: `bptt_span` is neither None nor a positive whole number.

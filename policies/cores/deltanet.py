@@ -1,4 +1,4 @@
-"""DeltaNet: a slow network that programs a fast one (Schlag, Irie, Schmidhuber, ICML 2021, arXiv 2102.11174)."""
+"""DeltaNet: a slow network programs a fast one (Schlag, Irie, Schmidhuber, ICML 2021, arXiv 2102.11174)."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class DeltaNetConfig(LayeredConfig):
 class DeltaNetLayer(Layer):
     """x + out_linear(y): layer norm, slow linear map to queries, keys, values and rates, delta rule.
 
-    The two linear maps have no bias, as published. The memory is "fast" (B, H, D, D), the fast weights, zero for a
-    fresh stream.
+    The two linear maps have no bias, as published. The memory is "fast" (B, H, D, D), the fast weights, zero
+    for a fresh stream.
     """
 
     def __init__(self, config: LayeredConfig) -> None:
@@ -59,8 +59,8 @@ class DeltaNetLayer(Layer):
         return x + self.out_linear(y.flatten(-2)), {"fast": fast}
 
     def diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
-        """The mean over streams of the fast weights' Frobenius norm (all heads together) after the step, and the mean
-        writing rate in it."""
+        """The mean over streams of the fast weights' Frobenius norm (all heads together) after the step, and
+        the mean writing rate in it."""
         q, k, v, beta = self._program(x)
         _, fast = deltanet(q, k, v, beta, memory["fast"], reset)
         return {"shift_norm": fast.flatten(1).norm(dim=1).mean(), "rate": beta.mean()}

@@ -19,9 +19,9 @@ class FakeSrwmConfig(LayeredConfig):
 class FakeSrwmLayer(Layer):
     """x + out_linear(phi(x) w_y) per head: SRWM's output for a matrix that always stays at its initial value.
 
-    Of SRWM's matrix only the output's columns, `w_y` (H, D, D), are left, since the others serve the update alone.
-    phi is the softmax of the head's input, exactly as in SRWM, so that the update is the only difference. The
-    published code leaves the softmax out of its fake SRWM.
+    Of SRWM's matrix only the output's columns, `w_y` (H, D, D), are left, since the others serve the update
+    alone. phi is the softmax of the head's input, exactly as in SRWM, so that the update is the only
+    difference. The published code leaves the softmax out of its fake SRWM.
     """
 
     def __init__(self, config: LayeredConfig) -> None:

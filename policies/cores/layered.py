@@ -1,10 +1,11 @@
-"""What the published SRWM and DeltaNet networks share: a linear map to the width of the network, then layers, each
-followed by a residual feed-forward block (Irie et al., arXiv 2202.05780; sizes of its RL experiments as defaults)."""
+"""What the published SRWM and DeltaNet networks share: a linear map to the width of the network, then layers,
+each followed by a residual feed-forward block (Irie et al., arXiv 2202.05780; sizes of its RL experiments as
+defaults)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -100,21 +101,25 @@ class LayeredCore(Core):
         super().__init__(input_size, config.width, reset, bptt_span)
         self.config = config
         self.input_linear = nn.Linear(input_size, config.width)
-        self.layers = nn.ModuleList(make_layer(config) for _ in range(config.layers))
-        self.blocks = nn.ModuleList(
-            FeedForwardBlock(config.width, config.feedforward) for _ in range(config.layers)
-        )
+        layers: list[Layer] = [make_layer(config) for _ in range(config.layers)]
+        blocks = [FeedForwardBlock(config.width, config.feedforward) for _ in range(config.layers)]
+        self.layers, self.blocks = nn.ModuleList(layers), nn.ModuleList(blocks)
+
+    def _stack(self) -> Iterator[tuple[int, Layer, FeedForwardBlock]]:
+        for index, (layer, block) in enumerate(zip(self.layers, self.blocks)):
+            assert isinstance(layer, Layer) and isinstance(block, FeedForwardBlock)
+            yield index, layer, block
 
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         memory: State = {}
-        for index, layer in enumerate(self.layers):
+        for index, layer, _ in self._stack():
             memory.update(_prefixed(index, layer.initial_memory(batch_size, device, dtype)))
         return memory
 
     def _sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         new_memory: State = {}
         h = self.input_linear(x)
-        for index, (layer, block) in enumerate(zip(self.layers, self.blocks)):
+        for index, layer, block in self._stack():
             h, layer_memory = layer(h, _part(index, memory), reset)
             new_memory.update(_prefixed(index, layer_memory))
             h = block(h)
@@ -123,7 +128,7 @@ class LayeredCore(Core):
     def _last_step_diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
         h = self.input_linear(x)
-        for index, (layer, block) in enumerate(zip(self.layers, self.blocks)):
+        for index, layer, block in self._stack():
             layer_memory = _part(index, memory)
             values.update(_prefixed(index, layer.diagnostics(h, layer_memory, reset)))
             h = block(layer(h, layer_memory, reset)[0])

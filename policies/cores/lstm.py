@@ -35,7 +35,7 @@ class LstmConfig(CoreConfig):
 
 
 class LstmCore(Core):
-    """The same function, parameters and initial weights as `torch.nn.LSTM`, with resets inside the sequence."""
+    """The same function, parameters and initial weights as `torch.nn.LSTM`, with resets in a sequence."""
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class LstmCore(Core):
         new_memory: State = {}
         for index, cell in enumerate(self.cells):
             hidden_name, cell_name = f"layer{index}/hidden", f"layer{index}/cell"
+            assert isinstance(cell, nn.LSTMCell)
             gates = F.linear(x, cell.weight_ih, cell.bias_ih + cell.bias_hh)
             x, new_memory[hidden_name], new_memory[cell_name] = lstm(
                 gates, cell.weight_hh, memory[hidden_name], memory[cell_name], reset

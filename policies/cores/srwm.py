@@ -24,8 +24,8 @@ class SrwmLayer(Layer):
     """x + out_linear(y), where y is what a matrix that rewrites itself makes of x, head by head.
 
     As published: no layer norm before it, `out_linear` without bias, and one trained matrix per head,
-    `w0` (H, D, 3D + 4), drawn from N(0, 1/D). The memory is "shift" (B, H, D, 3D + 4), how far the matrix of each
-    stream has moved away from `w0`: when an optimiser step changes `w0`, running streams move with it.
+    `w0` (H, D, 3D + 4), drawn from N(0, 1/D). The memory is "shift" (B, H, D, 3D + 4), how far the matrix of
+    each stream has moved away from `w0`: when an optimiser step changes `w0`, running streams move with it.
     """
 
     def __init__(self, config: LayeredConfig, implementation: str = "auto") -> None:
@@ -47,8 +47,8 @@ class SrwmLayer(Layer):
         return x + self.out_linear(y.flatten(-2)), {"shift": shift}
 
     def diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
-        """The mean over streams of the shift's Frobenius norm (all heads together) after the step, and the mean of
-        each of the four rates in it."""
+        """The mean over streams of the shift's Frobenius norm (all heads together) after the step, and the
+        mean of each of the four rates in it."""
         heads = x.unflatten(-1, (self.heads, self.head_width))
         _, shift = srwm(heads, self.w0, memory["shift"], reset, self.implementation)
         before = torch.where(reset[0, :, None, None, None], 0.0, memory["shift"])

@@ -1,1 +1,1 @@
-"""Sequence operators of the cores, one package each: `naive` is the reference, faster versions stand beside it."""
+"""Sequence operators of the cores, one package each: `naive` is the reference, faster versions beside it."""

@@ -33,8 +33,9 @@ def deltanet(
         W_t = W_{t-1} + k_t (outer) (beta_t * (v_t - k_t W_{t-1}))
         y_t = q_t W_t
 
-    The output is read after the update. Queries and keys are used as they come: feature map, normalisation and the
-    sigmoid of the rate are the caller's. Gradient reaches every argument but `reset`, and never crosses a reset.
+    The output is read after the update. Queries and keys are used as they come: feature map, normalisation
+    and the sigmoid of the rate are the caller's. Gradient reaches every argument but `reset`, and never
+    crosses a reset.
 
     Args:
         q, k: queries and keys (T, B, H, D), T at least 1.

@@ -1,4 +1,4 @@
-"""The LSTM recurrence (Hochreiter and Schmidhuber, 1997, with forget gates), with resets inside the sequence."""
+"""The LSTM recurrence (Hochreiter and Schmidhuber, 1997; with forget gates and resets)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def lstm(
     Gradient reaches every argument but `reset`, and never crosses a reset.
 
     Args:
-        gates: input projection with its biases (T, B, 4N), T at least 1; order i, f, g, o as in `torch.nn.LSTM`.
+        gates: input projection with its biases (T, B, 4N), T at least 1; order i, f, g, o as in
+            `torch.nn.LSTM`.
         weight: recurrent weights (4N, N).
         hidden, cell: h and c before the first step (B, N). Not modified.
         reset: bool (T, B); where true, h and c are set to zero before step t.

@@ -25,8 +25,8 @@ def srwm(
         [y_t, q_t, k_t, beta_t] = phi(x_t) W_{t-1}
         W_t = W_{t-1} + phi(k_t) (outer) (sigmoid(beta_t) * (phi(q_t) W_{t-1} - phi(k_t) W_{t-1}))
 
-    beta_t has one rate for each of the blocks y, q, k, beta of the columns. The output is read before the update.
-    Gradient reaches every argument but `reset`, through the updates too, and never crosses a reset.
+    beta_t has one rate for each of the blocks y, q, k, beta of the columns. The output is read before the
+    update. Gradient reaches every argument but `reset`, through the updates too, and never crosses a reset.
 
     Args:
         x: inputs (T, B, H, D), T at least 1.
