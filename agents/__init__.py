@@ -1,0 +1,53 @@
+"""Learning algorithms: what turns rollouts into gradients."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from stable_baselines3.common.type_aliases import GymEnv
+
+from agents.acting import ActionStep, Actor
+from agents.base import Agent, AgentConfig
+from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from agents.impala import IMPALA, ImpalaConfig
+from agents.ppo import PPO, PPOConfig
+
+ALGORITHMS: dict[str, type[Agent]] = {algorithm.algorithm: algorithm for algorithm in (IMPALA, PPO)}
+
+
+def load(
+    path: str | os.PathLike[str],
+    env: GymEnv | None = None,
+    device: torch.device | str = "auto",
+    force_reset: bool = True,
+    **kwargs: Any,
+) -> Agent:
+    """The agent in a checkpoint, of whichever algorithm it is; arguments as for `Agent.load`.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, foreign, or does not fit `env`.
+    """
+    content = read_checkpoint(path)
+    algorithm = ALGORITHMS.get(content.get("algorithm", ""))
+    if algorithm is None:
+        raise CheckpointError(f"{path} holds training with the unknown algorithm {content.get('algorithm')!r}")
+    return algorithm.from_content(content, str(path), env, device, force_reset, **kwargs)
+
+
+__all__ = [
+    "ALGORITHMS",
+    "IMPALA",
+    "PPO",
+    "ActionStep",
+    "Actor",
+    "Agent",
+    "AgentConfig",
+    "CheckpointError",
+    "ImpalaConfig",
+    "PPOConfig",
+    "load",
+    "read_checkpoint",
+    "write_checkpoint",
+]

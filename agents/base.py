@@ -1,0 +1,607 @@
+"""What IMPALA and PPO share: a Stable-Baselines3 algorithm around a recurrent policy and a rollout store."""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import time
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from agents.acting import Actor
+from agents.allocator import keep_large_buffers
+from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from agents.collector import Collector, Infos, StageTimes, Stream
+from agents.episodes import EpisodeLog
+from agents.rewards import make_reward_transform, reward_transform_problems
+from agents.rollout import Batch, RolloutStore
+from common.errors import UserError
+from policies import Policy, PolicyConfig, core_config
+
+SelfAgent = TypeVar("SelfAgent", bound="Agent")
+Metrics = dict[str, float]
+
+# Streams of randomness that must not disturb one another: what is drawn for a prediction (an evaluation, a video)
+# must not change what training draws.
+_ACTING, _PREDICTING, _SHUFFLING = range(3)
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Hyperparameters that every algorithm has.
+
+    Attributes:
+        learning_rate: at the start of training.
+        learning_rate_decay: whether it falls linearly to 0 at the end of training.
+        discount: per environment step.
+        entropy_cost: weight of the entropy bonus.
+        value_cost: weight of the value loss (half the squared error).
+        max_grad_norm: gradients are scaled down to this norm.
+        reward_transform: what the learner sees instead of the raw reward: "clip" to [-1, 1], "normalize" by the
+            running standard deviation of each game's returns, or "none".
+    """
+
+    learning_rate: float
+    learning_rate_decay: bool
+    discount: float
+    entropy_cost: float
+    value_cost: float
+    max_grad_norm: float
+    reward_transform: str
+
+    @property
+    @abstractmethod
+    def rollout_length(self) -> int:
+        """Steps that each environment makes between two phases of learning."""
+
+    @property
+    def lag(self) -> int:
+        """How many phases of learning the acting policy may be behind (0 or 1)."""
+        return 0
+
+    def problems(self, num_envs: int) -> list[str]:
+        """Everything wrong with these values for `num_envs` environments, a line each."""
+        found = reward_transform_problems(self.reward_transform)
+        for name in ("learning_rate", "max_grad_norm"):
+            if getattr(self, name) <= 0:
+                found.append(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("entropy_cost", "value_cost"):
+            if getattr(self, name) < 0:
+                found.append(f"{name} must not be negative, but is {getattr(self, name)}")
+        if not 0 <= self.discount <= 1:
+            found.append(f"discount must lie between 0 and 1, not {self.discount}")
+        if self.rollout_length < 1:
+            found.append(f"the rollout must be at least 1 step long, not {self.rollout_length}")
+        return found
+
+
+class Agent(BaseAlgorithm):
+    """A Stable-Baselines3 algorithm whose policy carries a recurrent state.
+
+    Environments give observations ``Dict(rgb: uint8 (H, W, C), reward: float32 (1,))`` and discrete actions;
+    `envs.ProcgenVecEnv` does. A checkpoint written by `save` is always the state at a rollout's start, even if asked
+    for in the middle of one, so that training that continues from it repeats what would have happened.
+    """
+
+    algorithm: ClassVar[str]
+    config_class: ClassVar[type[AgentConfig]]
+
+    policy: Policy  # type: ignore[assignment]  # ours is not a BasePolicy: its forward takes sequences and a state
+    env: VecEnv | None
+
+    def __init__(
+        self,
+        policy: str | PolicyConfig,
+        env: GymEnv | None,
+        config: AgentConfig | None = None,
+        *,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        **overrides: Any,
+    ) -> None:
+        """Make an agent with fresh weights.
+
+        Args:
+            policy: name of a core ("srwm", "lstm", ...) with the paper's sizes, or a whole configuration.
+            env: environments to train in; None only for an agent that will just predict.
+            config: hyperparameters; the defaults of the algorithm if None.
+            seed: of everything random, the environments included; None draws one.
+            device: "cpu", "cuda" or "auto".
+            tensorboard_log: directory for TensorBoard files, as in Stable-Baselines3.
+            verbose: 1 prints what is logged.
+            overrides: single hyperparameters by name, instead of or on top of `config`.
+
+        Raises:
+            UserError: unknown policy or hyperparameter, values that do not fit together, or spaces of another form.
+        """
+        known = {field.name for field in fields(self.config_class)}
+        if unknown := set(overrides) - known:
+            raise UserError(f"{self.algorithm} has no hyperparameter {', '.join(sorted(unknown))}")
+        self.config = replace(config if config is not None else self.config_class(), **overrides)
+        self.policy_config = PolicyConfig(core=core_config(policy)) if isinstance(policy, str) else policy
+        keep_large_buffers()
+        super().__init__(
+            policy=Policy,  # type: ignore[arg-type]  # as above
+            env=env,
+            learning_rate=self._learning_rate_at,
+            device=device,
+            support_multi_env=True,
+            seed=seed,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+        )
+        self.experiment: dict[str, Any] = {}
+        self._boundary: dict[str, Any] | None = None
+        if env is not None:
+            self._setup_model()
+
+    def _learning_rate_at(self, progress_remaining: float) -> float:
+        share = max(0.0, progress_remaining) if self.config.learning_rate_decay else 1.0
+        return self.config.learning_rate * share
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """Make a single environment a vector of one. Images stay height-width-channel, as the encoder takes them."""
+        if isinstance(env, VecEnv):
+            return env
+        return DummyVecEnv([lambda: Monitor(env) if monitor_wrapper else env])
+
+    def _setup_model(self) -> None:
+        image_shape, num_actions = _shapes(self.observation_space, self.action_space)
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        base = self.seed if self.seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
+        self.policy = Policy(self.policy_config, image_shape, num_actions).to(self.device)
+        self.optimizer = self._make_optimizer()
+        self._generators = {
+            stream: torch.Generator(self.device).manual_seed(_stream_seed(base, stream))
+            for stream in (_ACTING, _PREDICTING)
+        }
+        self._shuffler = torch.Generator().manual_seed(_stream_seed(base, _SHUFFLING))
+        if self.env is None:
+            return
+        if problems := self.config.problems(self.n_envs):
+            raise UserError("; ".join(problems))
+        lag = self.config.lag
+        self._behaviour = deepcopy(self.policy).requires_grad_(False) if lag else self.policy
+        games = _games(self.env)
+        self._slot_games = games
+        self._episodes = EpisodeLog(games)
+        self._times = StageTimes()
+        self._collector = Collector(
+            self.env,
+            Actor(self._behaviour, self.n_envs, self.device, self._generators[_ACTING]),
+            make_reward_transform(self.config.reward_transform, games, self.config.discount),
+            self._times,
+        )
+        length = self.config.rollout_length
+        self._stores = [RolloutStore(length, self.n_envs, image_shape, self.device) for _ in range(1 + lag)]
+        self._stats_window_size = 100 * len(set(games))
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Go on in `env`, which must have as many slots and the same spaces as the present one."""
+        super().set_env(env, force_reset)
+        assert self.env is not None
+        self._collector.env = self.env
+
+    # Acting
+
+    def predict(
+        self,
+        observation: NDArray[Any] | dict[str, NDArray[Any]],
+        state: Any = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], Any]:
+        """Actions for observations of any number of environments, or of a single one without batch dimension.
+
+        Args:
+            observation: "rgb" (B, H, W, C) uint8 and "reward" (B, 1).
+            state: what the previous call returned; None at the start.
+            episode_start: whether each observation is the first of an episode, (B,); None: only if `state` is None.
+            deterministic: the most likely action instead of a drawn one.
+
+        Returns:
+            Actions (B,) and the state to pass to the next call.
+        """
+        assert isinstance(observation, dict)
+        single = np.ndim(observation["rgb"]) == 3
+        if single:
+            observation = {key: np.asarray(value)[None] for key, value in observation.items()}
+        batch = len(observation["rgb"])
+        if episode_start is None:
+            episode_start = np.full(batch, state is None)
+        actor = Actor(self.policy, batch, self.device, self._generators[_PREDICTING])
+        if state is not None:
+            actor.state = state
+        starts = np.asarray(episode_start, dtype=bool).reshape(batch)
+        actions = actor.step(observation, starts, deterministic).actions.cpu().numpy()
+        return (actions[0] if single else actions), actor.state
+
+    def actor(self, num_envs: int, seed: int = 0) -> Actor:
+        """The policy as it is now, with fresh states for `num_envs` environments and its own randomness."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+        return Actor(self.policy, num_envs, self.device, generator)
+
+    # Learning
+
+    @abstractmethod
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of a fresh policy."""
+
+    @abstractmethod
+    def update(self, batch: Batch) -> Metrics:
+        """One phase of learning from one rollout of every environment; returns what to log under ``train/``."""
+
+    def learn(
+        self: SelfAgent,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfAgent:
+        """Train for `total_timesteps` environment steps, rounded up to whole rollouts.
+
+        Args:
+            total_timesteps: on top of those already made if `reset_num_timesteps` is false.
+            callback: Stable-Baselines3 callbacks; `on_step` follows each step of all environments and may stop the
+                training by returning False.
+            log_interval: rollouts between two entries in the log.
+            tb_log_name: name of the run below `tensorboard_log`.
+            reset_num_timesteps: start counting, and the environments, anew.
+            progress_bar: show Stable-Baselines3's progress bar.
+        """
+        if self.env is None:
+            raise UserError("this agent has no environment to learn in: load it with env=..., or call set_env")
+        fresh = reset_num_timesteps or self._last_obs is None
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name or self.algorithm, progress_bar
+        )
+        if fresh:
+            self._collector.actor.reset()
+        self._mark_boundary()
+        callback.on_training_start(locals(), globals())
+        self._times.clear()
+        began = (time.perf_counter(), self.num_timesteps)
+        iterations = self._iterate_lagged if self.config.lag else self._iterate
+        for iteration, metrics in enumerate(iterations(total_timesteps, callback), 1):
+            if iteration % log_interval == 0:
+                self._log(metrics, began)
+                began = (time.perf_counter(), self.num_timesteps)
+        callback.on_training_end()
+        return self
+
+    def _iterate(self, total_timesteps: int, callback: BaseCallback) -> Iterable[Metrics]:
+        """Collect, learn, collect, learn: what is stored was chosen by the weights that learn from it."""
+        store = self._stores[0]
+        while self.num_timesteps < total_timesteps:
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            callback.on_rollout_start()
+            stream, complete = self._collector.collect(
+                self._stream, store, lambda infos: self._after_step(infos, callback)
+            )
+            self._stream = stream
+            if not complete:
+                return
+            callback.on_rollout_end()
+            metrics = self._timed_update(store.batch)
+            self._mark_boundary()
+            yield metrics
+
+    def _iterate_lagged(self, total_timesteps: int, callback: BaseCallback) -> Iterable[Metrics]:
+        """Collect the next rollout with the weights of before this update, while this update runs."""
+        ready, free = self._stores
+        steps: list[Infos] = []
+
+        def collect(store: RolloutStore) -> Stream:
+            steps.clear()
+            return self._collector.collect(self._stream, store, lambda infos: not steps.append(infos))[0]
+
+        with ThreadPoolExecutor(1, "acting") as thread:
+            callback.on_rollout_start()
+            self._stream = collect(ready)
+            while True:
+                self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                going_on = all(self._after_step(infos, callback) for infos in steps)
+                callback.on_rollout_end()
+                if not going_on:
+                    return
+                last = self.num_timesteps >= total_timesteps
+                acting = None
+                if not last:
+                    callback.on_rollout_start()
+                    acting = thread.submit(collect, free)
+                metrics = self._timed_update(ready.batch)
+                if acting is not None:
+                    self._stream = acting.result()
+                self._behaviour.load_state_dict(self.policy.state_dict())
+                ready, free = free, ready
+                yield metrics
+                if last:
+                    return
+
+    def _after_step(self, infos: Infos, callback: BaseCallback) -> bool:
+        self.num_timesteps += self.n_envs
+        self._update_info_buffer(infos)
+        for slot, info in enumerate(infos):
+            if "episode" in info:
+                self._episodes.add(self._slot_games[slot], info)
+        callback.update_locals({"infos": infos, "self": self})
+        return callback.on_step()
+
+    def _timed_update(self, batch: Batch) -> Metrics:
+        began = time.perf_counter()
+        self._update_learning_rate(self.optimizer)
+        self.policy.train()
+        metrics = self.update(batch)
+        self._times.learning += time.perf_counter() - began
+        return metrics
+
+    def _step_optimizer(self, loss: torch.Tensor) -> torch.Tensor:
+        """Follow the gradient of `loss`; returns its norm before clipping."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        self._n_updates += 1
+        return norm
+
+    # Logging
+
+    def _log(self, metrics: Metrics, began: tuple[float, int]) -> None:
+        seconds, steps = time.perf_counter() - began[0], self.num_timesteps - began[1]
+        record = self.logger.record
+        for tag, value in self._episodes.metrics().items():
+            record(tag, value)
+        for tag, value in metrics.items():
+            record(f"train/{tag}", value)
+        record("train/updates", self._n_updates)
+        for tag, value in self._core_metrics().items():
+            record(f"core/{tag}", value)
+        record("time/sps", steps / seconds)
+        for stage, spent in asdict(self._times).items():
+            record(f"time/sps_{stage}", steps / spent if spent else float("nan"))
+        self._times.clear()
+        record("time/total_timesteps", self.num_timesteps)
+        self.logger.dump(step=self.num_timesteps)
+
+    @torch.no_grad()
+    def _core_metrics(self) -> Metrics:
+        """What the core says of itself at the latest observation."""
+        stream = self._stream
+        found = self.policy.diagnostics(
+            torch.as_tensor(stream.observation["rgb"], device=self.device).unsqueeze(0),
+            torch.as_tensor(stream.observation["reward"], device=self.device).unsqueeze(0),
+            self._collector.actor.state,
+            torch.as_tensor(stream.episode_start, device=self.device).unsqueeze(0),
+        )
+        return {tag: float(value) for tag, value in found.items()}
+
+    @property
+    def episode_returns(self) -> dict[str, float]:
+        """Mean return of the latest episodes of each game in training."""
+        return self._episodes.returns()
+
+    # The stream of observations lives where Stable-Baselines3 keeps it, so that its own machinery can clear it.
+
+    @property
+    def _stream(self) -> Stream:
+        assert isinstance(self._last_obs, dict) and self._last_episode_starts is not None
+        return Stream(self._last_obs, self._last_episode_starts)
+
+    @_stream.setter
+    def _stream(self, stream: Stream) -> None:
+        self._last_obs, self._last_episode_starts = stream.observation, stream.episode_start
+
+    # Checkpoints
+
+    def _mark_boundary(self) -> None:
+        # With lag, callbacks run only between rollouts, where the present state is the boundary.
+        self._boundary = None if self.config.lag else self._run_state()
+
+    def _run_state(self) -> dict[str, Any]:
+        """All that training needs to go on from here, except weights and optimizer."""
+        state: dict[str, Any] = {
+            "num_timesteps": self.num_timesteps,
+            "total_timesteps": self._total_timesteps,
+            "updates": self._n_updates,
+            "generators": {str(stream): g.get_state() for stream, g in self._generators.items()},
+            "shuffler": self._shuffler.get_state(),
+            "torch": torch.get_rng_state(),
+            "num_envs": getattr(self, "n_envs", None),
+        }
+        if self.env is None or self._last_obs is None:
+            return state
+        stream = self._stream
+        get_env_state = getattr(self.env, "get_state", None)
+        return {
+            **state,
+            "core_state": dict(self._collector.actor.state),
+            "observation": dict(stream.observation),
+            "episode_start": stream.episode_start,
+            "reward_transform": self._collector.transform.state(),
+            "episodes": self._episodes.state(),
+            "env": get_env_state() if get_env_state is not None else None,
+        }
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write a checkpoint to `path` atomically (suffix ``.ckpt`` if it has none); see `agents.checkpoint`.
+
+        Raises:
+            OSError: it could not be written; an earlier file at `path` is untouched.
+        """
+        if exclude or include:
+            raise UserError("a checkpoint is always whole: exclude and include are not supported")
+        if not isinstance(path, (str, os.PathLike)):
+            raise UserError("a checkpoint is written to a path, not to an open file")
+        image_shape, num_actions = _shapes(self.observation_space, self.action_space)
+        write_checkpoint(
+            path,
+            {
+                "algorithm": self.algorithm,
+                "config": asdict(self.config),
+                "policy_config": self.policy_config.to_json(),
+                "image_shape": list(image_shape),
+                "num_actions": num_actions,
+                "seed": self.seed,
+                "experiment": self.experiment,
+                "policy": self.policy.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "run": self._boundary or self._run_state(),
+            },
+        )
+
+    @classmethod
+    def load(  # type: ignore[override]  # no custom_objects: nothing in a checkpoint is code
+        cls: type[SelfAgent],
+        path: str | pathlib.Path,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfAgent:
+        """Read a checkpoint.
+
+        Args:
+            path: a file that `save` wrote.
+            env: environments to go on training in; None if the agent shall only predict.
+            device: "cpu", "cuda" or "auto".
+            force_reset: start new episodes in `env`. False continues the episodes of the checkpoint, exactly.
+            kwargs: `tensorboard_log` and `verbose`, as for a new agent.
+
+        Raises:
+            CheckpointError: the file is missing, damaged or foreign, of another algorithm, or does not fit `env`.
+        """
+        return cls.from_content(read_checkpoint(path), str(path), env, device, force_reset, **kwargs)
+
+    @classmethod
+    def from_content(
+        cls: type[SelfAgent],
+        content: Mapping[str, Any],
+        name: str,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfAgent:
+        """As `load`, from what `read_checkpoint` returned for the file called `name`."""
+        if content.get("algorithm") != cls.algorithm:
+            raise CheckpointError(
+                f"{name} holds {content.get('algorithm', 'no').upper()} training, not {cls.algorithm.upper()}: "
+                "agents.load finds the right class"
+            )
+        try:
+            agent = cls(
+                PolicyConfig.from_json(content["policy_config"]),
+                env,
+                cls.config_class(**content["config"]),
+                seed=content["seed"],
+                device=device,
+                **kwargs,
+            )
+            if env is None:
+                agent.observation_space, agent.action_space = _spaces(content["image_shape"], content["num_actions"])
+                agent._setup_model()
+            agent.policy.load_state_dict(content["policy"])
+            if env is not None and agent.config.lag:
+                agent._behaviour.load_state_dict(content["policy"])
+            agent.optimizer.load_state_dict(_integer_keys(content["optimizer"]))
+            agent._load_run_state(content["run"], restart=env is None or force_reset)
+        except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(f"{name} does not fit: {reason}") from error
+        agent.experiment = content["experiment"]
+        return agent
+
+    def _load_run_state(self, state: Mapping[str, Any], restart: bool) -> None:
+        self.num_timesteps = state["num_timesteps"]
+        self._total_timesteps = state["total_timesteps"]
+        self._n_updates = state["updates"]
+        if self.device.type == "cpu":
+            for stream, generator in self._generators.items():
+                generator.set_state(state["generators"][str(stream)])
+        self._shuffler.set_state(state["shuffler"])
+        torch.set_rng_state(state["torch"])
+        if "reward_transform" in state and self.env is not None and self.n_envs == state["num_envs"]:
+            self._collector.transform.load_state(state["reward_transform"])
+            self._episodes.load_state(state["episodes"])
+        if restart:
+            return
+        assert self.env is not None
+        if self.n_envs != state["num_envs"]:
+            raise CheckpointError(
+                f"the checkpoint continues {state['num_envs']} environments, not {self.n_envs}: "
+                "use as many, or force_reset=True"
+            )
+        if state.get("env") is None:
+            raise CheckpointError("the checkpoint holds no environment states: load it with force_reset=True")
+        self.env.set_state(state["env"])  # type: ignore[attr-defined]  # reached through any VecEnvWrapper
+        self._stream = Stream(dict(state["observation"]), state["episode_start"])
+        self._collector.actor.state = {key: value.to(self.device) for key, value in state["core_state"].items()}
+
+
+def _stream_seed(seed: int, stream: int) -> int:
+    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]) >> 1
+
+
+def _games(env: VecEnv) -> list[str]:
+    """The game in each slot, as far as the environment names it."""
+    try:
+        return [str(game) for game in env.get_attr("game")]
+    except AttributeError:
+        return ["env"] * env.num_envs
+
+
+def _shapes(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> tuple[tuple[int, ...], int]:
+    if (
+        not isinstance(observation_space, spaces.Dict)
+        or set(observation_space.keys()) != {"rgb", "reward"}
+        or len(observation_space["rgb"].shape or ()) != 3
+        or observation_space["rgb"].dtype != np.uint8
+        or observation_space["reward"].shape != (1,)
+    ):
+        raise UserError(
+            "observations must be Dict(rgb: uint8 (height, width, channels), reward: float32 (1,)), "
+            f"as envs.ProcgenVecEnv gives them, not {observation_space}"
+        )
+    if not isinstance(action_space, spaces.Discrete):
+        raise UserError(f"actions must be Discrete, not {action_space}")
+    shape = observation_space["rgb"].shape
+    assert shape is not None
+    return tuple(shape), int(action_space.n)
+
+
+def _spaces(image_shape: Iterable[int], num_actions: int) -> tuple[spaces.Dict, spaces.Discrete[Any]]:
+    observation = spaces.Dict(
+        rgb=spaces.Box(0, 255, tuple(image_shape), np.uint8), reward=spaces.Box(-1.0, 1.0, (1,), np.float32)
+    )
+    return observation, spaces.Discrete(num_actions)
+
+
+def _integer_keys(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo what JSON did to the parameter numbers that are the keys of an optimizer's state."""
+    return {**optimizer, "state": {int(number): value for number, value in optimizer["state"].items()}}

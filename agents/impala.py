@@ -1,0 +1,130 @@
+"""IMPALA (Espeholt et al. 2018, arXiv 1802.01561): one pass over each rollout, corrected by V-trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from agents.base import Agent, AgentConfig, Metrics
+from agents.losses import action_log_probs, entropy, explained_variance, policy_gradient_loss, value_loss
+from agents.rollout import Batch
+from agents.vtrace import vtrace
+
+PUBLISHED_BATCH = 32
+
+
+@dataclass(frozen=True)
+class ImpalaConfig(AgentConfig):
+    """Hyperparameters; the defaults are those of the SRWM paper's reinforcement learning (Irie et al. 2022).
+
+    Losses are sums over time and batch, so `learning_rate`, the costs and `max_grad_norm` belong to the batch size.
+
+    Attributes:
+        unroll_steps: steps of an unroll, through which gradient flows.
+        batch_unrolls: unrolls in one update. None: the largest number up to 32, the published one, that divides the
+            number of environments.
+        rmsprop_alpha: decay of RMSProp's mean square.
+        rmsprop_eps: added to RMSProp's root mean square.
+        rho_clip: upper bound of V-trace's importance weights.
+        c_clip: upper bound of V-trace's trace-cutting weights.
+        rollout_lag: 1 lets the environments step with the weights of before the present update, while it runs
+            (V-trace corrects it). 0 alternates, and repeats exactly.
+    """
+
+    learning_rate: float = 6e-4
+    learning_rate_decay: bool = True
+    discount: float = 0.99
+    entropy_cost: float = 0.01
+    value_cost: float = 0.5
+    max_grad_norm: float = 40.0
+    reward_transform: str = "clip"
+    unroll_steps: int = 50
+    batch_unrolls: int | None = None
+    rmsprop_alpha: float = 0.99
+    rmsprop_eps: float = 0.01
+    rho_clip: float = 1.0
+    c_clip: float = 1.0
+    rollout_lag: int = 0
+
+    @property
+    def rollout_length(self) -> int:
+        return self.unroll_steps
+
+    @property
+    def lag(self) -> int:
+        return self.rollout_lag
+
+    def unrolls_per_update(self, num_envs: int) -> int:
+        """`batch_unrolls`, or what None stands for with `num_envs` environments."""
+        if self.batch_unrolls is not None:
+            return self.batch_unrolls
+        return max(n for n in range(1, min(PUBLISHED_BATCH, num_envs) + 1) if num_envs % n == 0)
+
+    def problems(self, num_envs: int) -> list[str]:
+        found = super().problems(num_envs)
+        if self.batch_unrolls is not None and (self.batch_unrolls < 1 or num_envs % self.batch_unrolls):
+            found.append(
+                f"batch_unrolls must divide the number of slots, but {self.batch_unrolls} does not divide {num_envs}"
+            )
+        if self.rollout_lag not in (0, 1):
+            found.append(f"rollout_lag must be 0 or 1, not {self.rollout_lag}")
+        return found
+
+
+class IMPALA(Agent):
+    """Actor-learner with V-trace; `IMPALA("srwm", ProcgenVecEnv(["bigfish", "maze"])).learn(1_000_000)`."""
+
+    algorithm = "impala"
+    config_class = ImpalaConfig
+    config: ImpalaConfig
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        config = self.config
+        return torch.optim.RMSprop(
+            self.policy.parameters(), config.learning_rate, alpha=config.rmsprop_alpha, eps=config.rmsprop_eps
+        )
+
+    def update(self, batch: Batch) -> Metrics:
+        """One update for each group of `batch_unrolls` environments; each unroll is used once."""
+        num_envs = batch.actions.shape[1]
+        order = torch.randperm(num_envs, generator=self._shuffler).to(self.device)
+        groups = order.split(self.config.unrolls_per_update(num_envs))
+        parts = [self._update_once(batch.select(group)) for group in groups]
+        return {tag: sum(part[tag] for part in parts) / len(parts) for tag in parts[0]}
+
+    def _update_once(self, batch: Batch) -> Metrics:
+        config = self.config
+        output = self.policy(batch.rgb, batch.reward_input, batch.initial_state, batch.episode_start)
+        # The last observation only bootstraps: from here on, index t is "observation t, then action t".
+        logits, values, bootstrap = output.logits[:-1], output.value[:-1], output.value[-1]
+        log_probs = action_log_probs(logits, batch.actions)
+        estimates = vtrace(
+            behaviour_log_probs=batch.log_probs,
+            target_log_probs=log_probs,
+            rewards=batch.rewards,
+            discounts=config.discount * (~batch.dones).float(),
+            values=values,
+            bootstrap_value=bootstrap,
+            rho_clip=config.rho_clip,
+            c_clip=config.c_clip,
+        )
+        policy_loss = policy_gradient_loss(log_probs, estimates.advantages).sum()
+        critic_loss = value_loss(values, estimates.targets).sum()
+        mean_entropy = entropy(logits).mean()
+        loss = (
+            policy_loss + config.value_cost * critic_loss - config.entropy_cost * mean_entropy * batch.actions.numel()
+        )
+        grad_norm = self._step_optimizer(loss)
+        with torch.no_grad():
+            weights = torch.exp(log_probs - batch.log_probs)
+        steps = batch.actions.numel()
+        return {
+            "loss": float(loss) / steps,
+            "policy_loss": float(policy_loss) / steps,
+            "value_loss": float(critic_loss) / steps,
+            "entropy": float(mean_entropy),
+            "grad_norm": float(grad_norm),
+            "explained_variance": explained_variance(values.detach(), estimates.targets),
+            "rho_clipped": float((weights > config.rho_clip).float().mean()),
+        }

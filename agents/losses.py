@@ -1,0 +1,59 @@
+"""The terms of the losses, as pure functions of tensors. None of them reduces; the algorithms sum or average."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def action_log_probs(logits: Tensor, actions: Tensor) -> Tensor:
+    """Log probability of `actions` (...) under categorical `logits` (..., A)."""
+    return F.log_softmax(logits, dim=-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of the categorical distributions with `logits` (..., A)."""
+    log_probs = F.log_softmax(logits, dim=-1)
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+def policy_gradient_loss(log_probs: Tensor, advantages: Tensor) -> Tensor:
+    """REINFORCE with a baseline: minus log probability times advantage; the advantage carries no gradient."""
+    return -log_probs * advantages.detach()
+
+
+def clipped_surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float) -> Tensor:
+    """PPO's pessimistic surrogate (Schulman et al. 2017, arXiv 1707.06347, equation 7), negated.
+
+    Args:
+        log_probs: of the actions under the policy being trained, any shape.
+        old_log_probs: of the same actions when they were chosen, same shape.
+        advantages: same shape, without gradient.
+        clip_range: the probability ratio gains nothing outside [1 - clip_range, 1 + clip_range].
+    """
+    ratio = torch.exp(log_probs - old_log_probs)
+    clipped = ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
+    return -torch.minimum(ratio * advantages, clipped * advantages)
+
+
+def value_loss(values: Tensor, targets: Tensor) -> Tensor:
+    """Half the squared error; the target carries no gradient."""
+    return 0.5 * (values - targets.detach()).square()
+
+
+def clipped_value_loss(values: Tensor, old_values: Tensor, targets: Tensor, clip_range: float) -> Tensor:
+    """The larger of two half squared errors, with the value free and kept within `clip_range` of its old self.
+
+    As in OpenAI's baselines (ppo2), which the published ProcGen curves come from.
+    """
+    near_old = old_values + (values - old_values).clamp(-clip_range, clip_range)
+    return torch.maximum(value_loss(values, targets), value_loss(near_old, targets))
+
+
+def explained_variance(predictions: Tensor, targets: Tensor) -> float:
+    """1 - Var(targets - predictions) / Var(targets); nan where the targets do not vary."""
+    variance = targets.var(unbiased=False)
+    if float(variance) == 0.0:
+        return float("nan")
+    return float(1.0 - (targets - predictions).var(unbiased=False) / variance)

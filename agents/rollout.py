@@ -1,0 +1,102 @@
+"""One rollout of every environment, stored once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from policies import State
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Unrolls of T steps from B environments, as the learner takes them.
+
+    Observation t led to action t, which led to reward t and, where `dones[t]`, ended the episode. Observations have
+    one more step than actions: the last one is only for its value.
+
+    Attributes:
+        rgb: (T + 1, B, H, W, C) uint8.
+        reward_input: the policy's reward input, (T + 1, B, 1).
+        episode_start: whether observation t is the first of an episode, (T + 1, B) bool.
+        actions: (T, B) int64.
+        log_probs: of the actions when they were chosen, (T, B).
+        values: when the actions were chosen, (T, B).
+        rewards: the learner's (transformed) rewards, (T, B).
+        dones: (T, B) bool.
+        initial_state: the policy's state before the first observation, batch first.
+        final_state: the policy's state before the last observation, batch first.
+    """
+
+    rgb: Tensor
+    reward_input: Tensor
+    episode_start: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    rewards: Tensor
+    dones: Tensor
+    initial_state: State
+    final_state: State
+
+    def select(self, slots: Tensor) -> Batch:
+        """The unrolls of the environments `slots` (n,), in that order."""
+
+        def part(value: Tensor | State) -> Tensor | State:
+            if isinstance(value, dict):
+                return {key: tensor.index_select(0, slots) for key, tensor in value.items()}
+            return value.index_select(1, slots)
+
+        return Batch(**{name: part(getattr(self, name)) for name in self.__dataclass_fields__})
+
+
+class RolloutStore:
+    """Memory for one rollout, allocated once and filled again and again."""
+
+    def __init__(self, steps: int, num_envs: int, image_shape: tuple[int, ...], device: torch.device) -> None:
+        """Room for `steps` actions of `num_envs` environments with images of `image_shape` (H, W, C)."""
+
+        def zeros(length: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(length, num_envs, *shape, dtype=dtype, device=device)
+
+        self.steps = steps
+        self.batch = Batch(
+            rgb=zeros(steps + 1, *image_shape, dtype=torch.uint8),
+            reward_input=zeros(steps + 1, 1),
+            episode_start=zeros(steps + 1, dtype=torch.bool),
+            actions=zeros(steps, dtype=torch.int64),
+            log_probs=zeros(steps),
+            values=zeros(steps),
+            rewards=zeros(steps),
+            dones=zeros(steps, dtype=torch.bool),
+            initial_state={},
+            final_state={},
+        )
+
+    def put_states(self, initial: State, final: State) -> None:
+        """Store the policy's states around the rollout, by reference: cores return new tensors at each step."""
+        self.batch = replace(self.batch, initial_state=initial, final_state=final)
+
+    def put_observation(self, t: int, rgb: Tensor, reward_input: Tensor, episode_start: Tensor) -> None:
+        """Store observation `t` of T + 1."""
+        self.batch.rgb[t].copy_(rgb)
+        self.batch.reward_input[t].copy_(reward_input)
+        self.batch.episode_start[t].copy_(episode_start)
+
+    def observation(self, t: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Observation `t` and its episode starts, as `Actor.step` takes them."""
+        batch = self.batch
+        return {"rgb": batch.rgb[t], "reward": batch.reward_input[t]}, batch.episode_start[t]
+
+    def put_action(self, t: int, actions: Tensor, log_probs: Tensor, values: Tensor) -> None:
+        """Store action `t` of T."""
+        self.batch.actions[t].copy_(actions)
+        self.batch.log_probs[t].copy_(log_probs)
+        self.batch.values[t].copy_(values)
+
+    def put_outcome(self, t: int, rewards: Tensor, dones: Tensor) -> None:
+        """Store what action `t` led to."""
+        self.batch.rewards[t].copy_(rewards)
+        self.batch.dones[t].copy_(dones)
