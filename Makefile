@@ -1,0 +1,55 @@
+# Two commands matter: `make train` trains the main job, `make test` runs the whole suite. Both set up what they need.
+
+VENV ?= .venv
+ARGS ?= quick
+
+# ProcGen has wheels for CPython 3.10 to 3.12 on x86-64 Linux, and for CPython 3.10 on x86-64 macOS.
+USABLE = import ensurepip, platform, sys; v = sys.version_info[:2]; \
+	sys.exit(not (platform.machine() == "x86_64" and (v == (3, 10) if sys.platform == "darwin" else (3, 10) <= v <= (3, 12))))
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
+	if $$python -c '$(USABLE)' >/dev/null 2>&1; then echo $$python; break; fi; done)
+
+RUN = $(VENV)/bin/python
+
+.PHONY: help train test check format clean
+
+help:
+	@echo "make train   set up and train SRWM with IMPALA on six games (about 5 minutes); other runs: make train ARGS='--help'"
+	@echo "make test    set up and run the whole test suite"
+	@echo "make check   set up and run ruff, the formatting check and mypy"
+	@echo "make format  sort imports, format, and apply ruff's safe fixes"
+	@echo "make clean   remove the environment and all caches (never runs/)"
+
+train: $(VENV)/.installed
+	$(RUN) train.py $(ARGS)
+
+test: $(VENV)/.installed-test
+	$(RUN) -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.installed-test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: $(VENV)/.installed-test
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { \
+		echo "error: needs Python 3.10, 3.11 or 3.12 for x86-64 with venv (on macOS: 3.10), ProcGen has no other wheels;" \
+			"install one, or name it: make PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# A stamp is written last, so that an interrupted installation is taken up again.
+$(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable . --constraint constraints.txt
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.created pyproject.toml constraints.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[test]' --constraint constraints.txt
+	touch $@ $(VENV)/.installed
