@@ -13,6 +13,7 @@ from envs.games import (
     normalized_score,
     score_range,
 )
+from envs.gym_env import ProcgenEnv, environment_id
 from envs.levels import SPLITS, Levels, parse_levels
 from envs.native import ACTION_NAMES, BUTTON_COMBOS, library_version
 from envs.vec_env import ProcgenVecEnv
@@ -26,8 +27,10 @@ __all__ = [
     "TASK_SETS",
     "Game",
     "Levels",
+    "ProcgenEnv",
     "ProcgenVecEnv",
     "ScoreRange",
+    "environment_id",
     "environment_problems",
     "expand_games",
     "game_problems",

@@ -1,8 +1,8 @@
 """Import the old `gym` once, without its banner.
 
-Both `procgen` and Stable-Baselines3 import `gym` where it is installed, and `gym` prints to stderr that it is no
-longer maintained. Nothing here uses it. Whoever imports it first decides whether users see that banner, so this
-module must be imported before either of them.
+Both `procgen` and Stable-Baselines3 import `gym` where it is installed, and `gym` prints to stderr that it is
+no longer maintained. Nothing here uses it. Whoever imports it first decides whether users see that banner, so
+this module must be imported before either of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a request for environments, found before the native library is touched."""
+"""Everything that can be wrong with a request for environments, found before the native library is used."""
 
 from __future__ import annotations
 

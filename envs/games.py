@@ -1,8 +1,8 @@
 """The 16 ProcGen games: modes, score ranges, step limits, and the task sets of the papers.
 
 Score ranges are those of Cobbe et al., "Leveraging Procedural Generation to Benchmark Reinforcement Learning"
-(arXiv 1912.01588, appendix); modes and step limits are those of the native library, which ends the process when
-asked for a game or a mode that it lacks. Hence `game_problems`, to be called first.
+(arXiv 1912.01588, appendix); modes and step limits are those of the native library, which ends the process
+when asked for a game or a mode that it lacks. Hence `game_problems`, to be called first.
 """
 
 from __future__ import annotations
@@ -31,21 +31,31 @@ class ScoreRange:
 
 @dataclass(frozen=True)
 class Game:
-    """One game: `modes` it has, score ranges, and `time_limit` in steps, at which an episode is cut off."""
+    """One game: the `modes` it has, score ranges, and the number of steps after which an episode is cut off.
+
+    `time_limit` is that of all modes but memory mode, which may have its own (`memory_time_limit`).
+    """
 
     name: str
     modes: tuple[str, ...]
     easy: ScoreRange
     hard: ScoreRange
     time_limit: int = 1000
+    memory_time_limit: int | None = None
+
+    def limit(self, mode: str) -> int:
+        """Steps after which an episode in `mode` is cut off."""
+        if mode == "memory" and self.memory_time_limit is not None:
+            return self.memory_time_limit
+        return self.time_limit
 
     def score_range(self, mode: str) -> ScoreRange:
         """The range for `mode`: only easy and hard have published ones, the other modes use those of hard."""
         return self.easy if mode == "easy" else self.hard
 
 
-# The one level that exploration mode plays, on hard difficulty: chosen by the authors of ProcGen because the goal is
-# hard to reach by chance.
+# The one level that exploration mode plays, on hard difficulty: chosen by the authors of ProcGen because the
+# goal is hard to reach by chance.
 EXPLORATION_LEVELS: dict[str, int] = {
     "caveflyer": 1259048185,
     "climber": 1561126160,
@@ -60,7 +70,13 @@ _MEMORY = frozenset({"caveflyer", "dodgeball", "heist", "jumper", "maze", "miner
 _EXTREME = frozenset({"chaser", "dodgeball", "leaper", "starpilot"})
 
 
-def _game(name: str, easy: tuple[float, float], hard: tuple[float, float], time_limit: int = 1000) -> Game:
+def _game(
+    name: str,
+    easy: tuple[float, float],
+    hard: tuple[float, float],
+    time_limit: int = 1000,
+    memory_time_limit: int | None = None,
+) -> Game:
     has = {
         "easy": True,
         "hard": True,
@@ -68,14 +84,15 @@ def _game(name: str, easy: tuple[float, float], hard: tuple[float, float], time_
         "memory": name in _MEMORY,
         "exploration": name in EXPLORATION_LEVELS,
     }
-    return Game(name, tuple(m for m in MODES if has[m]), ScoreRange(*easy), ScoreRange(*hard), time_limit)
+    modes = tuple(mode for mode in MODES if has[mode])
+    return Game(name, modes, ScoreRange(*easy), ScoreRange(*hard), time_limit, memory_time_limit)
 
 
 GAMES: dict[str, Game] = {
     game.name: game
     for game in (
-        _game("bigfish", easy=(1, 40), hard=(0, 40)),
-        _game("bossfight", easy=(0.5, 13), hard=(0.5, 13)),
+        _game("bigfish", easy=(1, 40), hard=(0, 40), time_limit=6000),
+        _game("bossfight", easy=(0.5, 13), hard=(0.5, 13), time_limit=4000),
         _game("caveflyer", easy=(3.5, 12), hard=(2, 13.4)),
         _game("chaser", easy=(0.5, 13), hard=(0.5, 14.2)),
         _game("climber", easy=(2, 12.6), hard=(1, 12.6)),
@@ -83,12 +100,12 @@ GAMES: dict[str, Game] = {
         _game("dodgeball", easy=(1.5, 19), hard=(1.5, 19)),
         _game("fruitbot", easy=(-1.5, 32.4), hard=(-0.5, 27.2)),
         _game("heist", easy=(3.5, 10), hard=(2, 10)),
-        _game("jumper", easy=(3, 10), hard=(1, 10)),
+        _game("jumper", easy=(3, 10), hard=(1, 10), memory_time_limit=2000),
         _game("leaper", easy=(3, 10), hard=(1.5, 10), time_limit=500),
         _game("maze", easy=(5, 10), hard=(4, 10), time_limit=500),
         _game("miner", easy=(1.5, 13), hard=(1.5, 20)),
         _game("ninja", easy=(3.5, 10), hard=(2, 10)),
-        _game("plunder", easy=(4.5, 30), hard=(3, 30)),
+        _game("plunder", easy=(4.5, 30), hard=(3, 30), time_limit=4000),
         _game("starpilot", easy=(2.5, 64), hard=(1.5, 35)),
     )
 }
@@ -127,14 +144,15 @@ def game_problems(games: Sequence[str], mode: str) -> list[str]:
         count = list(games).count(name)
         if count > 1:
             problems.append(
-                f"game {name!r} is listed {count} times: list it once (each game gets the same share of slots)"
+                f"game {name!r} is listed {count} times: list it once (games share the slots equally)"
             )
         if name not in GAMES:
             problems.append(unknown_name("game", name, [*GAMES, *TASK_SETS]))
         elif mode in MODES and mode not in GAMES[name].modes:
             having = ", ".join(game.name for game in GAMES.values() if mode in game.modes)
             problems.append(
-                f"game {name!r} has no {mode} mode: it has {', '.join(GAMES[name].modes)} (with {mode} mode: {having})"
+                f"game {name!r} has no {mode} mode: it has {', '.join(GAMES[name].modes)}"
+                f" (games with {mode} mode: {having})"
             )
     return problems
 

@@ -29,30 +29,34 @@ Observation = dict[str, NDArray[Any]]
 Indices = None | int | Iterable[int]
 
 _STATE_VERSION = 1
+_STATE_KEYS = {
+    *("native", "native_sizes", "native_checksum", "seed", "pending_seed", "unplayed"),
+    *("fixed_levels", "episode_returns", "episode_lengths", "reward_observation"),
+}
 _DRAWN = -1  # in `_fixed_levels`: this slot draws its levels from the split
 
 
 class ProcgenVecEnv(VecEnv):
     """`num_envs` slots over one native instance; slot i plays `games[i % len(games)]`.
 
-    Observation: {"rgb": uint8 (N, 64, 64, 3), "reward": float32 (N, 1)}. "reward" is the reward of the previous step
-    clipped to [-1, 1], also across the end of an episode (as published); it is 0 after `reset`.
+    Observation: {"rgb": uint8 (N, 64, 64, 3), "reward": float32 (N, 1)}. "reward" is the reward of the previous
+    step clipped to [-1, 1], also across the end of an episode (as published); it is 0 after `reset`.
     Actions: N integers below 15. Rewards are raw, float32 (N,). Returned arrays are never written again.
 
     Episodes restart by themselves within the step that ends them: the observation is then the first of the next
     episode, and the last frame of the old one is never seen (so infos hold no "terminal_observation").
     Infos are empty but where an episode ended: {"episode": {"r", "l", "t"}, "game", "normalized_return",
-    "level_seed" (now starting), "prev_level_seed", "prev_level_complete" (just ended), "TimeLimit.truncated"}.
-    The library does not say why an episode ended: one that reaches the step limit of its game without completing the
-    level counts as truncated.
+    "level_seed" (now starting), "prev_level_seed" and "prev_level_complete" (just ended),
+    "TimeLimit.truncated"}. The library does not say why an episode ended: one that reaches the step limit of its
+    game without completing the level counts as truncated.
 
     Args:
         games: names of games or task sets ("easy6", "memory4", "all16"), as a list or separated by commas.
         num_envs: number of slots, a multiple of the number of games; default: 64, rounded up to one.
-        mode: easy, hard, extreme, memory or exploration. Exploration mode is hard mode on one level for each game,
-            chosen by ProcGen: it overrides `levels`.
-        levels: train, test1, test2, test3, all, "A:B" (levels A to B-1), or a `Levels`. Every episode draws one,
-            with replacement.
+        mode: easy, hard, extreme, memory or exploration. Exploration mode is hard mode on one level for each
+            game, chosen by ProcGen: it overrides `levels`.
+        levels: train, test1, test2, test3, all, "A:B" (levels A to B-1), or a `Levels`. Every episode draws
+            one, with replacement.
         seed: of the draws. The same seed and actions give the same episodes whatever `num_threads` is.
         render_mode: "rgb_array" for 512 x 512 frames from `render` and `get_images`; about 100 times slower.
         num_threads: native threads; 0 steps in the calling thread.
@@ -100,7 +104,7 @@ class ProcgenVecEnv(VecEnv):
 
         facts = [GAMES[self.games[index]] for index in self.game_of_slot]
         ranges = [game.score_range(mode) for game in facts]
-        self._time_limit = np.array([game.time_limit for game in facts])
+        self._time_limit = np.array([game.limit(mode) for game in facts])
         self._score_low = np.array([bounds.low for bounds in ranges])
         self._score_span = np.array([bounds.high - bounds.low for bounds in ranges])
 
@@ -168,8 +172,8 @@ class ProcgenVecEnv(VecEnv):
         self._reward_observation = np.zeros_like(self._reward_observation)
         observation = self.observe()
         self.reset_infos = [
-            {"game": self.games[game], "level_seed": int(level)}
-            for game, level in zip(self.game_of_slot, self._native.level_seed, strict=True)
+            {"game": self.games[game], "level_seed": level}
+            for game, level in zip(self.game_of_slot, self.current_levels, strict=True)
         ]
         return observation
 
@@ -178,6 +182,12 @@ class ProcgenVecEnv(VecEnv):
         self._require_idle("observe")
         _, rgb, _ = self._native.observe()
         return {"rgb": rgb, "reward": self._reward_observation.copy()}
+
+    @property
+    def current_levels(self) -> list[int]:
+        """The level seed that each slot plays now."""
+        self._require_idle("current_levels")
+        return [int(level) for level in self._native.level_seed]
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Start a step with actions (N,) and return at once; `step_wait` collects it."""
@@ -231,10 +241,10 @@ class ProcgenVecEnv(VecEnv):
             }
 
     def play_levels(self, slots: Sequence[int], level_seeds: Sequence[int]) -> Observation:
-        """Put `slots` at the first frame of `level_seeds`, which they play from now on, and return all observations.
+        """Put `slots` at the first frame of `level_seeds`, which they play from now on; returns all observations.
 
-        Statistics and the reward observation of these slots start again; the other slots are not touched. A level
-        stays fixed through `reset` and `seed`.
+        Statistics and the reward observation of these slots start again; the other slots are not touched. The
+        levels stay fixed through `reset` and `seed`.
         Raises `UserError` for slots or levels that do not exist, and in exploration mode.
         """
         self._require_idle("play_levels")
@@ -281,10 +291,10 @@ class ProcgenVecEnv(VecEnv):
     # State
 
     def get_state(self) -> dict[str, Any]:
-        """Everything needed to continue exactly, as bytes-like arrays, integers and text (nothing to be pickled).
+        """Everything needed to continue exactly, as a flat dict of arrays, integers and text: nothing to pickle.
 
-        Episodes, level generators, statistics and the reward observation; 20 to 30 kB for each slot. Not included:
-        `info["episode"]["t"]`, which is wall-clock time, and values set by `set_attr`.
+        Episodes, level generators, statistics and the reward observation; 20 to 30 kB for each slot. Not
+        included: `info["episode"]["t"]`, which is wall-clock time, and values set by `set_attr`.
         """
         self._require_idle("get_state")
         states = self._native.get_states()
@@ -309,7 +319,7 @@ class ProcgenVecEnv(VecEnv):
         }
 
     def set_state(self, state: dict[str, Any]) -> Observation:
-        """Continue from `state`, taken here, in another instance or in another process; returns the observation.
+        """Continue from `state`, of this or another instance or process; returns the observation.
 
         Raises `UserError` if the state is damaged or of other games, slots, mode or levels.
         """
@@ -329,7 +339,10 @@ class ProcgenVecEnv(VecEnv):
         return self.observe()
 
     def _checked_native(self, state: dict[str, Any]) -> tuple[bytes, NDArray[np.int64]]:
-        """The native bytes of `state`, if they can be given to the library, which ends the process if they do not fit."""
+        """Bytes and sizes of the native states, once they are known to fit: the library ends the process if not."""
+        missing = sorted(_STATE_KEYS - set(state))
+        if missing:
+            raise UserError(f"this is not an environment state: it lacks {', '.join(missing)}")
         expected = {
             "version": _STATE_VERSION,
             "games": ",".join(self.games),
@@ -366,7 +379,7 @@ class ProcgenVecEnv(VecEnv):
         self._native.close()
 
     def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
-        """The value of an attribute for each slot: set by `set_attr`, or "game", or of the whole environment."""
+        """An attribute for each slot: one set by `set_attr`, or "game", or one of the whole environment."""
         slots = self._slots(indices)
         if attr_name in self._slot_values:
             values = self._slot_values[attr_name]
