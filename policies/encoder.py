@@ -38,6 +38,32 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
 
 
+def _halve(x: Tensor, dim: int) -> Tensor:
+    """Maximum over windows of three, two apart, along `dim`; the first window starts one before the border."""
+    size = x.shape[dim]
+    every_second = [slice(None)] * x.dim()
+    every_second[dim] = slice(0, size, 2)
+    even = x[tuple(every_second)]
+    every_second[dim] = slice(1, size, 2)
+    odd = x[tuple(every_second)]
+    odds, windows = odd.shape[dim], even.shape[dim]
+    result = torch.maximum(even.narrow(dim, 0, odds), odd)  # each window's centre and what follows it
+    if windows > odds:  # nothing follows the last centre
+        result = torch.cat([result, even.narrow(dim, odds, 1)], dim)
+    all_but_first = result.narrow(dim, 1, windows - 1)
+    torch.maximum(all_but_first, odd.narrow(dim, 0, windows - 1), out=all_but_first)
+    return result
+
+
+def _max_pool(x: Tensor) -> Tensor:
+    """Maximum over 3 x 3 windows, stride 2, padding 1."""
+    if x.requires_grad or x.device.type != "cpu":
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+    # torch's pooling also finds where each maximum lies, which only a backward pass needs. Rows, then columns, is
+    # more than twice as fast on a CPU: 10 % of a forward pass of the whole encoder.
+    return _halve(_halve(x, 2), 3)
+
+
 class _Residual(nn.Module):
     """x + conv(relu(conv(relu(x))))."""
 
@@ -65,7 +91,7 @@ class _Section(nn.Module):
     def forward(self, x: Tensor, input_scale: float = 1.0) -> Tensor:
         weight = self.conv.weight if input_scale == 1.0 else self.conv.weight * input_scale
         x = F.conv2d(x, weight, self.conv.bias, padding=1)
-        x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
+        x = _max_pool(x)
         return self.residual2(self.residual1(x))
 
 
