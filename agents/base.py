@@ -15,7 +15,6 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -30,8 +29,9 @@ from agents.collector import Collector, Infos, StageTimes, Stream
 from agents.episodes import EpisodeLog
 from agents.rewards import make_reward_transform, reward_transform_problems
 from agents.rollout import Batch, RolloutStore
+from agents.spaces import image_and_actions, spaces_of
 from common.errors import UserError
-from policies import Policy, PolicyConfig, core_config
+from policies import Policy, PolicyConfig, from_json, policy_config, to_json
 
 SelfAgent = TypeVar("SelfAgent", bound="Agent")
 Metrics = dict[str, float]
@@ -135,7 +135,7 @@ class Agent(BaseAlgorithm):
         if unknown := set(overrides) - known:
             raise UserError(f"{self.algorithm} has no hyperparameter {', '.join(sorted(unknown))}")
         self.config = replace(config if config is not None else self.config_class(), **overrides)
-        self.policy_config = PolicyConfig(core=core_config(policy)) if isinstance(policy, str) else policy
+        self.policy_config = policy_config(policy) if isinstance(policy, str) else policy
         keep_large_buffers()
         super().__init__(
             policy=Policy,  # type: ignore[arg-type]  # as above
@@ -164,7 +164,7 @@ class Agent(BaseAlgorithm):
         return DummyVecEnv([lambda: Monitor(env) if monitor_wrapper else env])
 
     def _setup_model(self) -> None:
-        image_shape, num_actions = _shapes(self.observation_space, self.action_space)
+        image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         base = self.seed if self.seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
@@ -458,13 +458,13 @@ class Agent(BaseAlgorithm):
             raise UserError("a checkpoint is always whole: exclude and include are not supported")
         if not isinstance(path, (str, os.PathLike)):
             raise UserError("a checkpoint is written to a path, not to an open file")
-        image_shape, num_actions = _shapes(self.observation_space, self.action_space)
+        image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
         write_checkpoint(
             path,
             {
                 "algorithm": self.algorithm,
                 "config": asdict(self.config),
-                "policy_config": self.policy_config.to_json(),
+                "policy_config": to_json(self.policy_config),
                 "image_shape": list(image_shape),
                 "num_actions": num_actions,
                 "seed": self.seed,
@@ -516,7 +516,7 @@ class Agent(BaseAlgorithm):
             )
         try:
             agent = cls(
-                PolicyConfig.from_json(content["policy_config"]),
+                from_json(content["policy_config"]),
                 env,
                 cls.config_class(**content["config"]),
                 seed=content["seed"],
@@ -524,7 +524,7 @@ class Agent(BaseAlgorithm):
                 **kwargs,
             )
             if env is None:
-                agent.observation_space, agent.action_space = _spaces(content["image_shape"], content["num_actions"])
+                agent.observation_space, agent.action_space = spaces_of(content["image_shape"], content["num_actions"])
                 agent._setup_model()
             agent.policy.load_state_dict(content["policy"])
             if env is not None and agent.config.lag:
@@ -574,32 +574,6 @@ def _games(env: VecEnv) -> list[str]:
         return [str(game) for game in env.get_attr("game")]
     except AttributeError:
         return ["env"] * env.num_envs
-
-
-def _shapes(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> tuple[tuple[int, ...], int]:
-    if (
-        not isinstance(observation_space, spaces.Dict)
-        or set(observation_space.keys()) != {"rgb", "reward"}
-        or len(observation_space["rgb"].shape or ()) != 3
-        or observation_space["rgb"].dtype != np.uint8
-        or observation_space["reward"].shape != (1,)
-    ):
-        raise UserError(
-            "observations must be Dict(rgb: uint8 (height, width, channels), reward: float32 (1,)), "
-            f"as envs.ProcgenVecEnv gives them, not {observation_space}"
-        )
-    if not isinstance(action_space, spaces.Discrete):
-        raise UserError(f"actions must be Discrete, not {action_space}")
-    shape = observation_space["rgb"].shape
-    assert shape is not None
-    return tuple(shape), int(action_space.n)
-
-
-def _spaces(image_shape: Iterable[int], num_actions: int) -> tuple[spaces.Dict, spaces.Discrete[Any]]:
-    observation = spaces.Dict(
-        rgb=spaces.Box(0, 255, tuple(image_shape), np.uint8), reward=spaces.Box(-1.0, 1.0, (1,), np.float32)
-    )
-    return observation, spaces.Discrete(num_actions)
 
 
 def _integer_keys(optimizer: Mapping[str, Any]) -> dict[str, Any]:

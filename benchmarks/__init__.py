@@ -1,0 +1,1 @@
+"""Measurements: learning curves, speed and memory. Each module is one command."""
