@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from common import quiet_gym  # noqa: F401, I001  (first: Stable-Baselines3 imports the old gym)
+
 import os
 from typing import Any
 

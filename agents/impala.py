@@ -120,11 +120,11 @@ class IMPALA(Agent):
             weights = torch.exp(log_probs - batch.log_probs)
         steps = batch.actions.numel()
         return {
-            "loss": float(loss) / steps,
-            "policy_loss": float(policy_loss) / steps,
-            "value_loss": float(critic_loss) / steps,
-            "entropy": float(mean_entropy),
-            "grad_norm": float(grad_norm),
+            "loss": loss.item() / steps,
+            "policy_loss": policy_loss.item() / steps,
+            "value_loss": critic_loss.item() / steps,
+            "entropy": mean_entropy.item(),
+            "grad_norm": grad_norm.item(),
             "explained_variance": explained_variance(values.detach(), estimates.targets),
-            "rho_clipped": float((weights > config.rho_clip).float().mean()),
+            "rho_clipped": (weights > config.rho_clip).float().mean().item(),
         }

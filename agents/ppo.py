@@ -196,4 +196,4 @@ class PPO(Agent):
     def _update_once(self, minibatch: Sequences) -> Metrics:
         terms = self.losses(minibatch)
         grad_norm = self._step_optimizer(terms["loss"])
-        return {**{tag: float(term) for tag, term in terms.items()}, "grad_norm": float(grad_norm)}
+        return {**{tag: term.item() for tag, term in terms.items()}, "grad_norm": grad_norm.item()}

@@ -1,6 +1,6 @@
 """ProcGen environments: games, levels, the vectorised multi-game environment and the single-game one."""
 
-from envs import _quiet  # noqa: F401  (first: nothing that imports the old gym may come before it)
+from common import quiet_gym  # noqa: F401  (first: nothing that imports the old gym may come before it)
 from envs.checks import environment_problems
 from envs.games import (
     GAMES,

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from envs import _quiet  # noqa: F401  (before procgen: see there)
+from common import quiet_gym  # noqa: F401  (before procgen: see there)
 from envs.levels import Levels
 
 IMAGE_SHAPE = (64, 64, 3)
 RENDER_SHAPE = (512, 512, 3)
 FRAMES_PER_SECOND = 15
 
-# The keys held down by each of the 15 actions. The last six depend on the game: D fires, the others do little.
+# The keys held down by each of the 15 actions. The last six depend on the game; D often fires.
 BUTTON_COMBOS: tuple[tuple[str, ...], ...] = (
     ("LEFT", "DOWN"),
     ("LEFT",),
