@@ -1,0 +1,38 @@
+"""What every command line of the project has in common: a user's error is one line and exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from common.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def run_command(main: Callable[[], int]) -> int:
+    """Run `main` and return the exit code of the process.
+
+    A `UserError` and an error of the operating system (a full disk, a directory that is read-only) become
+    one line on stderr and code 2. Other exceptions are bugs and keep their traceback.
+    """
+    try:
+        return main()
+    except BrokenPipeError:
+        # Whoever read our output has left (`| head`): nothing is wrong, and nobody is there to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except UserError as error:
+        return _complain(str(error))
+    except OSError as error:
+        return _complain(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _complain(message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return USER_ERROR

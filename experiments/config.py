@@ -1,0 +1,165 @@
+"""The configuration of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, cast
+
+from agents import ALGORITHMS, AgentConfig, ImpalaConfig
+from common.errors import unknown_name
+from envs import TASK_SETS, expand_games
+from experiments.problems import raise_problems
+from experiments.settings import build, plain
+from policies import CORES, EncoderConfig, PolicyConfig, core_config
+from policies.cores.base import CoreConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a run does. It is checked by `experiments.validation`, not here.
+
+    Attributes:
+        games: games or task sets (easy6, memory4, all16); each game gets the same share of the slots.
+        mode: easy, hard, memory, exploration or extreme; not every game has every mode.
+        levels: levels to train on: train, test1, test2, test3, all, or A:B for levels A to B-1.
+        slots: environments stepped together, a multiple of the number of games.
+        total_steps: environment steps of all slots together, rounded up to whole rollouts.
+        seed: of environments, weights and actions.
+        policy: recurrent core; its sizes are the options core.*
+        algorithm: learning algorithm; its hyperparameters are the options agent.*
+        core: sizes of the recurrent core.
+        encoder: sizes of the image encoder.
+        reset: when the core forgets: episode, never, or a number of steps such as 50.
+        bptt_span: steps that gradient flows through; none for the whole unroll, 1 as in the published code.
+        precision: what the encoder computes in, float32 or bfloat16.
+        agent: hyperparameters of the learning algorithm.
+        device: auto, cpu or cuda.
+        torch_threads: threads of torch's operators; none for torch's own choice.
+        env_threads: native threads that step the games; 0 steps them in the main thread.
+        checkpoint_every_steps: environment steps between two checkpoints; none for one at the end only.
+        log_every_steps: environment steps between two entries of progress.csv and TensorBoard.
+        evaluation_episodes: episodes of each game and split in the final evaluation; none for no evaluation.
+        evaluation_splits: levels that the final evaluation plays.
+        videos: whether to record a video of the agent playing each game at the end.
+    """
+
+    games: tuple[str, ...] = TASK_SETS["easy6"]
+    mode: str = "easy"
+    levels: str = "train"
+    slots: int = 66
+    total_steps: int = 1_000_000
+    seed: int = 0
+    policy: str = "srwm"
+    algorithm: str = "impala"
+    core: CoreConfig = field(default_factory=lambda: core_config("srwm"))
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    reset: str = "episode"
+    bptt_span: int | None = None
+    precision: str = "float32"
+    agent: AgentConfig = field(default_factory=ImpalaConfig)
+    device: str = "auto"
+    torch_threads: int | None = None
+    env_threads: int = 4
+    checkpoint_every_steps: int | None = 1_000_000
+    log_every_steps: int = 10_000
+    evaluation_episodes: int | None = 100
+    evaluation_splits: tuple[str, ...] = ("train", "test1")
+    videos: bool = True
+
+    @property
+    def policy_config(self) -> PolicyConfig:
+        """The network that the settings describe.
+
+        Raises:
+            UserError: a value is impossible.
+        """
+        return PolicyConfig(self.core, self.encoder, self.reset, self.bptt_span, self.precision)
+
+    @property
+    def rollout_steps(self) -> int:
+        """Environment steps of all slots between two phases of learning."""
+        return self.slots * self.agent.rollout_length
+
+
+NESTED = ("core", "encoder", "agent")
+"""The fields of `TrainConfig` that are dataclasses themselves."""
+
+
+def with_policy(config: TrainConfig, name: str) -> TrainConfig:
+    """`config` with the core `name`, at the paper's sizes unless it is the present one."""
+    return config if name == config.policy else replace(config, policy=name, core=core_config(name))
+
+
+def default_agent(algorithm: str) -> AgentConfig:
+    """The default hyperparameters of an algorithm."""
+    # Every algorithm's own class has defaults for all fields, which their common base cannot say.
+    make: Callable[[], AgentConfig] = cast(Any, ALGORITHMS[algorithm].config_class)
+    return make()
+
+
+def with_algorithm(config: TrainConfig, name: str) -> TrainConfig:
+    """`config` with the algorithm `name`, at its defaults unless it is the present one."""
+    if name == config.algorithm:
+        return config
+    return replace(config, algorithm=name, agent=default_agent(name))
+
+
+def to_json(config: TrainConfig) -> dict[str, Any]:
+    """All settings as plain JSON values; `from_json` reads them back."""
+    data: dict[str, Any] = plain(config)
+    return data
+
+
+def from_json(data: object) -> TrainConfig:
+    """The configuration that `to_json` wrote; settings left out take their defaults.
+
+    Raises:
+        UserError: unknown settings, values of a wrong type, or sizes that a part refuses; names all of them.
+    """
+    problems: list[str] = []
+    config = read_settings(data, TrainConfig(), problems)
+    raise_problems(problems)
+    return config
+
+
+def read_settings(data: object, default: TrainConfig, problems: list[str]) -> TrainConfig:
+    """`default` with the plain values in `data`; adds a line to `problems` for each that cannot be taken.
+
+    Where the policy or the algorithm changes, its own settings start from the defaults of the new one.
+    """
+    values = dict(data) if isinstance(data, Mapping) else {}
+    core_known = _choose(values, "policy", CORES, problems)
+    agent_known = _choose(values, "algorithm", ALGORITHMS, problems)
+    base = with_policy(default, values.get("policy", default.policy))
+    base = with_algorithm(base, values.get("algorithm", default.algorithm))
+    parts: dict[str, Any] = {}
+    for name in NESTED:
+        part = values.pop(name, {})
+        known = {"core": core_known, "agent": agent_known}.get(name, True)
+        present = getattr(base, name)
+        # The settings of a part whose name is unknown cannot be judged.
+        parts[name] = build(type(present), part, present, problems, f"{name}.") if known else present
+    config = build(
+        TrainConfig, values if isinstance(data, Mapping) else data, replace(base, **parts), problems
+    )
+    return replace(config, games=expand_games(config.games))
+
+
+def _choose(values: dict[str, Any], key: str, known: Mapping[str, Any], problems: list[str]) -> bool:
+    """Whether `values` names a known policy or algorithm, or none; an unknown one is taken out."""
+    if key not in values or (isinstance(values[key], str) and values[key] in known):
+        return True
+    problems.append(unknown_name(key, str(values.pop(key)), known))
+    return False
+
+
+def setting_names(config: TrainConfig) -> list[str]:
+    """All settings with their dotted names, such as "slots" and "core.heads"."""
+    names: list[str] = []
+    for item in fields(config):
+        if item.name in NESTED:
+            names += [f"{item.name}.{part.name}" for part in fields(getattr(config, item.name))]
+        else:
+            names.append(item.name)
+    return names

@@ -1,0 +1,169 @@
+"""Where a run keeps what it makes.
+
+::
+
+    config.json      every setting, resolved
+    command.txt      the commands that started and continued it
+    versions.json    libraries and git commit
+    progress.csv     what TensorBoard shows, one row per entry
+    tb/              TensorBoard files
+    checkpoints/     step_000000123456.ckpt, the number being environment steps
+    evaluation.json  scores at the end
+    videos/          one mp4 per game
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from experiments.config import TrainConfig, from_json, to_json
+from experiments.versions import versions
+
+RUNS = Path("runs")
+CHECKPOINT = re.compile(r"step_([0-9]{12,})\.ckpt")
+
+
+class RunDirectory:
+    """The files of one run."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def progress_file(self) -> Path:
+        return self.path / "progress.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tb"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def evaluation_file(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def videos(self) -> Path:
+        return self.path / "videos"
+
+    def create(self, config: TrainConfig, command: Sequence[str]) -> None:
+        """Make the directory and write down what the run is.
+
+        Args:
+            config: its settings.
+            command: words of the command that starts it.
+
+        Raises:
+            UserError: it exists.
+            OSError: it cannot be written.
+        """
+        for problem in existing_problems(self.path):
+            raise UserError(problem)
+        self.path.mkdir(parents=True)
+        self.checkpoints.mkdir()
+        self.write_config(config)
+        write_json(self.path / "versions.json", versions())
+        self.add_command(command)
+
+    def add_command(self, command: Sequence[str]) -> None:
+        """Add a line to command.txt."""
+        with (self.path / "command.txt").open("a", encoding="utf-8") as file:
+            file.write(shlex.join(command) + "\n")
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Store the settings, in place of those stored before."""
+        write_json(self.config_file, to_json(config))
+
+    def read_config(self) -> TrainConfig:
+        """The stored settings.
+
+        Raises:
+            UserError: there are none, or they are not settings of this project.
+        """
+        if not self.config_file.is_file():
+            what = "has no config.json" if self.path.is_dir() else "does not exist"
+            raise UserError(f"{self.path} is not a run: it {what}; name a directory that train.py made")
+        try:
+            return from_json(json.loads(self.config_file.read_text(encoding="utf-8")))
+        except (UserError, ValueError) as error:
+            what = str(error) if isinstance(error, UserError) else f"not JSON, {error}"
+            raise UserError(f"{self.config_file} cannot be used: {what}") from error
+
+    def checkpoint_at(self, step: int) -> Path:
+        """Where the checkpoint of environment step `step` goes; names sort like steps."""
+        return self.checkpoints / f"step_{step:012d}.ckpt"
+
+    def newest_checkpoint(self) -> Path:
+        """The checkpoint of the highest step.
+
+        Raises:
+            UserError: there is none.
+        """
+        found = self.checkpoint_files()
+        if not found:
+            raise UserError(
+                f"{self.path} has no checkpoint to go on from: start the run anew under another name"
+            )
+        return found[-1]
+
+    def checkpoint_files(self) -> list[Path]:
+        """All checkpoints, in the order of their steps."""
+        if not self.checkpoints.is_dir():
+            return []
+        files = [path for path in self.checkpoints.iterdir() if CHECKPOINT.fullmatch(path.name)]
+        return sorted(files, key=checkpoint_step)
+
+
+def checkpoint_step(path: Path) -> int:
+    """The environment step in the name of a checkpoint."""
+    match = CHECKPOINT.fullmatch(path.name)
+    if match is None:
+        raise ValueError(f"{path.name} is not named like a checkpoint")
+    return int(match[1])
+
+
+def existing_problems(path: str | os.PathLike[str]) -> list[str]:
+    """One line if a new run cannot go to `path`."""
+    path = Path(path)
+    if path.is_dir() and (path / "config.json").exists():
+        return [f"run directory {path} exists: choose another --run-dir, or continue it with --resume {path}"]
+    if os.path.lexists(path):
+        return [f"run directory {path} exists: choose another --run-dir"]
+    return []
+
+
+def new_path(preset: str, config: TrainConfig, runs: Path = RUNS) -> Path:
+    """A path below `runs` that does not exist, named after the run and the time."""
+    games = config.games[0] if len(config.games) == 1 else f"{len(config.games)}games"
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    name = f"{preset}-{games}-{config.policy}-{config.algorithm}-seed{config.seed}-{stamp}"
+    path, number = runs / name, 1
+    while os.path.lexists(path):
+        number += 1
+        path = runs / f"{name}-{number}"
+    return path
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,109 @@
+"""Contradictions in a configuration, found before any environment or network is created."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from common.errors import UserError
+from envs import environment_problems, parse_levels
+from experiments.config import TrainConfig
+from experiments.problems import raise_problems
+from policies import PolicyConfig
+
+# Torch counts parameters and steps in 64 bits; environment steps beyond this are a typing error.
+MAX_STEPS = 10**13
+
+
+def check(config: TrainConfig) -> None:
+    """Raise one `UserError` that lists everything wrong with `config`, if anything is."""
+    raise_problems(problems(config))
+
+
+def problems(config: TrainConfig) -> list[str]:
+    """Everything that is wrong with `config`, a line each, with names, values and what to do."""
+    return [
+        *environment_problems(
+            config.games,
+            config.slots,
+            config.mode,
+            config.levels,
+            config.seed,
+            num_threads=config.env_threads,
+        ),
+        *_agent_problems(config),
+        *_policy_problems(config),
+        *_number_problems(config),
+        *_device_problems(config.device),
+        *_evaluation_problems(config),
+    ]
+
+
+def _agent_problems(config: TrainConfig) -> list[str]:
+    # An impossible number of slots is reported once, by the environment.
+    return config.agent.problems(config.slots) if config.slots >= 1 else []
+
+
+def _policy_problems(config: TrainConfig) -> list[str]:
+    """Tried one at a time, since a `PolicyConfig` stops at the first."""
+    found = []
+    names = ("core", "encoder", "reset", "bptt_span", "precision")
+    for name in names:
+        value: dict[str, Any] = {name: getattr(config, name)}
+        try:
+            replace(PolicyConfig(), **value)
+        except UserError as error:
+            found.append(str(error))
+    return found
+
+
+def _number_problems(config: TrainConfig) -> list[str]:
+    found = []
+    for name in (
+        "total_steps",
+        "checkpoint_every_steps",
+        "log_every_steps",
+        "torch_threads",
+        "evaluation_episodes",
+    ):
+        value = getattr(config, name)
+        if value is not None and not 1 <= value <= MAX_STEPS:
+            limit = "1 or more" if value < 1 else f"at most {MAX_STEPS:_}"
+            found.append(f"{name} is {value}: give {limit}")
+    return found
+
+
+def _device_problems(name: str) -> list[str]:
+    if name == "auto":
+        return []
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        return [f"unknown device {name!r}: use auto, cpu or cuda"]
+    if device.type == "cpu":
+        return []
+    if device.type != "cuda":
+        return [f"device {name!r} is not supported: use auto, cpu or cuda"]
+    if not torch.cuda.is_available():
+        return [f"device {name!r} is not available, torch finds no GPU: use auto or cpu"]
+    if (device.index or 0) >= torch.cuda.device_count():
+        return [f"device {name!r} does not exist: the last one is cuda:{torch.cuda.device_count() - 1}"]
+    return []
+
+
+def _evaluation_problems(config: TrainConfig) -> list[str]:
+    found = []
+    if config.evaluation_episodes is not None and not config.evaluation_splits:
+        found.append(
+            "no evaluation_splits: name at least one (train, test1, ...), or evaluation_episodes none"
+        )
+    for split in config.evaluation_splits:
+        try:
+            parse_levels(split, config.mode)
+        except UserError as error:
+            found.append(f"evaluation_splits: {error}")
+        if config.evaluation_splits.count(split) > 1:
+            found.append(f"evaluation_splits lists {split} more than once: list it once")
+    return found
