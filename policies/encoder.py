@@ -39,7 +39,7 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def _halve(x: Tensor, dim: int) -> Tensor:
-    """Maximum over windows of three, two apart, along `dim`; the first window starts one before the border."""
+    """Maximum over windows of three, two apart, along `dim`; the first starts one before the border."""
     size = x.shape[dim]
     every_second = [slice(None)] * x.dim()
     every_second[dim] = slice(0, size, 2)
@@ -59,8 +59,8 @@ def _max_pool(x: Tensor) -> Tensor:
     """Maximum over 3 x 3 windows, stride 2, padding 1."""
     if x.requires_grad or x.device.type != "cpu":
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
-    # torch's pooling also finds where each maximum lies, which only a backward pass needs. Rows, then columns, is
-    # more than twice as fast on a CPU: 10 % of a forward pass of the whole encoder.
+    # torch's pooling also finds where each maximum lies, which only a backward pass needs. Rows, then
+    # columns, is more than twice as fast on a CPU: 10 % of a forward pass of the whole encoder.
     return _halve(_halve(x, 2), 3)
 
 
@@ -76,7 +76,8 @@ class _Residual(nn.Module):
         # In place where the backward pass does not need what is overwritten: a convolution keeps its input,
         # not its output, and a ReLU keeps its output.
         inner = F.relu_(self.conv1(F.relu(x)))
-        return self.conv2(inner).add_(x)
+        result: Tensor = self.conv2(inner).add_(x)
+        return result
 
 
 class _Section(nn.Module):
@@ -92,7 +93,8 @@ class _Section(nn.Module):
         weight = self.conv.weight if input_scale == 1.0 else self.conv.weight * input_scale
         x = F.conv2d(x, weight, self.conv.bias, padding=1)
         x = _max_pool(x)
-        return self.residual2(self.residual1(x))
+        result: Tensor = self.residual2(self.residual1(x))
+        return result
 
 
 class ImpalaEncoder(nn.Module):

@@ -38,7 +38,7 @@ def core_config(name: str, **overrides: Any) -> CoreConfig:
     Raises:
         UserError: unknown core or field, or an impossible size.
     """
-    if name not in CORES:
+    if name not in list(CORES):  # a list, because a name read from a file may be unhashable
         raise UserError(unknown_name("core", str(name), CORES))
     return build_config(CORES[name].config, overrides, f"field of core {name!r}")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from policies.sizes import require_positive
 
 State = dict[str, Tensor]
 """What a core remembers between two calls: a flat dict of tensors, batch first."""
@@ -84,8 +85,7 @@ class SpanReset(ResetRule):
     span: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.span, bool) or not isinstance(self.span, int) or self.span < 1:
-            raise UserError(f"reset span {self.span!r}: give a whole number of steps, 1 or more")
+        require_positive("reset span (in steps)", self.span)
 
     @property
     def name(self) -> str:

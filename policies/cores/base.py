@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +111,7 @@ class Core(nn.Module, ABC):
         if self.bptt_span is None:
             return self._sequence(x, memory, reset)
         outputs = []
-        for piece, piece_reset in zip(x.split(self.bptt_span), reset.split(self.bptt_span)):
+        for piece, piece_reset in zip(x.split(self.bptt_span), reset.split(self.bptt_span), strict=True):
             memory = {name: tensor.detach() for name, tensor in memory.items()}
             y, memory = self._sequence(piece, memory, piece_reset)
             outputs.append(y)
@@ -134,6 +135,10 @@ class Core(nn.Module, ABC):
     def _memory_of(self, state: State) -> State:
         return {name: tensor for name, tensor in state.items() if name != AGE}
 
+    @cached_property
+    def _state_names(self) -> frozenset[str]:
+        return frozenset(self.initial_state(1))
+
     def _check(self, x: Tensor, state: State, episode_start: Tensor) -> None:
         if episode_start.dtype is not torch.bool:
             raise TypeError(f"episode_start must be bool, got {episode_start.dtype}")
@@ -143,6 +148,9 @@ class Core(nn.Module, ABC):
             raise ValueError(
                 f"episode_start must be (T, B) = {tuple(x.shape[:2])}, got {tuple(episode_start.shape)}"
             )
+        if state.keys() != self._state_names:
+            names = [", ".join(sorted(keys)) or "nothing" for keys in (self._state_names, state.keys())]
+            raise ValueError(f"the state of this core holds {names[0]}; got {names[1]}")
         for name, tensor in state.items():
             if tensor.shape[0] != x.shape[1]:
                 raise ValueError(

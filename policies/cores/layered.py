@@ -106,8 +106,9 @@ class LayeredCore(Core):
         self.layers, self.blocks = nn.ModuleList(layers), nn.ModuleList(blocks)
 
     def _stack(self) -> Iterator[tuple[int, Layer, FeedForwardBlock]]:
-        for index, (layer, block) in enumerate(zip(self.layers, self.blocks)):
-            assert isinstance(layer, Layer) and isinstance(block, FeedForwardBlock)
+        for index, (layer, block) in enumerate(zip(self.layers, self.blocks, strict=True)):
+            assert isinstance(layer, Layer)
+            assert isinstance(block, FeedForwardBlock)
             yield index, layer, block
 
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:

@@ -54,7 +54,10 @@ class SrwmLayer(Layer):
         before = torch.where(reset[0, :, None, None, None], 0.0, memory["shift"])
         beta_columns = (self.w0 + before)[..., 3 * self.head_width :]
         rates = (heads[0].softmax(dim=-1).unsqueeze(-2) @ beta_columns).sigmoid().flatten(0, -2).mean(dim=0)
-        return {"shift_norm": shift.flatten(1).norm(dim=1).mean(), **dict(zip(RATE_NAMES, rates))}
+        return {
+            "shift_norm": shift.flatten(1).norm(dim=1).mean(),
+            **dict(zip(RATE_NAMES, rates, strict=True)),
+        }
 
 
 class SrwmCore(LayeredCore):

@@ -25,6 +25,6 @@ def srwm_naive(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Ten
         rates = beta.sigmoid().split(1, dim=-1)
         # v_new - v_old = phi(q) W - phi(k) W, in one product.
         difference = ((phi_q - phi_k) @ w).split(blocks, dim=-1)
-        step = torch.cat([rate * block for rate, block in zip(rates, difference)], dim=-1)
+        step = torch.cat([rate * block for rate, block in zip(rates, difference, strict=True)], dim=-1)
         w = w + phi_k.transpose(-1, -2) * step
     return torch.stack(outputs), w - w0

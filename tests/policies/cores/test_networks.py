@@ -1,0 +1,305 @@
+"""The layered networks against their equations: one stream, step, layer and head at a time, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from policies.cores.base import Core
+from policies.registry import build_core, core_config
+from policies.resets import parse_reset
+
+FEATURES, WIDTH, HEADS, HIDDEN, LAYERS = 5, 6, 2, 7, 2
+D = WIDTH // HEADS
+NAMES = ["srwm", "deltanet", "fake_srwm"]
+SIZES = {"width": WIDTH, "heads": HEADS, "feedforward": HIDDEN, "layers": LAYERS}
+
+
+def make_core(name: str, reset: str = "episode", bptt_span: int | None = None) -> Core:
+    torch.manual_seed(0)
+    core = build_core(core_config(name, **SIZES), FEATURES, parse_reset(reset), bptt_span).double()
+    for parameter in core.parameters():  # away from layer norm's ones and zeros, and from small updates
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    return core
+
+
+def softmax(z: Tensor) -> Tensor:
+    return z.exp() / z.exp().sum()
+
+
+def sigmoid(z: Tensor) -> Tensor:
+    return 1.0 / (1.0 + (-z).exp())
+
+
+def feature_map(z: Tensor) -> Tensor:
+    features = torch.where(z > 0, z + 1.0, z.clamp(max=0.0).exp())
+    return features / (features.sum() + 1e-5)
+
+
+def layer_norm(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    centred = z - z.mean()
+    return centred / (centred.square().mean() + 1e-5).sqrt() * weight + bias
+
+
+def srwm_head(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    product = softmax(x) @ w
+    y, q, k, beta = product[:D], product[D : 2 * D], product[2 * D : 3 * D], sigmoid(product[3 * D :])
+    rate = torch.cat([beta[0].expand(D), beta[1].expand(D), beta[2].expand(D), beta[3].expand(4)])
+    return y, w + torch.outer(softmax(k), rate * (softmax(q) @ w - softmax(k) @ w))
+
+
+def delta_head(program: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    q, k, v = feature_map(program[:D]), feature_map(program[D : 2 * D]), program[2 * D : 3 * D]
+    w = w + sigmoid(program[3 * D]) * torch.outer(k, v - k @ w)
+    return q @ w, w
+
+
+def literal(
+    name: str, p: dict[str, Tensor], x: Tensor, state: dict[str, Tensor], reset: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Outputs (T, B, WIDTH) and new state of the whole network with the parameters `p`."""
+    memory_name = {"srwm": "shift", "deltanet": "fast", "fake_srwm": ""}[name]
+    streams: list[Tensor] = []
+    memories: dict[str, list[Tensor]] = {key: [] for key in state}
+    for b in range(x.shape[1]):
+        start = {}
+        weights: dict[tuple[int, int], Tensor] = {}
+        for layer in range(LAYERS):
+            for h in range(HEADS):
+                if name == "fake_srwm":
+                    start[layer, h] = weights[layer, h] = p[f"layers.{layer}.w_y"][h]
+                    continue
+                memory = state[f"layer{layer}/{memory_name}"][b, h]
+                start[layer, h] = p[f"layers.{layer}.w0"][h] if name == "srwm" else torch.zeros_like(memory)
+                weights[layer, h] = start[layer, h] + memory
+        outputs = []
+        for t in range(x.shape[0]):
+            if reset[t, b]:
+                weights = dict(start)
+            a = p["input_linear.weight"] @ x[t, b] + p["input_linear.bias"]
+            for layer in range(LAYERS):
+                pre, block = f"layers.{layer}", f"blocks.{layer}"
+                heads = []
+                if name == "deltanet":
+                    normed = layer_norm(a, p[f"{pre}.layer_norm.weight"], p[f"{pre}.layer_norm.bias"])
+                    program = p[f"{pre}.slow_net.weight"] @ normed
+                for h in range(HEADS):
+                    if name == "srwm":
+                        y, weights[layer, h] = srwm_head(a[h * D : (h + 1) * D], weights[layer, h])
+                    elif name == "deltanet":
+                        own = program[h * (3 * D + 1) : (h + 1) * (3 * D + 1)]
+                        y, weights[layer, h] = delta_head(own, weights[layer, h])
+                    else:
+                        y = softmax(a[h * D : (h + 1) * D]) @ weights[layer, h]
+                    heads.append(y)
+                a = a + p[f"{pre}.out_linear.weight"] @ torch.cat(heads)
+                normed = layer_norm(a, p[f"{block}.layer_norm.weight"], p[f"{block}.layer_norm.bias"])
+                hidden = (p[f"{block}.linear1.weight"] @ normed + p[f"{block}.linear1.bias"]).clamp(min=0.0)
+                a = a + p[f"{block}.linear2.weight"] @ hidden + p[f"{block}.linear2.bias"]
+            outputs.append(a)
+        streams.append(torch.stack(outputs))
+        for key in state:
+            layer = int(key[len("layer")])
+            moved = [weights[layer, h] - start[layer, h] for h in range(HEADS)]
+            memories[key].append(torch.stack(moved))
+    return torch.stack(streams, dim=1), {key: torch.stack(values) for key, values in memories.items()}
+
+
+def run_inputs(core: Core, steps: int = 6, batch: int = 3) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(steps, batch, FEATURES, dtype=torch.float64, generator=generator).requires_grad_()
+    state = {
+        key: (0.5 * torch.randn(value.shape, dtype=torch.float64, generator=generator)).requires_grad_()
+        for key, value in core.initial_state(batch).items()
+    }
+    return x, state, torch.rand(steps, batch, generator=generator) < 0.2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_state_and_gradients(name: str) -> None:
+    core = make_core(name)
+    x, state, reset = run_inputs(core)
+    assert reset[1:].any()
+    assert not reset.all(dim=0).any()
+    y, last = core(x, state, reset)
+    parameters = dict(core.named_parameters())
+    expected_y, expected_last = literal(name, parameters, x, state, reset)
+    torch.testing.assert_close(y, expected_y, rtol=1e-10, atol=1e-10)
+    assert last.keys() == expected_last.keys()
+    for key in last:
+        torch.testing.assert_close(last[key], expected_last[key], rtol=1e-10, atol=1e-10)
+    sources = [x, *state.values(), *parameters.values()]
+    actual, expected = (
+        torch.autograd.grad((out**3).sum() + sum((v**3).sum() for v in memory.values()), sources)
+        for out, memory in ((y, last), (expected_y, expected_last))
+    )
+    for got, wanted in zip(actual, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["srwm", "deltanet"])
+def test_gradient_through_the_updates_by_finite_differences(name: str) -> None:
+    core = make_core(name)
+    _, state, _ = run_inputs(core, 3, 1)
+    x = torch.randn(3, 1, FEATURES, dtype=torch.float64)
+    reset = torch.zeros(3, 1, dtype=torch.bool)
+    names, values = zip(
+        *((key, value) for key, value in core.named_parameters() if key.startswith("layers.0")), strict=True
+    )
+
+    def run(*parameters: Tensor) -> Tensor:
+        changed = dict(zip(names, parameters, strict=True))
+        y, last = torch.func.functional_call(
+            core, changed, (x, {k: v.detach() for k, v in state.items()}, reset)
+        )
+        return torch.cat([y.flatten(), *(value.flatten() for value in last.values())])
+
+    assert torch.autograd.gradcheck(run, values)
+
+
+def w0_gradient_by_block(bptt_span: int | None, steps: int) -> list[Tensor]:
+    core = make_core("srwm", bptt_span=bptt_span)
+    x = torch.randn(steps, 3, FEATURES, dtype=torch.float64)
+    y, _ = core(x, core.initial_state(3), torch.zeros(steps, 3, dtype=torch.bool))
+    y.square().sum().backward()
+    gradient = core.get_parameter("layers.0.w0").grad
+    assert gradient is not None
+    y_part, q_part, k_part, beta_part = gradient.split([D, D, D, 4], dim=-1)
+    return [y_part, q_part, k_part, *beta_part.unbind(-1)]
+
+
+def test_every_column_block_of_w0_gets_a_gradient_through_the_unroll() -> None:
+    for block in w0_gradient_by_block(bptt_span=None, steps=4):
+        assert block.flatten(1).any(dim=1).all()  # in each head
+
+
+def test_the_published_horizon_leaves_all_but_the_output_columns_untrained() -> None:
+    output, *others = w0_gradient_by_block(bptt_span=1, steps=4)
+    assert output.any()
+    assert not any(block.any() for block in others)
+
+
+def test_a_new_w0_takes_effect_at_once_and_keeps_the_shift() -> None:
+    core = make_core("srwm")
+    x, state, reset = run_inputs(core)
+    with torch.no_grad():
+        _, state = core(x, state, reset)
+        step = torch.randn_like(core.get_parameter("layers.0.w0"))
+        core.get_parameter("layers.0.w0").add_(step)
+        none = torch.zeros(1, 3, dtype=torch.bool)
+        y, _ = core(x[:1], state, none)
+        expected, _ = literal("srwm", dict(core.named_parameters()), x[:1], state, none)
+        torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
+        core.get_parameter("layers.0.w0").sub_(step)
+        assert not torch.allclose(core(x[:1], state, none)[0], y)
+
+
+def test_w0_is_drawn_with_variance_one_over_head_width() -> None:
+    torch.manual_seed(0)
+    core = build_core(core_config("srwm"), 257)
+    for layer in range(2):
+        w0 = core.get_parameter(f"layers.{layer}.w0")
+        assert w0.shape == (8, 16, 52)
+        assert abs(w0.mean()) < 0.01
+        assert abs(w0.std() - 0.25) < 0.01
+
+
+def test_paper_sizes() -> None:
+    blocks = 2 * (2 * 128 + 128 * 512 + 512 + 512 * 128 + 128)
+    layers = {
+        "srwm": 2 * (8 * 16 * 52 + 128 * 128),
+        "fake_srwm": 2 * (8 * 16 * 16 + 128 * 128),
+        "deltanet": 2 * (2 * 128 + 128 * 8 * 49 + 128 * 128),
+    }
+    for name, size in layers.items():
+        core = build_core(core_config(name), 257)
+        assert sum(p.numel() for p in core.parameters()) == 257 * 128 + 128 + size + blocks
+        assert core.output_size == 128
+
+
+def test_fake_srwm_is_srwm_without_the_update() -> None:
+    real, fake = make_core("srwm"), make_core("fake_srwm")
+    parameters = dict(real.named_parameters())
+    for key, parameter in fake.named_parameters():
+        source = parameters[key.replace("w_y", "w0")].data
+        parameter.data = source[..., :D].clone() if key.endswith("w_y") else source.clone()
+    x, _, _ = run_inputs(real)
+    always = torch.ones(x.shape[:2], dtype=torch.bool)  # cleared at every step, an SRWM's update never shows
+    torch.testing.assert_close(fake(x, {}, always)[0], real(x, real.initial_state(3), always)[0])
+
+
+def test_srwm_diagnostics() -> None:
+    core = make_core("srwm")
+    x, state, reset = run_inputs(core)
+    reset[-1] = torch.tensor([True, False, False])
+    values = core.diagnostics(x, state, reset)
+    with torch.no_grad():
+        _, before = core(x[:-1], state, reset[:-1])
+        _, after = core(x, state, reset)
+        shift = torch.where(reset[-1, :, None, None, None], 0.0, before["layer0/shift"])
+        w0, a = core.get_parameter("layers.0.w0"), core.get_submodule("input_linear")(x[-1])
+        rates = torch.stack(
+            [
+                sigmoid(softmax(a[b, h * D : (h + 1) * D]) @ (w0[h] + shift[b, h]))[3 * D :]
+                for b in range(3)
+                for h in range(HEADS)
+            ]
+        ).mean(0)
+    for index, name in enumerate(("rate_y", "rate_q", "rate_k", "rate_beta")):
+        torch.testing.assert_close(values[f"layer0/{name}"], rates[index])
+    for layer in range(LAYERS):
+        norms = [after[f"layer{layer}/shift"][b].square().sum().sqrt() for b in range(3)]
+        torch.testing.assert_close(values[f"layer{layer}/shift_norm"], torch.stack(norms).mean())
+    assert len(values) == LAYERS * 5
+
+
+def test_deltanet_diagnostics() -> None:
+    core = make_core("deltanet")
+    x, state, reset = run_inputs(core)
+    values = core.diagnostics(x, state, reset)
+    with torch.no_grad():
+        _, after = core(x, state, reset)
+        p = dict(core.named_parameters())
+        rates = []
+        for b in range(3):
+            a = p["input_linear.weight"] @ x[-1, b] + p["input_linear.bias"]
+            normed = layer_norm(a, p["layers.0.layer_norm.weight"], p["layers.0.layer_norm.bias"])
+            program = (p["layers.0.slow_net.weight"] @ normed).view(HEADS, 3 * D + 1)
+            rates.append(sigmoid(program[:, -1]))
+    torch.testing.assert_close(values["layer0/rate"], torch.stack(rates).mean())
+    norms = [after["layer1/fast"][b].square().sum().sqrt() for b in range(3)]
+    torch.testing.assert_close(values["layer1/shift_norm"], torch.stack(norms).mean())
+
+
+def test_deltanet_survives_extreme_inputs() -> None:
+    core = make_core("deltanet").float()
+    core.get_parameter("layers.0.slow_net.weight").data *= 1000.0  # elu + 1 is exactly 0 for whole heads
+    y, _ = core(torch.randn(5, 8, FEATURES), core.initial_state(8), torch.zeros(5, 8, dtype=torch.bool))
+    y.sum().backward()
+    assert y.isfinite().all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in core.parameters())
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_lstm_core_is_torch_lstm(layers: int) -> None:
+    torch.manual_seed(0)
+    module = nn.LSTM(FEATURES, 4, num_layers=layers).double()
+    core = build_core(core_config("lstm", hidden=4, layers=layers), FEATURES).double()
+    for layer in range(layers):
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            core.get_parameter(f"cells.{layer}.{name}").data = getattr(
+                module, f"{name}_l{layer}"
+            ).data.clone()
+    x, _, reset = run_inputs(core)
+    y, state = core(x, core.initial_state(3), reset)
+    for b in range(3):
+        h = c = torch.zeros(layers, 1, 4, dtype=torch.float64)
+        for t in range(len(x)):
+            if reset[t, b]:
+                h, c = torch.zeros_like(h), torch.zeros_like(c)
+            expected, (h, c) = module(x[t : t + 1, b : b + 1], (h, c))
+            torch.testing.assert_close(y[t, b], expected[0, 0])
+        for layer in range(layers):
+            torch.testing.assert_close(state[f"layer{layer}/hidden"][b], h[layer, 0])
+            torch.testing.assert_close(state[f"layer{layer}/cell"][b], c[layer, 0])

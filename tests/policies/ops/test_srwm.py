@@ -1,0 +1,197 @@
+"""The SRWM operator against the paper's equations, one stream, head and step at a time, in float64."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from policies.ops.srwm import IMPLEMENTATIONS, srwm
+
+EVERY = sorted(IMPLEMENTATIONS)
+SHAPES = [(1, 1, 1, 1), (5, 3, 2, 4), (7, 2, 3, 5), (12, 4, 1, 3)]
+
+
+class Inputs(NamedTuple):
+    x: Tensor
+    w0: Tensor
+    shift: Tensor
+    reset: Tensor
+
+
+def make_inputs(steps: int, batch: int, heads: int, width: int, seed: int = 0, resets: float = 0.2) -> Inputs:
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
+
+    columns = 3 * width + 4
+    return Inputs(
+        randn(steps, batch, heads, width),
+        randn(heads, width, columns),
+        randn(batch, heads, width, columns),
+        torch.rand(steps, batch, generator=generator) < resets,
+    )
+
+
+def softmax(z: Tensor) -> Tensor:
+    return z.exp() / z.exp().sum()
+
+
+def sigmoid(z: Tensor) -> Tensor:
+    return 1.0 / (1.0 + (-z).exp())
+
+
+def literal(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+    steps, batch, heads, width = x.shape
+    y: dict[tuple[int, int, int], Tensor] = {}
+    last: dict[tuple[int, int], Tensor] = {}
+    for b in range(batch):
+        for h in range(heads):
+            w = w0[h] + shift[b, h]
+            for t in range(steps):
+                if reset[t, b]:
+                    w = w0[h]
+                product = softmax(x[t, b, h]) @ w
+                y[t, b, h] = product[:width]
+                q, k = product[width : 2 * width], product[2 * width : 3 * width]
+                beta_y, beta_q, beta_k, beta_beta = sigmoid(product[3 * width :])
+                v_new = softmax(q) @ w
+                v_old = softmax(k) @ w
+                rate = torch.stack([beta_y] * width + [beta_q] * width + [beta_k] * width + [beta_beta] * 4)
+                w = w + torch.outer(softmax(k), rate * (v_new - v_old))
+            last[b, h] = w - w0[h]
+    outputs = [[[y[t, b, h] for h in range(heads)] for b in range(batch)] for t in range(steps)]
+    return (
+        torch.stack([torch.stack([torch.stack(row) for row in step]) for step in outputs]),
+        torch.stack([torch.stack([last[b, h] for h in range(heads)]) for b in range(batch)]),
+    )
+
+
+def loss_of(outputs: tuple[Tensor, ...]) -> Tensor:
+    """A scalar in which every output counts with its own weight."""
+    generator = torch.Generator().manual_seed(99)
+    return sum(
+        (out * torch.randn(out.shape, dtype=torch.float64, generator=generator)).sum() for out in outputs
+    )  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("resets", [0.0, 0.3, 1.0])
+def test_values_state_and_gradients(
+    implementation: str, shape: tuple[int, int, int, int], resets: float
+) -> None:
+    inputs = make_inputs(*shape, resets=resets)
+    expected = literal(*inputs)
+    actual = srwm(*inputs, implementation=implementation)
+    for got, wanted in zip(actual, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+    expected_gradients = torch.autograd.grad(loss_of(expected), inputs[:3], materialize_grads=True)
+    gradients = torch.autograd.grad(loss_of(actual), inputs[:3], materialize_grads=True)
+    for got, wanted in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+def test_gradients_by_finite_differences(implementation: str) -> None:
+    inputs = make_inputs(4, 2, 1, 2)
+    inputs.reset[:] = torch.tensor([[0, 0], [0, 0], [0, 1], [0, 0]], dtype=torch.bool)
+    assert torch.autograd.gradcheck(
+        lambda x, w0, shift: srwm(x, w0, shift, inputs.reset, implementation), inputs[:3]
+    )
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+@pytest.mark.parametrize("wanted", ["y", "shift"])
+def test_one_output_alone_may_be_used(implementation: str, wanted: str) -> None:
+    inputs = make_inputs(5, 3, 2, 4)
+    index = ["y", "shift"].index(wanted)
+    expected = torch.autograd.grad(loss_of((literal(*inputs)[index],)), inputs[:3])
+    actual = torch.autograd.grad(loss_of((srwm(*inputs, implementation=implementation)[index],)), inputs[:3])
+    for got, expect in zip(actual, expected, strict=True):
+        torch.testing.assert_close(got, expect, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+@pytest.mark.parametrize("trained", [(0,), (1,), (2,), (0, 2)])
+def test_gradient_of_some_inputs_only(implementation: str, trained: tuple[int, ...]) -> None:
+    inputs = make_inputs(5, 3, 2, 4)
+    mixed = [tensor if index in trained else tensor.detach() for index, tensor in enumerate(inputs)]
+    wanted = [inputs[index] for index in trained]
+    expected = torch.autograd.grad(loss_of(literal(*inputs)), wanted)
+    actual = torch.autograd.grad(loss_of(srwm(*mixed, implementation=implementation)), wanted)
+    for got, expect in zip(actual, expected, strict=True):
+        torch.testing.assert_close(got, expect, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+def test_pieces_equal_the_whole(implementation: str) -> None:
+    x, w0, shift, reset = make_inputs(9, 3, 2, 4)
+    whole, last = srwm(x, w0, shift, reset, implementation)
+    pieces = []
+    for part, part_reset in zip(x.split(2), reset.split(2), strict=True):
+        y, shift = srwm(part, w0, shift, part_reset, implementation)
+        pieces.append(y)
+    torch.testing.assert_close(torch.cat(pieces), whole, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(shift, last, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+def test_nothing_crosses_a_reset(implementation: str) -> None:
+    x, w0, shift, reset = make_inputs(8, 2, 2, 3, resets=0.0)
+    reset[3] = True
+    y, last = srwm(x, w0, shift, reset, implementation)
+    gradient_x, gradient_shift = torch.autograd.grad(
+        y[3:].square().sum() + last.square().sum(), (x, shift), materialize_grads=True
+    )
+    assert not gradient_x[:3].any()
+    assert not gradient_shift.any()
+    assert gradient_x[3:].flatten(1).any(dim=1).all()
+    other_x = torch.cat([torch.randn_like(x[:3]), x[3:]])
+    other_y, other_last = srwm(other_x, w0, torch.randn_like(shift), reset, implementation)
+    assert torch.equal(other_y[3:], y[3:])
+    assert torch.equal(other_last, last)
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+def test_arguments_are_not_modified(implementation: str) -> None:
+    inputs = make_inputs(6, 3, 2, 4)
+    before = [tensor.detach().clone() for tensor in inputs]
+    outputs = srwm(*inputs, implementation=implementation)
+    kept = [tensor.detach().clone() for tensor in outputs]
+    torch.autograd.grad(loss_of(outputs), inputs[:3])
+    for tensor, copy in zip([*inputs, *outputs], [*before, *kept], strict=True):
+        assert torch.equal(tensor, copy)
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+def test_float32_is_close(implementation: str) -> None:
+    inputs = make_inputs(50, 3, 8, 16, resets=0.05)
+    single = [tensor.detach().float() for tensor in inputs[:3]]
+    y, shift = srwm(*single, inputs.reset, implementation=implementation)
+    assert y.dtype is torch.float32
+    expected_y, expected_shift = srwm(*inputs, implementation="naive")
+    torch.testing.assert_close(y.double(), expected_y, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(shift.double(), expected_shift, rtol=1e-3, atol=1e-3)
+
+
+def test_wrong_arguments_raise() -> None:
+    x, w0, shift, reset = make_inputs(5, 3, 2, 4)
+    with pytest.raises(TypeError, match="bool"):
+        srwm(x, w0, shift, reset.to(torch.uint8))
+    for bad in (
+        (x[0], w0, shift, reset),
+        (x[:0], w0, shift, reset[:0]),
+        (x, w0[..., 1:], shift, reset),
+        (x, w0, shift[1:], reset),
+        (x, w0, shift, reset[1:]),
+        (x, w0, shift, reset.t()),
+    ):
+        with pytest.raises(ValueError, match="must"):
+            srwm(*bad)
+    with pytest.raises(UserError, match="naive"):
+        srwm(x, w0, shift, reset, implementation="naiv")

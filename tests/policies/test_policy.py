@@ -1,0 +1,231 @@
+"""The assembled policy: shapes, wiring, gradients, configuration to JSON and back, errors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from common.errors import UserError
+from policies import (
+    CORES,
+    EncoderConfig,
+    Policy,
+    PolicyConfig,
+    State,
+    core_config,
+    from_json,
+    name_of,
+    policy_config,
+    to_json,
+)
+from policies.cores.base import CoreConfig
+
+SHAPE = (8, 8, 3)
+NAMES = sorted(CORES)
+SMALL = {"width": 8, "heads": 2, "feedforward": 12, "layers": 2}
+SIZES: dict[str, dict[str, int]] = {"feedforward": {}, "lstm": {"hidden": 6}}
+
+
+class Inputs(NamedTuple):
+    rgb: Tensor
+    reward: Tensor
+    episode_start: Tensor
+
+
+def make_policy(name: str, seed: int = 0, **fields: Any) -> Policy:
+    torch.manual_seed(seed)
+    config = PolicyConfig(core_config(name, **SIZES.get(name, SMALL)), EncoderConfig((4,), 16), **fields)
+    return Policy(config, SHAPE, num_actions=5)
+
+
+def make_inputs(steps: int = 4, batch: int = 3) -> Inputs:
+    generator = torch.Generator().manual_seed(0)
+    return Inputs(
+        torch.randint(0, 256, (steps, batch, *SHAPE), dtype=torch.uint8, generator=generator),
+        torch.randn(steps, batch, 1, generator=generator).clamp(-1, 1),
+        torch.rand(steps, batch, generator=generator) < 0.2,
+    )
+
+
+def run(policy: Policy, inputs: Inputs, state: State | None = None) -> Any:
+    first = policy.initial_state(inputs.rgb.shape[1]) if state is None else state
+    return policy(inputs.rgb, inputs.reward, first, inputs.episode_start)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_output_is_heads_on_core_on_features_and_reward(name: str) -> None:
+    policy, inputs = make_policy(name), make_inputs()
+    output = run(policy, inputs)
+    assert output.logits.shape == (4, 3, 5)
+    assert output.value.shape == (4, 3)
+    features = policy.encoder(inputs.rgb.reshape(12, *SHAPE)).reshape(4, 3, 16)
+    core_output, state = policy.core(
+        torch.cat([features, inputs.reward], -1), policy.initial_state(3), inputs.episode_start
+    )
+    torch.testing.assert_close(output.logits, core_output @ policy.actor.weight.t() + policy.actor.bias)
+    torch.testing.assert_close(output.value, core_output @ policy.critic.weight[0] + policy.critic.bias)
+    assert output.state.keys() == state.keys()
+    assert policy.is_recurrent == bool(state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reset", ["episode", "never", "2"])
+def test_acting_step_by_step_equals_one_unroll(name: str, reset: str) -> None:
+    policy, inputs = make_policy(name, reset=reset), make_inputs(6)
+    whole = run(policy, inputs)
+    state, logits, values = policy.initial_state(3), [], []
+    for t in range(6):
+        step = Inputs(*(tensor[t : t + 1] for tensor in inputs))
+        with torch.no_grad():
+            output = run(policy, step, state)
+        state = output.state
+        logits.append(output.logits)
+        values.append(output.value)
+    torch.testing.assert_close(torch.cat(logits), whole.logits.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat(values), whole.value.detach(), rtol=1e-4, atol=1e-5)
+    for key, value in whole.state.items():
+        torch.testing.assert_close(state[key], value.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_parameter_gets_a_gradient(name: str, precision: str) -> None:
+    policy = make_policy(name, precision=precision)
+    output = run(policy, make_inputs(6, 8))
+    (output.logits.log_softmax(-1)[..., 0].sum() + output.value.square().sum()).backward()
+    for parameter_name, parameter in policy.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert parameter.grad.isfinite().all(), parameter_name
+        assert parameter.grad.any(), parameter_name
+
+
+def test_reward_is_clipped() -> None:
+    policy, inputs = make_policy("lstm"), make_inputs()
+    large = run(policy, inputs._replace(reward=torch.full_like(inputs.reward, 40.0)))
+    one = run(policy, inputs._replace(reward=torch.ones_like(inputs.reward)))
+    zero = run(policy, inputs._replace(reward=torch.zeros_like(inputs.reward)))
+    assert torch.equal(large.logits, one.logits)
+    assert not torch.allclose(zero.logits, one.logits)
+
+
+def test_configuration_reaches_the_core_and_the_encoder() -> None:
+    policy = make_policy("srwm", reset="7", bptt_span=3, precision="bfloat16")
+    assert policy.core.reset_rule.name == "7"
+    assert policy.core.bptt_span == 3
+    assert policy.encoder.precision == "bfloat16"
+    assert "age" in policy.initial_state(2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seed_alone_decides_the_parameters(name: str) -> None:
+    first, second, other = make_policy(name), make_policy(name), make_policy(name, seed=1)
+    for (key, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        assert torch.equal(a, b), key
+    assert not torch.equal(first.actor.weight, other.actor.weight)
+
+
+def test_diagnostics_are_the_cores() -> None:
+    policy, inputs = make_policy("srwm"), make_inputs()
+    values = policy.diagnostics(inputs.rgb, inputs.reward, policy.initial_state(3), inputs.episode_start)
+    assert {"layer0/shift_norm", "layer0/rate_y", "layer1/rate_beta"} <= values.keys()
+    assert values["layer0/shift_norm"] > 0
+
+
+def test_state_loads_into_a_new_policy() -> None:
+    policy, inputs = make_policy("srwm"), make_inputs()
+    other = make_policy("srwm", seed=1)
+    other.load_state_dict(policy.state_dict())
+    assert torch.equal(run(other, inputs).logits, run(policy, inputs).logits)
+
+
+def test_wrong_inputs_raise() -> None:
+    policy, inputs = make_policy("srwm"), make_inputs()
+    state = policy.initial_state(3)
+    with pytest.raises(TypeError, match="uint8"):
+        policy(inputs.rgb.float(), inputs.reward, state, inputs.episode_start)
+    with pytest.raises(TypeError, match="bool"):
+        policy(inputs.rgb, inputs.reward, state, inputs.episode_start.float())
+    for rgb, reward, episode_start in (
+        (inputs.rgb[0], inputs.reward, inputs.episode_start),
+        (inputs.rgb.permute(0, 1, 4, 2, 3), inputs.reward, inputs.episode_start),
+        (inputs.rgb, inputs.reward.squeeze(-1), inputs.episode_start),
+        (inputs.rgb, inputs.reward, inputs.episode_start[1:]),
+    ):
+        with pytest.raises(ValueError, match="must be"):
+            policy(rgb, reward, state, episode_start)
+
+
+CONFIGS = [
+    PolicyConfig(),
+    PolicyConfig(core_config("lstm", hidden=7, layers=2), reset="never"),
+    PolicyConfig(core_config("srwm", heads=4), EncoderConfig((4, 8), 32), "50", 10, "bfloat16"),
+    *(policy_config(name) for name in NAMES),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=repr)
+def test_json_round_trip(config: PolicyConfig) -> None:
+    text = json.dumps(to_json(config))
+    assert from_json(json.loads(text)) == config
+
+
+def test_json_layout() -> None:
+    assert to_json(PolicyConfig()) == {
+        "core": {"name": "srwm", "width": 128, "heads": 8, "feedforward": 512, "layers": 2},
+        "encoder": {"channels": [16, 32, 32], "hidden": 256},
+        "reset": "episode",
+        "bptt_span": None,
+        "precision": "float32",
+    }
+
+
+def test_json_fields_left_out_take_their_defaults() -> None:
+    assert from_json({}) == PolicyConfig()
+    assert from_json({"core": {"name": "lstm"}, "reset": "never"}) == policy_config("lstm", reset="never")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"core": {"name": "srmw"}}, "did you mean srwm"),
+        ({"core": {"name": ["srwm"]}}, "unknown core"),
+        ({"core": {"width": 3}}, "name"),
+        ({"core": "srwm"}, "named fields"),
+        ({"core": {"name": "lstm", "hiden": 3}}, "did you mean hidden"),
+        ({"core": {"name": "feedforward", "width": 3}}, "width"),
+        ({"core": {"name": "srwm", "width": "128"}}, "whole number"),
+        ({"encoder": {"channel": [3]}}, "did you mean channels"),
+        ({"encoder": {"hidden": 0}}, "hidden"),
+        ({"encoder": None}, "named fields"),
+        ({"resets": "never"}, "did you mean reset"),
+        ({"reset": "sometimes"}, "reset rule"),
+        ({"bptt_span": 0}, "bptt_span"),
+        ({"precision": "float64"}, "precision"),
+        ([], "named fields"),
+    ],
+)
+def test_bad_json_gets_one_clear_line(data: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        from_json(data)
+    assert "\n" not in str(error.value)
+
+
+def test_names_and_configurations() -> None:
+    for name in NAMES:
+        assert name_of(core_config(name)) == name
+        assert name_of(policy_config(name).core) == name
+    with pytest.raises(UserError, match="no core is registered"):
+        name_of(CoreConfig())
+    with pytest.raises(UserError, match="did you mean deltanet"):
+        policy_config("delta_net")
+    with pytest.raises(UserError, match="did you mean bptt_span"):
+        policy_config("srwm", bptt_spn=3)
+
+
+def test_impossible_number_of_actions_is_refused() -> None:
+    with pytest.raises(UserError, match="actions"):
+        Policy(PolicyConfig(), SHAPE, 0)
