@@ -36,8 +36,8 @@ class Preset:
 
 
 # Irie et al. (arXiv 2202.05780): the defaults of `ImpalaConfig` and of the core are the published ones. They
-# have 48 actors that fill batches of 32 unrolls as they come. Here all slots finish their unrolls together: the
-# slots must be whole batches: 96 slots are 3 batches of 32 unrolls, and also a multiple of 6 games.
+# have 48 actors that fill batches of 32 unrolls as they come. Here all slots finish their unrolls together:
+# the slots must be whole batches: 96 slots are 3 batches of 32 unrolls, and also a multiple of 6 games.
 _PAPER = TrainConfig(
     policy="srwm",
     core=core_config("srwm"),

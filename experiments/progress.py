@@ -128,7 +128,7 @@ class BarProgress(TrainingProgress):
     def _start(self) -> None:
         self._task = self._bar.add_task("", total=self.total_steps)
         self._live = Live(self._picture(), console=self.console, auto_refresh=False)
-        self._live.start()
+        self._live.start(refresh=True)
 
     def _picture(self) -> Group:
         games = returns_text(self.model.episode_returns)  # type: ignore[attr-defined]  # ours, not any BaseAlgorithm

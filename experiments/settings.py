@@ -121,7 +121,7 @@ def build(
     values: dict[str, Any] = {}
     for key, value in data.items():
         if key not in hints:
-            problems.append(unknown_field(f"{name}{key}", [f"{name}{known}" for known in hints]))
+            problems.append(unknown_field(name, str(key), list(hints)))
             continue
         try:
             values[key] = check_value(hints[key], value)
@@ -134,9 +134,10 @@ def build(
         return fallback
 
 
-def unknown_field(name: str, known: list[str]) -> str:
-    """One line for a setting that does not exist."""
-    return unknown_name("setting", name, known) if known else f"unknown setting {name!r}: there are none here"
+def unknown_field(owner: str, name: str, known: list[str]) -> str:
+    """One line for a setting that `owner` ("core.", or "" for the whole) does not have."""
+    what = f"{owner.rstrip('.')} setting".strip()
+    return unknown_name(what, name, known) if known else f"unknown {what} {name!r}: it has none"
 
 
 def plain(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -9,12 +11,14 @@ import torch
 
 from common.errors import UserError
 from envs import environment_problems, parse_levels
+from envs.native import IMAGE_SHAPE
 from experiments.config import TrainConfig
 from experiments.problems import raise_problems
 from policies import PolicyConfig
 
-# Torch counts parameters and steps in 64 bits; environment steps beyond this are a typing error.
+# Beyond these a number is a typing error.
 MAX_STEPS = 10**13
+MAX_THREADS = 1024
 
 
 def check(config: TrainConfig) -> None:
@@ -31,11 +35,11 @@ def problems(config: TrainConfig) -> list[str]:
             config.mode,
             config.levels,
             config.seed,
-            num_threads=config.env_threads,
         ),
         *_agent_problems(config),
         *_policy_problems(config),
         *_number_problems(config),
+        *_memory_problems(config),
         *_device_problems(config.device),
         *_evaluation_problems(config),
     ]
@@ -60,19 +64,33 @@ def _policy_problems(config: TrainConfig) -> list[str]:
 
 
 def _number_problems(config: TrainConfig) -> list[str]:
+    limits = {
+        "total_steps": (1, MAX_STEPS),
+        "checkpoint_every_steps": (1, MAX_STEPS),
+        "log_every_steps": (1, MAX_STEPS),
+        "evaluation_episodes": (1, MAX_STEPS),
+        "torch_threads": (1, MAX_THREADS),
+        "env_threads": (0, MAX_THREADS),
+    }
     found = []
-    for name in (
-        "total_steps",
-        "checkpoint_every_steps",
-        "log_every_steps",
-        "torch_threads",
-        "evaluation_episodes",
-    ):
+    for name, (low, high) in limits.items():
         value = getattr(config, name)
-        if value is not None and not 1 <= value <= MAX_STEPS:
-            limit = "1 or more" if value < 1 else f"at most {MAX_STEPS:_}"
-            found.append(f"{name} is {value}: give {limit}")
+        if value is not None and not low <= value <= high:
+            found.append(f"{name} is {value}: give {f'{low} or more' if value < low else f'at most {high}'}")
     return found
+
+
+def _memory_problems(config: TrainConfig) -> list[str]:
+    """A typing error in a size, caught before the machine runs out of memory."""
+    needed = config.rollout_steps * math.prod(IMAGE_SHAPE) * (1 + config.agent.lag)
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed <= available:
+        return []
+    return [
+        f"{config.slots} slots with rollouts of {config.agent.rollout_length} steps need "
+        f"{needed / 2**30:.0f} GiB, this machine has {available / 2**30:.0f} GiB: "
+        "use fewer slots or shorter rollouts"
+    ]
 
 
 def _device_problems(name: str) -> list[str]:
@@ -99,7 +117,7 @@ def _evaluation_problems(config: TrainConfig) -> list[str]:
         found.append(
             "no evaluation_splits: name at least one (train, test1, ...), or evaluation_episodes none"
         )
-    for split in config.evaluation_splits:
+    for split in dict.fromkeys(config.evaluation_splits):
         try:
             parse_levels(split, config.mode)
         except UserError as error:

@@ -1,0 +1,17 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is loaded, and for the processes that tests start: tests are small, and threads would only compete.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import hypothesis  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+# The same examples at every run, and no complaint about a busy machine.
+hypothesis.settings.register_profile("project", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("project")

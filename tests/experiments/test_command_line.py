@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from experiments.command_line import Launch, Resume, descriptions, parse
+from experiments.config import TrainConfig, setting_names
+from experiments.presets import PRESETS
+from policies import core_config
+from policies.cores.srwm import SrwmConfig
+
+
+def launch(line: str) -> Launch:
+    command = parse(line.split())
+    assert isinstance(command, Launch)
+    return command
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_alone_is_its_configuration(name: str) -> None:
+    assert launch(name) == Launch(name, PRESETS[name].config, None)
+
+
+def test_every_kind_of_value_can_be_overridden() -> None:
+    config = launch(
+        "quick --games maze heist --slots=64 --total-steps 25e6 --agent.learning-rate 1e-4 --core.heads 4 "
+        "--encoder.channels 4 8 --bptt-span 10 --checkpoint-every-steps none --no-videos --run-dir runs/mine"
+    ).config
+    expected = PRESETS["quick"].config
+    assert config == replace(
+        expected,
+        games=("maze", "heist"),
+        slots=64,
+        total_steps=25_000_000,
+        agent=replace(expected.agent, learning_rate=1e-4),
+        core=core_config("srwm", heads=4),
+        encoder=replace(expected.encoder, channels=(4, 8)),
+        bptt_span=10,
+        checkpoint_every_steps=None,
+        videos=False,
+    )
+
+
+def test_run_dir_is_no_setting() -> None:
+    assert launch("quick --run-dir runs/mine").run_dir == "runs/mine"
+
+
+@pytest.mark.parametrize(
+    "games", ["--games memory4", "--games dodgeball,heist,maze,miner", "--games=memory4"]
+)
+def test_task_sets_and_commas(games: str) -> None:
+    config = launch(f"quick --slots 64 --mode memory {games}").config
+    assert config.games == ("dodgeball", "heist", "maze", "miner")
+
+
+@pytest.mark.parametrize("policy", ["--policy lstm", "--policy=lstm", "--policy srwm --policy lstm"])
+def test_options_are_those_of_the_chosen_policy(policy: str) -> None:
+    config = launch(f"quick {policy} --core.hidden 32").config
+    assert config.policy == "lstm"
+    assert config.core == core_config("lstm", hidden=32)
+
+
+def test_options_are_those_of_the_chosen_algorithm() -> None:
+    config = launch("quick --algorithm ppo --agent.clip-range 0.1").config
+    assert config.algorithm == "ppo"
+    assert config.agent == replace(PRESETS["quick"].agents["ppo"], clip_range=0.1)  # type: ignore[call-arg]
+
+
+def test_help_shows_the_options_of_the_chosen_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        parse(["quick", "--policy", "lstm", "--algorithm", "ppo", "--help"])
+    assert raised.value.code == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    for text in (
+        "--core.hidden INT",
+        "--agent.clip-range FLOAT",
+        "--bptt-span INT|none",
+        "--run-dir",
+        "train.py quick",
+    ):
+        assert text in shown.out
+    for text in ("--core.heads", "--agent.unroll-steps"):
+        assert text not in shown.out
+
+
+@pytest.mark.parametrize("line", ["", "--help", "-h"])
+def test_overview(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(line.split()) is None
+    shown = capsys.readouterr().out
+    for name, preset in PRESETS.items():
+        assert name in shown
+        assert preset.summary in shown
+
+
+def test_resume() -> None:
+    assert parse(["--resume", "runs/x"]) == Resume("runs/x")
+    assert parse(["--resume=runs/x", "--total-steps", "2e6"]) == Resume("runs/x", 2_000_000)
+
+
+BAD = {
+    "quik": ["unknown preset 'quik': did you mean quick?"],
+    "--games maze": ["name a preset before the options: quick, paper-easy6"],
+    "quick maze": ["unexpected word 'maze'"],
+    "quick --games bigfsh": ["unknown game 'bigfsh': did you mean bigfish?"],
+    "quick --policy srmw": ["unknown policy 'srmw': did you mean srwm?"],
+    "quick --algorithm imapla": ["unknown algorithm 'imapla': did you mean impala?"],
+    "quick --mode memory --games bigfish --slots 64": ["'bigfish' has no memory mode"],
+    "quick --slots 65": ["65 slots cannot be shared equally by 6 games: use 60 or 66"],
+    "quick --agent.batch-unrolls 40": ["batch_unrolls must divide the number of slots", "40", "66"],
+    "quick --algorithm ppo --agent.minibatches 4": ["minibatches must divide the number of slots", "4", "66"],
+    "quick --levels tset1": ["unknown levels 'tset1': did you mean test1"],
+    "quick --reset sometimes": ["unknown reset rule 'sometimes'"],
+    "quick --device tpu": ["unknown device 'tpu'"],
+    "quick --game maze": ["unknown option --game: did you mean --games?"],
+    "quick --lerning-rate 1": ["unknown option --lerning-rate: did you mean --agent.learning-rate?"],
+    "quick --core.hidden 3": ["unknown option --core.hidden of policy srwm"],
+    "quick --agent.clip-range 3": ["unknown option --agent.clip-range of algorithm impala"],
+    "quick --slots many": ["slots is 'many': give a whole number"],
+    "quick --slots 6.6": ["slots is '6.6': give a whole number"],
+    "quick --slots": ["missing value for argument '--slots'"],
+    "quick --encoder.channels 4 x": ["encoder.channels is (4, 'x'): give a list, each a whole number"],
+    "quick --agent.discount nan": ["agent.discount is 'nan': give a number"],
+    "quick --core.heads 7": ["core width 128 is not a multiple of its 7 heads"],
+    "--resume": ["missing value for argument '--resume'"],
+    "--resume runs/x --slots 4": ["only --total-steps may be given with it, not --slots"],
+    "quick --resume runs/x": ["only --total-steps may be given with it, not quick"],
+    "--resume runs/x --total-steps x": ["total_steps is 'x': give a whole number"],
+    "--resume runs/x --total-steps 0": ["total_steps is 0"],
+    "quik --games bigfsh --policy srmw --algorithm imapla --core.heads 3 --agent.x 1 --slots many --foo": [
+        "6 problems: ",
+        "unknown preset 'quik'",
+        "unknown game 'bigfsh'",
+        "unknown policy 'srmw'",
+        "unknown algorithm 'imapla'",
+        "slots is 'many'",
+        "unknown option --foo",
+    ],
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_bad_input_is_one_clear_line(line: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError) as raised:
+        parse(line.split())
+    message = str(raised.value)
+    assert "\n" not in message
+    for part in BAD[line]:
+        assert part in message
+    if not message.startswith("6 problems"):
+        assert " problems: " not in message
+    # tyro's own frames do not show.
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_existing_run_directory_is_listed_with_the_other_problems(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"2 problems: 65 slots .*; run directory .* exists: choose another"):
+        launch(f"quick --slots 65 --run-dir {tmp_path}")
+
+
+def test_every_setting_has_an_option_and_a_description() -> None:
+    """A field without a line in the docstring would be an option that nobody can understand."""
+    for name in setting_names(TrainConfig()):
+        config: object = TrainConfig()
+        *owner, field = name.split(".")
+        for part in owner:
+            config = getattr(config, part)
+        assert descriptions(type(config))[field], name
+
+
+def test_descriptions_come_from_base_classes_too() -> None:
+    assert "multiple of `heads`" in descriptions(SrwmConfig)["width"]

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from agents import ALGORITHMS, ImpalaConfig
+from envs import TASK_SETS
+from experiments.config import with_policy
+from experiments.presets import PRESETS
+from experiments.validation import problems
+from policies import CORES
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_valid_with_every_algorithm_and_policy(name: str, algorithm: str) -> None:
+    config = PRESETS[name].with_algorithm(algorithm)
+    assert config.algorithm == algorithm
+    assert type(config.agent) is ALGORITHMS[algorithm].config_class
+    for policy in CORES:
+        assert problems(with_policy(config, policy)) == []
+
+
+def test_a_preset_keeps_its_own_algorithm() -> None:
+    preset = PRESETS["openai-ppo-easy"]
+    assert preset.with_algorithm("ppo") is preset.config
+
+
+def test_the_names_that_users_were_promised() -> None:
+    assert set(PRESETS) == {"quick", "paper-easy6", "paper-memory4", "expert", "openai-ppo-easy"}
+
+
+def test_published_settings() -> None:
+    """Irie et al., arXiv 2202.05780: IMPALA, batches of 32 unrolls of 50 steps, RMSProp 6e-4, 300 M steps."""
+    easy, memory, expert = (PRESETS[name].config for name in ("paper-easy6", "paper-memory4", "expert"))
+    assert easy.games == TASK_SETS["easy6"]
+    assert memory.games == TASK_SETS["memory4"]
+    assert memory.mode == "memory"
+    assert easy.total_steps == memory.total_steps == 300_000_000
+    assert expert.total_steps == 50_000_000
+    assert len(expert.games) == 1
+    for config in (easy, memory, expert):
+        agent = config.agent
+        assert isinstance(agent, ImpalaConfig)
+        assert agent == ImpalaConfig(batch_unrolls=32)
+        assert agent.unrolls_per_update(config.slots) == 32
+        assert (agent.learning_rate, agent.unroll_steps, agent.discount) == (6e-4, 50, 0.99)
+        assert config.policy == "srwm"
+
+
+def test_the_expert_plays_any_game() -> None:
+    assert problems(replace(PRESETS["expert"].config, games=("bigfish",))) == []

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from experiments.writers import STEP, CsvWriter, make_logger
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def log(logger: object, step: int, **values: float) -> None:
+    for name, value in values.items():
+        logger.record(f"train/{name}", value)  # type: ignore[attr-defined]
+    logger.dump(step)  # type: ignore[attr-defined]
+
+
+def test_both_writers_hold_what_was_logged(tmp_path: Path) -> None:
+    logger = make_logger(tmp_path / "progress.csv", tmp_path / "tb")
+    log(logger, 10, loss=0.5)
+    log(logger, 20, loss=0.25)
+    logger.close()
+    assert rows(tmp_path / "progress.csv") == [
+        {STEP: "10", "train/loss": "0.5"},
+        {STEP: "20", "train/loss": "0.25"},
+    ]
+    assert scalars(tmp_path / "tb", "train/loss") == [(10, 0.5), (20, 0.25)]
+
+
+def test_a_resumed_run_replaces_what_lies_beyond_its_checkpoint(tmp_path: Path) -> None:
+    where = (tmp_path / "progress.csv", tmp_path / "tb")
+    logger = make_logger(*where)
+    for step in (10, 20, 30, 40):
+        log(logger, step, loss=float(step))
+    logger.close()
+    logger = make_logger(*where, resume_step=20)
+    assert [row[STEP] for row in rows(where[0])] == ["10", "20"]
+    for step in (30, 35):
+        log(logger, step, loss=-float(step))
+    logger.close()
+    expected = [(10, 10.0), (20, 20.0), (30, -30.0), (35, -35.0)]
+    assert [(int(row[STEP]), float(row["train/loss"])) for row in rows(where[0])] == expected
+    assert scalars(where[1], "train/loss") == expected
+
+
+def test_a_new_run_starts_the_file_anew(tmp_path: Path) -> None:
+    path = tmp_path / "progress.csv"
+    CsvWriter(path).write({"a": 1}, {}, 5)
+    CsvWriter(path)
+    assert path.read_text() == ""
+
+
+def test_a_new_tag_adds_a_column(tmp_path: Path) -> None:
+    path = tmp_path / "progress.csv"
+    writer = CsvWriter(path)
+    writer.write({"a": 1}, {}, 5)
+    writer.write({"a": 2, "game/maze/return": 3.5}, {}, 10)
+    writer.write({"game/maze/return": 4}, {}, 15)
+    assert rows(path) == [
+        {STEP: "5", "a": "1", "game/maze/return": ""},
+        {STEP: "10", "a": "2", "game/maze/return": "3.5"},
+        {STEP: "15", "a": "", "game/maze/return": "4"},
+    ]
+
+
+def test_a_new_tag_after_resuming_keeps_the_old_rows(tmp_path: Path) -> None:
+    path = tmp_path / "progress.csv"
+    CsvWriter(path).write({"a": 1}, {}, 5)
+    writer = CsvWriter(path, resume_step=5)
+    writer.write({"b": 2}, {}, 10)
+    assert rows(path) == [{STEP: "5", "a": "1", "b": ""}, {STEP: "10", "a": "", "b": "2"}]
+
+
+def test_a_row_cut_off_by_a_crash_is_dropped_on_resume(tmp_path: Path) -> None:
+    path = tmp_path / "progress.csv"
+    writer = CsvWriter(path)
+    writer.write({"a": 1, "b": 2}, {}, 5)
+    writer.write({"a": 3, "b": 4}, {}, 10)
+    path.write_text(path.read_text()[:-4])
+    CsvWriter(path, resume_step=10)
+    assert [row[STEP] for row in rows(path)] == ["5"]
+
+
+def test_only_numbers_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "progress.csv"
+    CsvWriter(path).write({"a": np.float32(0.5), "text": "x", "image": object()}, {}, 1)
+    assert rows(path) == [{STEP: "1", "a": "0.5"}]
+
+
+@pytest.mark.parametrize("resume_step", [None, 3])
+def test_resuming_without_files_starts_them(tmp_path: Path, resume_step: int | None) -> None:
+    logger = make_logger(tmp_path / "progress.csv", tmp_path / "tb", resume_step)
+    log(logger, 4, loss=1.0)
+    logger.close()
+    assert scalars(tmp_path / "tb", "train/loss") == [(4, 1.0)]
+    assert len(rows(tmp_path / "progress.csv")) == 1
