@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -34,15 +34,18 @@ def register_environments() -> None:
 class ProcgenEnv(gymnasium.Env[Observation, np.int64]):
     """One game, with the observation, actions and arguments of `ProcgenVecEnv`.
 
-    `step` never shows the frame in which an episode ends, because the library does not: the last observation of
-    an episode repeats the frame before, with the last reward. An episode that reaches the step limit is
-    truncated. Infos hold "level_seed", the level being played, and where an episode ends also "prev_level_seed"
-    (the same), "prev_level_complete" and "normalized_return".
+    `step` never shows the frame in which an episode ends, because the library does not: the last observation
+    of an episode repeats the frame before, with the last reward. An episode that reaches the step limit is
+    truncated. Infos hold "level_seed", the level being played, and where an episode ends also
+    "prev_level_seed" (the same), "prev_level_complete" and "normalized_return".
 
     Raises `UserError` as `ProcgenVecEnv` does.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": FRAMES_PER_SECOND}
+    metadata: dict[str, Any] = {  # noqa: RUF012 (gymnasium declares it for instances)
+        "render_modes": ["rgb_array"],
+        "render_fps": FRAMES_PER_SECOND,
+    }
 
     def __init__(
         self, game: str, mode: str = "easy", levels: str | Levels = "train", render_mode: str | None = None

@@ -41,8 +41,8 @@ class Levels:
 def parse_levels(text: str, mode: str = "easy") -> Levels:
     """Levels by name (train, test1, test2, test3, all) or as a range "A:B", which means levels A to B - 1.
 
-    `train` is levels 0-199, in memory mode 0-499; the three test splits are 200 levels each from 1000, 1200 and
-    1400 (Irie et al., arXiv 2202.05780); `all` is unlimited and contains the training levels.
+    `train` is levels 0-199, in memory mode 0-499; the three test splits are 200 levels each from 1000, 1200
+    and 1400 (Irie et al., arXiv 2202.05780); `all` is unlimited and contains the training levels.
     Raises `UserError` for anything else.
     """
     name = text.strip()

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import UserError
 from common import quiet_gym  # noqa: F401  (before procgen: see there)
+from common.errors import UserError
 from envs.levels import Levels
 
 IMAGE_SHAPE = (64, 64, 3)

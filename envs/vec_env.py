@@ -36,19 +36,23 @@ _STATE_KEYS = {
 _DRAWN = -1  # in `_fixed_levels`: this slot draws its levels from the split
 
 
+def _checksum(blob: bytes, sizes: NDArray[np.int64]) -> int:
+    return zlib.crc32(blob, zlib.crc32(sizes.tobytes()))
+
+
 class ProcgenVecEnv(VecEnv):
     """`num_envs` slots over one native instance; slot i plays `games[i % len(games)]`.
 
-    Observation: {"rgb": uint8 (N, 64, 64, 3), "reward": float32 (N, 1)}. "reward" is the reward of the previous
-    step clipped to [-1, 1], also across the end of an episode (as published); it is 0 after `reset`.
+    Observation: {"rgb": uint8 (N, 64, 64, 3), "reward": float32 (N, 1)}. "reward" is the reward of the
+    previous step clipped to [-1, 1], also across the end of an episode (as published); it is 0 after `reset`.
     Actions: N integers below 15. Rewards are raw, float32 (N,). Returned arrays are never written again.
 
-    Episodes restart by themselves within the step that ends them: the observation is then the first of the next
-    episode, and the last frame of the old one is never seen (so infos hold no "terminal_observation").
+    Episodes restart by themselves within the step that ends them: the observation is then the first of the
+    next episode, and the last frame of the old one is never seen (so infos hold no "terminal_observation").
     Infos are empty but where an episode ended: {"episode": {"r", "l", "t"}, "game", "normalized_return",
     "level_seed" (now starting), "prev_level_seed" and "prev_level_complete" (just ended),
-    "TimeLimit.truncated"}. The library does not say why an episode ended: one that reaches the step limit of its
-    game without completing the level counts as truncated.
+    "TimeLimit.truncated"}. The library does not say why an episode ended: one that reaches the step limit of
+    its game without completing the level counts as truncated.
 
     Args:
         games: names of games or task sets ("easy6", "memory4", "all16"), as a list or separated by commas.
@@ -241,7 +245,7 @@ class ProcgenVecEnv(VecEnv):
             }
 
     def play_levels(self, slots: Sequence[int], level_seeds: Sequence[int]) -> Observation:
-        """Put `slots` at the first frame of `level_seeds`, which they play from now on; returns all observations.
+        """Put `slots` at the first frames of `level_seeds`, played from now on; returns all observations.
 
         Statistics and the reward observation of these slots start again; the other slots are not touched. The
         levels stay fixed through `reset` and `seed`.
@@ -291,7 +295,7 @@ class ProcgenVecEnv(VecEnv):
     # State
 
     def get_state(self) -> dict[str, Any]:
-        """Everything needed to continue exactly, as a flat dict of arrays, integers and text: nothing to pickle.
+        """Everything needed to continue exactly, as a flat dict of arrays, integers and text.
 
         Episodes, level generators, statistics and the reward observation; 20 to 30 kB for each slot. Not
         included: `info["episode"]["t"]`, which is wall-clock time, and values set by `set_attr`.
@@ -299,6 +303,7 @@ class ProcgenVecEnv(VecEnv):
         self._require_idle("get_state")
         states = self._native.get_states()
         blob = b"".join(states)
+        sizes = np.array([len(state) for state in states], dtype=np.int64)
         pending = self._seeds[0]
         return {
             "version": _STATE_VERSION,
@@ -310,8 +315,8 @@ class ProcgenVecEnv(VecEnv):
             "pending_seed": -1 if pending is None else pending,
             "unplayed": int(self._unplayed),
             "native": np.frombuffer(blob, dtype=np.uint8).copy(),
-            "native_sizes": np.array([len(state) for state in states], dtype=np.int64),
-            "native_checksum": zlib.crc32(blob),
+            "native_sizes": sizes,
+            "native_checksum": _checksum(blob, sizes),
             "fixed_levels": self._fixed_levels.copy(),
             "episode_returns": self._episode_returns.copy(),
             "episode_lengths": self._episode_lengths.copy(),
@@ -339,7 +344,7 @@ class ProcgenVecEnv(VecEnv):
         return self.observe()
 
     def _checked_native(self, state: dict[str, Any]) -> tuple[bytes, NDArray[np.int64]]:
-        """Bytes and sizes of the native states, once they are known to fit: the library ends the process if not."""
+        """Bytes and sizes of the native states, known to fit: with others the library ends the process."""
         missing = sorted(_STATE_KEYS - set(state))
         if missing:
             raise UserError(f"this is not an environment state: it lacks {', '.join(missing)}")
@@ -360,7 +365,7 @@ class ProcgenVecEnv(VecEnv):
         if len(sizes) != self.num_envs:
             raise UserError(f"environment state has {len(sizes)} slots, this environment has {self.num_envs}")
         blob = np.asarray(state["native"], dtype=np.uint8).tobytes()
-        if sizes.sum() != len(blob) or zlib.crc32(blob) != state["native_checksum"]:
+        if sizes.sum() != len(blob) or _checksum(blob, sizes) != state["native_checksum"]:
             raise UserError("environment state is damaged (checksum): use an earlier checkpoint")
         return blob, sizes
 
