@@ -1,3 +1,3 @@
 """Named presets and training runs: configuration, run directories, progress, resuming."""
 
-import envs  # noqa: F401  (before Stable-Baselines3, which would let the old gym print its banner)
+from common import quiet_gym  # noqa: F401  (first: Stable-Baselines3 imports the old gym)

@@ -1,0 +1,271 @@
+"""Runs of a tiny network on the real games, in this process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agents import CheckpointError, read_checkpoint
+from common.errors import UserError
+from experiments import launch
+from experiments.config import TrainConfig, from_json, to_json
+from experiments.launch import resume, train
+from experiments.run_directory import RunDirectory, checkpoint_step
+from experiments.stopping import StopOnRequest
+
+
+def tiny(**changes: object) -> TrainConfig:
+    """Rollouts of 20 steps in 4 slots: 80 environment steps."""
+    return from_json(
+        {
+            "games": ["bigfish", "maze"],
+            "slots": 4,
+            "total_steps": 480,
+            "core": {"width": 8, "heads": 2, "feedforward": 8, "layers": 1},
+            "encoder": {"channels": [4], "hidden": 8},
+            "agent": {"unroll_steps": 20},
+            "checkpoint_every_steps": 160,
+            "log_every_steps": 80,
+            "env_threads": 0,
+            "device": "cpu",
+            "evaluation_episodes": None,
+            "videos": False,
+            **changes,
+        }
+    )
+
+
+def steps_of(run: RunDirectory) -> list[int]:
+    return [checkpoint_step(path) for path in run.checkpoint_files()]
+
+
+def rows_of(run: RunDirectory) -> list[dict[str, str]]:
+    with run.progress_file.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same(left: Any, right: Any, where: str = "") -> None:
+    """Two checkpoints hold the same, bit for bit."""
+    assert type(left) is type(right), where
+    if isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key in left:
+            assert_same(left[key], right[key], f"{where}/{key}")
+    elif isinstance(left, list):
+        assert len(left) == len(right), where
+        for index, (one, other) in enumerate(zip(left, right, strict=True)):
+            assert_same(one, other, f"{where}/{index}")
+    elif isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), where
+    else:
+        assert repr(left) == repr(right), where
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A run of 480 steps that was never interrupted."""
+    run = RunDirectory(tmp_path_factory.mktemp("runs") / "whole")
+    assert train(tiny(), run.path, command=["python", "train.py", "tiny"]) == 0
+    return run
+
+
+@pytest.fixture
+def copy(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
+    """A copy of that run to change."""
+    shutil.copytree(finished.path, tmp_path / "copy")
+    return RunDirectory(tmp_path / "copy")
+
+
+def test_a_run_leaves_what_its_directory_promises(finished: RunDirectory) -> None:
+    assert finished.read_config() == tiny()
+    assert (finished.path / "command.txt").read_text() == "python train.py tiny\n"
+    assert json.loads((finished.path / "versions.json").read_text())["torch"]
+    assert list(finished.tensorboard.glob("events.*"))
+    assert [int(row["time/total_timesteps"]) for row in rows_of(finished)] == [80, 160, 240, 320, 400, 480]
+    assert {"train/loss", "game/maze/return", "game/bigfish/normalized", "time/sps"} <= set(
+        rows_of(finished)[-1]
+    )
+
+
+def test_checkpoints_are_named_after_the_steps_they_hold(finished: RunDirectory) -> None:
+    assert steps_of(finished) == [160, 320, 480]
+    for path in finished.checkpoint_files():
+        content = read_checkpoint(path)
+        assert content["run"]["num_timesteps"] == checkpoint_step(path)
+        assert content["experiment"] == to_json(tiny())
+
+
+def test_a_resumed_run_is_the_run_that_was_never_interrupted(
+    finished: RunDirectory, copy: RunDirectory
+) -> None:
+    copy.checkpoint_at(320).unlink()
+    copy.checkpoint_at(480).unlink()
+    assert resume(copy.path, command=["python", "train.py", "--resume", "x"]) == 0
+    assert steps_of(copy) == [160, 320, 480]
+    for step in (320, 480):
+        assert_same(read_checkpoint(copy.checkpoint_at(step)), read_checkpoint(finished.checkpoint_at(step)))
+    assert (copy.path / "command.txt").read_text().splitlines()[1] == "python train.py --resume x"
+    timing = ("time/sps",)
+    for mine, theirs in zip(rows_of(copy), rows_of(finished), strict=True):
+        for tag in mine:
+            assert tag.startswith(timing) or mine[tag] == theirs[tag], tag
+
+
+def test_a_larger_total_extends_a_run(copy: RunDirectory) -> None:
+    assert resume(copy.path, total_steps=640) == 0
+    assert steps_of(copy) == [160, 320, 480, 640]
+    assert copy.read_config() == tiny(total_steps=640)
+    assert read_checkpoint(copy.checkpoint_at(640))["experiment"]["total_steps"] == 640
+    # And once more: that earlier checkpoints name another total is no contradiction.
+    assert resume(copy.path, total_steps=720) == 0
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_a_signal_saves_the_last_whole_rollout_and_resuming_finishes(
+    lag: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = StopOnRequest._on_step
+
+    def kill_in_the_third_rollout(self: StopOnRequest) -> bool:
+        if self.model.num_timesteps == 200:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self)
+
+    monkeypatch.setattr(StopOnRequest, "_on_step", kill_in_the_third_rollout)
+    run = RunDirectory(tmp_path / "run")
+    config = tiny(agent={"unroll_steps": 20, "rollout_lag": lag})
+    assert train(config, run.path) == 143
+    path = run.newest_checkpoint()
+    assert read_checkpoint(path)["run"]["num_timesteps"] == checkpoint_step(path)
+    if lag == 0:
+        assert steps_of(run) == [160]
+    shown = capsys.readouterr().out
+    assert "Stopped at 200 of 480 steps" in shown
+    assert f"--resume {run}" in shown
+    monkeypatch.setattr(StopOnRequest, "_on_step", original)
+    assert resume(run.path) == 0
+    assert steps_of(run)[-1] >= 480
+
+
+def test_stopping_in_the_first_rollout_saves_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StopOnRequest, "_on_step", lambda self: os.kill(os.getpid(), signal.SIGINT) or False)
+    run = RunDirectory(tmp_path / "run")
+    train(tiny(), run.path)
+    assert steps_of(run) == [0]
+    monkeypatch.undo()
+    assert resume(run.path) == 0
+    assert steps_of(run) == [0, 160, 320, 480]
+
+
+def test_a_run_directory_that_exists_is_refused_before_anything_starts(
+    finished: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "ProcgenVecEnv", None)
+    before = (finished.path / "command.txt").read_bytes()
+    with pytest.raises(UserError, match="exists: choose another"):
+        train(tiny(), finished.path)
+    assert (finished.path / "command.txt").read_bytes() == before
+
+
+def test_contradictions_are_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "ProcgenVecEnv", None)
+    with pytest.raises(UserError, match="5 slots cannot be shared equally"):
+        train(replace(tiny(), slots=5), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+class TestResumeRefuses:
+    """Each with one line, before an environment is made."""
+
+    @pytest.fixture(autouse=True)
+    def no_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(launch, "ProcgenVecEnv", None)
+
+    def refused(self, run: RunDirectory, total_steps: int | None = 10_000) -> str:
+        config = run.config_file.read_bytes() if run.config_file.exists() else None
+        with pytest.raises(UserError) as raised:
+            resume(run.path, total_steps)
+        if config is not None:
+            assert run.config_file.read_bytes() == config
+        assert "\n" not in str(raised.value)
+        return str(raised.value)
+
+    def test_what_does_not_exist(self, tmp_path: Path) -> None:
+        assert "is not a run: it does not exist" in self.refused(RunDirectory(tmp_path / "nowhere"))
+
+    def test_a_directory_without_a_run(self, tmp_path: Path) -> None:
+        assert "is not a run: it has no config.json" in self.refused(RunDirectory(tmp_path))
+
+    def test_a_run_without_checkpoints(self, copy: RunDirectory) -> None:
+        shutil.rmtree(copy.checkpoints)
+        assert "has no checkpoint to go on from" in self.refused(copy)
+
+    @pytest.mark.parametrize("length", [0, 100, -10])
+    def test_a_truncated_checkpoint(self, copy: RunDirectory, length: int) -> None:
+        path = copy.newest_checkpoint()
+        path.write_bytes(path.read_bytes()[:length])
+        with pytest.raises(CheckpointError):
+            resume(copy.path, 10_000)
+        assert path.name in self.refused(copy)
+
+    def test_a_foreign_file(self, copy: RunDirectory) -> None:
+        torch.save({"weights": torch.zeros(3)}, copy.newest_checkpoint())
+        assert "was not written by this project" in self.refused(copy)
+
+    def test_a_checkpoint_of_another_run(self, copy: RunDirectory) -> None:
+        copy.write_config(tiny(seed=5, games=["bigfish"]))
+        assert (
+            "belongs to another run than its directory: config.json differs in games, seed"
+            in self.refused(copy)
+        )
+
+    def test_a_run_that_has_ended(self, copy: RunDirectory) -> None:
+        copy.evaluation_file.write_text("{}")
+        expected = "has ended at 480 of 480 steps: extend it with a larger --total-steps"
+        assert expected in self.refused(copy, None)
+        assert "has ended at 480 of 300 steps" in self.refused(copy, 300)
+
+    def test_settings_that_no_longer_fit_this_machine(
+        self, copy: RunDirectory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        copy.write_config(tiny(device="cuda"))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert "device 'cuda' is not available" in self.refused(copy)
+
+
+def test_a_finished_run_without_scores_only_scores(
+    copy: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in (copy.progress_file, *copy.checkpoint_files())}
+    assert resume(copy.path) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert str(copy.newest_checkpoint()) in capsys.readouterr().out
+
+
+def test_the_end_names_every_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunDirectory(tmp_path / "run")
+    assert train(tiny(total_steps=80, checkpoint_every_steps=None), run.path) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    for text in (
+        "Training srwm with impala on bigfish, maze (easy, levels train), 4 slots, 80 steps",
+        str(run.checkpoint_at(80)),
+        str(run.progress_file),
+        f"tensorboard --logdir {run.tensorboard}",
+        f"python eval.py {run}",
+        f"python train.py --resume {run} --total-steps 160",
+    ):
+        assert text in shown.out
