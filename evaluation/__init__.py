@@ -1,0 +1,33 @@
+"""Score agents on training and unseen levels, print the scores, and record videos.
+
+>>> results = evaluate(agent, Protocol(games=("maze", "bigfish")))   # doctest: +SKIP
+>>> print_table(results)                                             # doctest: +SKIP
+>>> record(agent, ["maze"], "maze.mp4")                              # doctest: +SKIP
+"""
+
+import envs  # noqa: F401  (before Stable-Baselines3, which would let the old gym print its banner)
+from evaluation.evaluator import Progress, evaluate
+from evaluation.progress import show_progress
+from evaluation.protocol import ALL_SPLITS, Protocol
+from evaluation.recording import DEFAULT_FRAMES, Trace, record
+from evaluation.results import GameScore, Results
+from evaluation.rollouts import Episode
+from evaluation.scores import Estimate
+from evaluation.table import print_table, write_json
+
+__all__ = [
+    "ALL_SPLITS",
+    "DEFAULT_FRAMES",
+    "Episode",
+    "Estimate",
+    "GameScore",
+    "Progress",
+    "Protocol",
+    "Results",
+    "Trace",
+    "evaluate",
+    "print_table",
+    "record",
+    "show_progress",
+    "write_json",
+]

@@ -1,0 +1,83 @@
+"""What is evaluated: facts about an agent that belong beside its score."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from agents import Agent
+from agents.spaces import image_and_actions
+from common.errors import UserError
+from envs import Levels, parse_levels
+from policies import Policy, name_of
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An agent, as the caption of its scores tells it.
+
+    Attributes:
+        policy: name of its core.
+        algorithm: that trained it.
+        steps: environment steps of training.
+        recurrent: whether its policy remembers anything.
+        reset: reset rule of its training: "episode", "never" or a number of steps.
+        gradient_horizon: steps that gradient flowed through in training.
+        rollout_length: steps of an unroll in training; a horizon as long as this is the whole unroll.
+        training_levels: levels it was trained on, where known.
+    """
+
+    policy: str
+    algorithm: str
+    steps: int
+    recurrent: bool
+    reset: str
+    gradient_horizon: int
+    rollout_length: int
+    training_levels: Levels | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts as plain JSON values."""
+        levels = self.training_levels.name if self.training_levels is not None else None
+        return {**asdict(self), "training_levels": levels}
+
+
+def subject_of(agent: Agent, mode: str) -> Subject:
+    """The facts about `agent`, which is about to play in `mode`."""
+    config = agent.policy.config
+    length = agent.config.rollout_length
+    return Subject(
+        policy=name_of(config.core),
+        algorithm=agent.algorithm,
+        steps=agent.num_timesteps,
+        recurrent=agent.policy.is_recurrent,
+        reset=config.reset,
+        gradient_horizon=length if config.bptt_span is None else min(length, config.bptt_span),
+        rollout_length=length,
+        training_levels=_training_levels(agent, mode),
+    )
+
+
+def _training_levels(agent: Agent, mode: str) -> Levels | None:
+    """Levels of the experiment, if it was in `mode`: in another one, level seeds mean other levels."""
+    levels = agent.experiment.get("levels")
+    if not isinstance(levels, str) or agent.experiment.get("mode") != mode:
+        return None
+    try:
+        return parse_levels(levels, mode)
+    except UserError:
+        return None
+
+
+def policy_with_reset(agent: Agent, reset: str | None) -> Policy:
+    """The agent's policy, or for a reset rule other than its own a copy that follows this rule."""
+    policy = agent.policy
+    if reset is None or reset == policy.config.reset:
+        return policy
+    shape, num_actions = image_and_actions(agent.observation_space, agent.action_space)
+    with torch.random.fork_rng(devices=[]):  # the copy's first weights must not use up training's randomness
+        copy = Policy(replace(policy.config, reset=reset), shape, num_actions)
+    copy.load_state_dict(policy.state_dict())
+    return copy.to(policy.device)
