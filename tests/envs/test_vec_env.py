@@ -229,6 +229,12 @@ def test_play_levels_changes_the_chosen_slots_only():
         assert length < 200, "the slot never ended an episode"
 
 
+def test_play_levels_clears_the_reward_observation_of_its_slots():
+    with make(["jumper"], level_seeds=[9, 9]) as env:
+        assert env.step(np.full(2, NO_OP))[0]["reward"].tolist() == [[1], [1]]
+        assert env.play_levels([1], [3])["reward"].tolist() == [[1], [0]]
+
+
 @pytest.mark.parametrize(("slots", "levels", "message"), [
     ([0, 1], [5], "1 level seeds for 2 slots"), ([0, 0], [1, 2], "listed twice"), ([4], [1], "do not exist"),
     ([-1], [1], "do not exist"), ([0], [-1], "level seeds must be"),
