@@ -7,8 +7,8 @@ import os
 # Before torch is loaded, and for the processes that tests start: tests are small, and threads would only compete.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import hypothesis  # noqa: E402
-import torch  # noqa: E402
+import hypothesis
+import torch
 
 torch.set_num_threads(1)
 
