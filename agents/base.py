@@ -278,6 +278,7 @@ class Agent(BaseAlgorithm):
         )
         if fresh:
             self._collector.actor.reset()
+            self._collector.transform.reset()
         self._mark_boundary()
         callback.on_training_start(locals(), globals())
         self._times.clear()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import UserError
@@ -22,6 +23,8 @@ from common.errors import UserError
 FORMAT = "procgen-srwm checkpoint"
 VERSION = 1
 SUFFIX = ".ckpt"
+
+_MARK = "$tensor"
 
 
 class CheckpointError(UserError):
@@ -50,15 +53,16 @@ def write_checkpoint(path: str | os.PathLike[str], content: Mapping[str, Any]) -
     tensors: dict[str, Tensor] = {}
     meta = json.dumps(_pack(content, "", tensors))
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     try:
-        with os.fdopen(handle, "wb") as file:
+        # Not from `tempfile`, whose files nobody else may ever read: a checkpoint follows the umask.
+        with temporary.open("xb") as file:
             torch.save({"format": FORMAT, "version": VERSION, "meta": meta, "tensors": tensors}, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, RuntimeError):  # torch's zip writer reports a full disk this way
             raise OSError(f"could not write the checkpoint {target}: {error}") from error
         raise
@@ -78,10 +82,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         what = "is a directory" if source.is_dir() else "does not exist"
         raise CheckpointError(f"no checkpoint at {source}: it {what}; name a {SUFFIX} file")
     try:
-        content = torch.load(source, map_location="cpu", weights_only=True)
+        file = source.open("rb")
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {source}: {error.strerror or error}") from error
-    except Exception as error:  # zip, unpickling and decoding errors of many types: the file is not what we wrote
+    try:
+        with file:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # zip, seek, unpickling, decoding errors of many types: we did not write this
         raise CheckpointError(
             f"{source} is not a whole checkpoint of this project (truncated, damaged or foreign): use another one"
         ) from error
@@ -93,32 +100,44 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             "use the release that wrote it"
         )
     try:
-        unpacked: dict[str, Any] = _unpack(json.loads(content["meta"]), content["tensors"])
-    except (KeyError, TypeError, ValueError) as error:
+        unpacked = _unpack(json.loads(content["meta"]), content["tensors"])
+        if not isinstance(unpacked, dict):
+            raise TypeError(f"the content is of type {type(unpacked).__name__}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{source} is damaged: its parts do not fit together; use another one") from error
     return unpacked
 
 
-def _pack(value: Any, key: str, tensors: dict[str, Tensor]) -> Any:
+def _pack(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Mapping):
-        return {str(name): _pack(item, f"{key}/{name}", tensors) for name, item in value.items()}
+        if _MARK in value:
+            raise TypeError(f"a checkpoint cannot hold the name {_MARK!r} (at {where or 'the top'})")
+        return {str(name): _pack(item, f"{where}/{name}", tensors) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_pack(item, f"{key}/{index}", tensors) for index, item in enumerate(value)]
+        return [_pack(item, f"{where}/{index}", tensors) for index, item in enumerate(value)]
     if isinstance(value, (bytes, bytearray)):
-        tensors[key] = torch.from_numpy(np.frombuffer(bytes(value), dtype=np.uint8).copy())
-        return {"$tensor": key, "as": "bytes"}
+        return _stored(np.frombuffer(bytes(value), dtype=np.uint8), "bytes", tensors)
     if isinstance(value, np.ndarray):
-        tensors[key] = torch.from_numpy(np.ascontiguousarray(value).copy()).reshape(value.shape)
-        return {"$tensor": key, "as": "array"}
+        return _stored(value, "array", tensors)
     if isinstance(value, Tensor):
-        # A clone: a view would drag its whole storage into the file.
-        tensors[key] = value.detach().to("cpu", copy=True)
-        return {"$tensor": key, "as": "tensor"}
+        return _stored(value, "tensor", tensors)
     if isinstance(value, np.generic):
-        return value.item()
+        value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"a checkpoint cannot hold {type(value).__name__} (at {key or 'the top'})")
+    raise TypeError(f"a checkpoint cannot hold {type(value).__name__} (at {where or 'the top'})")
+
+
+def _stored(value: Tensor | NDArray[Any], kind: str, tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Add a copy of `value` to `tensors`; returns what stands for it in the JSON."""
+    # A copy: a view would drag its whole storage into the file. Numbers for keys: paths through the content
+    # may be the same, as those of {"a/b": x} and {"a": {"b": y}}.
+    key = str(len(tensors))
+    if isinstance(value, Tensor):
+        tensors[key] = value.detach().to("cpu", copy=True)
+    else:
+        tensors[key] = torch.from_numpy(np.ascontiguousarray(value).copy()).reshape(value.shape)
+    return {_MARK: key, "as": kind}
 
 
 def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -126,9 +145,9 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return [_unpack(item, tensors) for item in value]
     if not isinstance(value, dict):
         return value
-    if "$tensor" not in value:
+    if _MARK not in value:
         return {name: _unpack(item, tensors) for name, item in value.items()}
-    tensor = tensors[value["$tensor"]]
+    tensor = tensors[value[_MARK]]
     if value["as"] == "bytes":
         return tensor.numpy().tobytes()
     return tensor.numpy() if value["as"] == "array" else tensor

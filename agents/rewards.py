@@ -24,11 +24,14 @@ class RewardTransform(Protocol):
     def __call__(self, rewards: Floats, dones: Bools) -> Floats:
         """The learner's rewards, (B,) float32; may update running statistics."""
 
+    def reset(self) -> None:
+        """All environments have been started anew: forget the episodes so far, not the statistics."""
+
     def state(self) -> dict[str, Any]:
         """Running statistics as plain data and arrays, for a checkpoint."""
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up the statistics that `state` returned."""
+        """Take up the statistics that `state` returned, of all games that are played here."""
 
 
 class RawReward:
@@ -36,6 +39,9 @@ class RawReward:
 
     def __call__(self, rewards: Floats, dones: Bools) -> Floats:
         return rewards.astype(np.float32)
+
+    def reset(self) -> None:
+        pass
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -78,6 +84,9 @@ class NormalizedReward:
         self._returns[dones] = 0.0
         return np.clip(scaled, -self.clip, self.clip)
 
+    def reset(self) -> None:
+        self._returns[:] = 0.0
+
     def state(self) -> dict[str, Any]:
         return {
             "returns": self._returns.copy(),
@@ -88,8 +97,11 @@ class NormalizedReward:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self._returns = np.array(state["returns"], dtype=np.float64)
+        if len(state["returns"]) == len(self._returns):  # else the slots are not those of the state
+            self._returns[:] = state["returns"]
         for game, values in state["statistics"].items():
+            if game not in self._statistics:
+                continue
             statistics = self._statistics[game]
             statistics.mean = np.float64(values["mean"])
             statistics.var = np.float64(values["var"])

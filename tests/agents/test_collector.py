@@ -1,0 +1,224 @@
+"""The plumbing, proved with a policy that counts its calls and an environment that shows its own clock.
+
+The environment's whole course is known beforehand, so each number in each batch can be told.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import Tensor, nn
+
+from agents.acting import Actor
+from agents.collector import Collector, Stream
+from agents.rewards import RawReward
+from agents.rollout import Batch, RolloutStore
+from policies import PolicyOutput, State
+
+SLOTS, ACTIONS, HORIZON = 5, 7, 200
+STEPS_OF_ROLLOUT = 6
+
+
+def reward_of(slot: Any, episode: Any, step: Any, action: Any) -> Any:
+    """Different for all that may be mixed up."""
+    return 1000.0 * slot + 50.0 * episode + step + 0.125 * action
+
+
+def action_of(slot: Any, episode: Any, step: Any) -> Any:
+    return (slot + 2 * episode + 3 * step) % ACTIONS
+
+
+class Course:
+    """Episode and step of each slot at each time, (HORIZON, SLOTS), with ends at random."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self.slot = np.broadcast_to(np.arange(SLOTS), (HORIZON, SLOTS))
+        self.episode, self.step = np.zeros((2, HORIZON, SLOTS), dtype=np.int64)
+        self.ends = rng.random((HORIZON, SLOTS)) < 0.2
+        for t in range(1, HORIZON):
+            self.episode[t] = self.episode[t - 1] + self.ends[t - 1]
+            self.step[t] = np.where(self.ends[t - 1], 0, self.step[t - 1] + 1)
+        self.action = action_of(self.slot, self.episode, self.step)
+        self.reward = reward_of(self.slot, self.episode, self.step, self.action)
+
+    def frame(self, t: int, slot: int) -> NDArray[np.uint8]:
+        pixel = np.array([slot, self.episode[t, slot], self.step[t, slot]], dtype=np.uint8)
+        return np.broadcast_to(pixel, (2, 2, 3)).copy()
+
+
+class CountingEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
+    """One slot of a course: shows its number, episode and step in its frames.
+
+    Rewards name all of them and the action that was received.
+    """
+
+    def __init__(self, course: Course, slot: int) -> None:
+        self.course, self.slot = course, slot
+        image = gymnasium.spaces.Box(0, 255, (2, 2, 3), np.uint8)
+        reward = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+        self.observation_space = gymnasium.spaces.Dict(rgb=image, reward=reward)
+        self.action_space = gymnasium.spaces.Discrete(ACTIONS)
+        self.t, self.last_reward = 0, 0.0
+
+    def observe(self) -> dict[str, NDArray[Any]]:
+        reward = np.array([self.last_reward / 1e4], np.float32)
+        return {"rgb": self.course.frame(self.t, self.slot), "reward": reward}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self.observe(), {}
+
+    def step(self, action: np.int64) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        course, t, slot = self.course, self.t, self.slot
+        self.last_reward = float(reward_of(slot, course.episode[t, slot], course.step[t, slot], action))
+        self.t += 1
+        return self.observe(), self.last_reward, bool(course.ends[t, slot]), False, {"t": t, "slot": slot}
+
+
+class CountingPolicy(nn.Module):
+    """Adds one to its state at each call, clears it at episode starts and shows it as its value.
+
+    Each stream also remembers which slot it has seen.
+    """
+
+    def initial_state(self, batch_size: int, device: Any = None) -> State:
+        return {"count": torch.zeros(batch_size), "slot": torch.full((batch_size,), -1.0)}
+
+    def forward(self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor) -> PolicyOutput:
+        slot, episode, step = rgb[0, :, 0, 0].long().unbind(-1)
+        count = torch.where(episode_start[0], 0.0, state["count"]) + 1.0
+        logits = 1e3 * nn.functional.one_hot(action_of(slot, episode, step), ACTIONS).float()
+        logits[:, 0] += reward[0, :, 0]  # too little to change the action
+        return PolicyOutput(logits.unsqueeze(0), count.unsqueeze(0), {"count": count, "slot": slot.float()})
+
+
+class DoubledReward(RawReward):
+    """Shows that the learner's rewards went through the transform, together with the right ends."""
+
+    def __init__(self) -> None:
+        self.dones: list[NDArray[np.bool_]] = []
+
+    def __call__(self, rewards: NDArray[np.float32], dones: NDArray[np.bool_]) -> NDArray[np.float32]:
+        self.dones.append(dones.copy())
+        return 2.0 * rewards
+
+
+def make_collector(course: Course) -> tuple[Collector, Stream, RolloutStore]:
+    env = DummyVecEnv([partial(CountingEnv, course, slot) for slot in range(SLOTS)])
+    actor = Actor(CountingPolicy(), SLOTS, torch.device("cpu"), torch.Generator())  # type: ignore[arg-type]
+    store = RolloutStore(STEPS_OF_ROLLOUT, SLOTS, (2, 2, 3), torch.device("cpu"))
+    return Collector(env, actor, DoubledReward()), Stream(env.reset(), np.ones(SLOTS, bool)), store
+
+
+def assert_equal(got: Tensor, expected: NDArray[Any]) -> None:
+    np.testing.assert_array_equal(got.numpy(), expected)
+
+
+def check_batch(batch: Batch, course: Course, first: int, steps: int = STEPS_OF_ROLLOUT) -> None:
+    """`batch` is the part of `course` that begins at time `first`."""
+    taken = slice(first, first + steps)
+    shown = slice(first, first + steps + 1)
+    pixels = np.stack([course.slot[shown], course.episode[shown], course.step[shown]], axis=-1)
+    assert_equal(batch.rgb, np.broadcast_to(pixels[:, :, None, None], batch.rgb.shape))
+    assert_equal(batch.episode_start, course.step[shown] == 0)
+    assert_equal(batch.actions, course.action[taken])
+    assert_equal(batch.rewards, 2.0 * course.reward[taken])
+    assert_equal(batch.dones, course.ends[taken])
+    assert_equal(batch.dones, course.step[first + 1 : first + steps + 1] == 0)
+    assert_equal(batch.values, course.step[taken] + 1)
+    assert_equal(batch.log_probs, np.zeros((steps, SLOTS)))
+    rewards_before = np.concatenate([np.zeros((1, SLOTS)), course.reward])[shown]
+    assert_equal(batch.reward_input[..., 0], (rewards_before / 1e4).astype(np.float32))
+    # A state is that of before an observation: what was counted up to the step before it.
+    counts = np.concatenate([np.zeros((1, SLOTS)), course.step + 1])
+    assert_equal(batch.initial_state["count"], counts[first])
+    assert_equal(batch.final_state["count"], counts[first + steps])
+    assert_equal(batch.initial_state["slot"], np.arange(SLOTS) if first else np.full(SLOTS, -1))
+    assert_equal(batch.final_state["slot"], np.arange(SLOTS))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_batch_is_its_part_of_the_course(seed: int) -> None:
+    course = Course(seed)
+    collector, stream, store = make_collector(course)
+    for rollout in range(12):
+        stream, complete = collector.collect(stream, store, lambda infos: True)
+        assert complete
+        check_batch(store.batch, course, first=rollout * STEPS_OF_ROLLOUT)
+    borders = course.ends[STEPS_OF_ROLLOUT - 1 : 12 * STEPS_OF_ROLLOUT : STEPS_OF_ROLLOUT]
+    assert borders.any()
+    assert not borders.all()
+    assert_equal(torch.tensor(np.array(collector.transform.dones)), course.ends[: 12 * STEPS_OF_ROLLOUT])  # type: ignore[attr-defined]
+
+
+def test_a_selection_keeps_each_environment_together() -> None:
+    course = Course(3)
+    collector, stream, store = make_collector(course)
+    for _ in range(2):
+        stream, _ = collector.collect(stream, store, lambda infos: True)
+    order = [3, 0, 4]
+    for name in ("slot", "episode", "step", "ends", "action", "reward"):
+        setattr(course, name, getattr(course, name)[:, order])
+    part = store.batch.select(torch.tensor(order))
+    assert_equal(part.rgb[:, :, 0, 0, 0], course.slot[6:13])
+    assert_equal(part.rgb[:, :, 0, 0, 2], course.step[6:13])
+    assert_equal(part.actions, course.action[6:12])
+    assert_equal(part.rewards, 2.0 * course.reward[6:12])
+    assert_equal(part.values, course.step[6:12] + 1)
+    assert_equal(part.episode_start, course.step[6:13] == 0)
+    assert_equal(part.dones, course.ends[6:12])
+    assert_equal(part.reward_input[1:, :, 0], (course.reward[6:12] / 1e4).astype(np.float32))
+    assert_equal(part.initial_state["slot"], np.array(order))
+    assert_equal(part.final_state["count"], course.step[11] + 1)
+    assert part.log_probs.shape == (6, 3)
+
+
+def test_callbacks_follow_each_step_and_may_stop() -> None:
+    course = Course(4)
+    collector, stream, store = make_collector(course)
+    seen: list[int] = []
+
+    def on_step(infos: list[dict[str, Any]]) -> bool:
+        assert [info["slot"] for info in infos] == list(range(SLOTS))
+        seen.append(infos[0]["t"])
+        return len(seen) < 9
+
+    first, complete = collector.collect(stream, store, on_step)
+    assert complete
+    assert seen == [0, 1, 2, 3, 4, 5]
+    _, complete = collector.collect(first, store, on_step)
+    assert not complete
+    assert seen == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_the_given_stream_is_not_modified() -> None:
+    collector, stream, store = make_collector(Course(5))
+    collector.collect(stream, store, lambda infos: True)
+    np.testing.assert_array_equal(stream.observation["rgb"][:, 0, 0, 2], np.zeros(SLOTS))
+    assert stream.episode_start.all()
+
+
+def test_stages_are_timed() -> None:
+    collector, stream, store = make_collector(Course(6))
+    collector.collect(stream, store, lambda infos: True)
+    assert collector.times.acting > 0.0
+    assert collector.times.environment > 0.0
+    collector.times.clear()
+    assert collector.times.acting == collector.times.environment == collector.times.learning == 0.0
+
+
+def test_the_reference_course_is_what_a_plain_loop_makes() -> None:
+    """The judge is judged: one slot at a time, written as a game would be."""
+    course = Course(0)
+    for slot in range(SLOTS):
+        episode = step = 0
+        for t in range(HORIZON):
+            assert (course.episode[t, slot], course.step[t, slot]) == (episode, step)
+            episode, step = (episode + 1, 0) if course.ends[t, slot] else (episode, step + 1)
