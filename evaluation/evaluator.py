@@ -9,13 +9,12 @@ import numpy as np
 import torch
 
 from agents import Actor, Agent
-from common.errors import UserError
 from envs import GAMES, Levels, ProcgenVecEnv
 from envs.checks import raise_problems
 from evaluation.protocol import Protocol
 from evaluation.results import GameScore, Results
 from evaluation.rollouts import Episode, episode_quotas, play_episodes
-from evaluation.subject import policy_with_reset, subject_of
+from evaluation.subject import agent_problems, policy_with_reset, subject_of
 from policies import Policy
 
 Progress = Callable[[int, int, str], None]
@@ -43,7 +42,7 @@ def evaluate(
     Raises:
         UserError: the protocol cannot be played, or the agent is for other observations or actions.
     """
-    raise_problems(protocol.problems())
+    raise_problems([*protocol.problems(), *agent_problems(agent)])
     policy = policy_with_reset(agent, protocol.reset)
     total, done = protocol.total_episodes, 0
     scores: list[GameScore] = []
@@ -78,7 +77,6 @@ def _play(
             [game], len(quotas), protocol.mode, levels, protocol.seed, None, num_threads, level_seeds
         )
         try:
-            check_spaces(agent, env)
             actor = Actor(policy, env.num_envs, agent.device, generator)
             return play_episodes(env, actor, quotas, protocol.greedy, on_episode)
         finally:
@@ -107,12 +105,3 @@ def check_every_level(episodes: Sequence[Episode], levels: Levels) -> None:
     if wrong:
         found = ", ".join(f"level {level} {met[level]} times" for level in wrong[:5])
         raise RuntimeError(f"levels {levels} were not each played exactly once: {found}")
-
-
-def check_spaces(agent: Agent, env: ProcgenVecEnv) -> None:
-    """Raise `UserError` unless the agent is for the observations and actions of `env`."""
-    for name in ("observation_space", "action_space"):
-        if getattr(agent, name) != getattr(env, name):
-            raise UserError(
-                f"this agent does not play ProcGen: its {name.replace('_', ' ')} is {getattr(agent, name)}"
-            )

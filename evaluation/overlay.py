@@ -1,4 +1,4 @@
-"""Pictures of agents at play: a tile for each game, what the agent thinks and does written around its frame."""
+"""Pictures of agents at play: a tile for each game, with what the agent thinks and does around its frame."""
 
 from __future__ import annotations
 

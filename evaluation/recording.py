@@ -16,9 +16,9 @@ from common.errors import UserError
 from envs import BUTTON_COMBOS, ProcgenVecEnv, environment_problems
 from envs.checks import raise_problems
 from envs.native import FRAMES_PER_SECOND
-from evaluation.evaluator import Progress, check_spaces, no_progress
+from evaluation.evaluator import Progress, no_progress
 from evaluation.overlay import Caption, Grid, TilePainter, frame_size_for
-from evaluation.subject import policy_with_reset
+from evaluation.subject import agent_problems, policy_with_reset
 from evaluation.video import VideoWriter
 
 DEFAULT_FRAMES = 450
@@ -75,13 +75,13 @@ def record(
         UserError: games, mode, levels or reset rule do not exist, or the agent is not for ProcGen.
         OSError: the file cannot be written.
     """
-    raise_problems(environment_problems(games, len(games), mode, levels, seed))
+    problems = [*environment_problems(games, len(games), mode, levels, seed), *agent_problems(agent)]
+    raise_problems(problems)
     if frames < 1:
         raise UserError(f"a video of {frames} frames cannot be made: record 1 or more")
     policy = policy_with_reset(agent, reset)
     env = ProcgenVecEnv(games, len(games), mode, levels, seed, render_mode="rgb_array")
     try:
-        check_spaces(agent, env)
         generator = torch.Generator(agent.device).manual_seed(seed)
         player = _Player(env, Actor(policy, env.num_envs, agent.device, generator), greedy)
         painter = TilePainter(frame_size_for(len(games)))

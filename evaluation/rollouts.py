@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import Actor
-
-IDLE_ACTION = 4
-"""What slots do that have played their episodes: hold no key."""
+from envs.native import NO_OP
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def play_episodes(
     episodes: list[Episode] = []
     observation = env.reset()
     starts = np.ones(env.num_envs, dtype=bool)
-    actions = np.full(env.num_envs, IDLE_ACTION)
+    actions = np.full(env.num_envs, NO_OP)
     while len(playing):
         assert isinstance(observation, dict)
         seen = {key: value[playing] for key, value in observation.items()}
@@ -85,7 +83,7 @@ def play_episodes(
             still = np.flatnonzero(left[playing])
             playing = playing[still]
             _keep_states(actor, still)
-            actions[:] = np.where(left > 0, actions, IDLE_ACTION)
+            actions[left == 0] = NO_OP
     return episodes
 
 

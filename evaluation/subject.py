@@ -11,6 +11,7 @@ from agents import Agent
 from agents.spaces import image_and_actions
 from common.errors import UserError
 from envs import Levels, parse_levels
+from envs.native import IMAGE_SHAPE, NUM_ACTIONS
 from policies import Policy, name_of
 
 
@@ -69,6 +70,15 @@ def _training_levels(agent: Agent, mode: str) -> Levels | None:
         return parse_levels(levels, mode)
     except UserError:
         return None
+
+
+def agent_problems(agent: Agent) -> list[str]:
+    """One line if `agent` is for other observations or actions than those of ProcGen."""
+    shape, num_actions = image_and_actions(agent.observation_space, agent.action_space)
+    if (shape, num_actions) == (IMAGE_SHAPE, NUM_ACTIONS):
+        return []
+    size = " x ".join(map(str, shape))
+    return [f"this agent does not play ProcGen: it sees {size} images and has {num_actions} actions"]
 
 
 def policy_with_reset(agent: Agent, reset: str | None) -> Policy:

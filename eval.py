@@ -1,0 +1,9 @@
+"""Score a trained agent: ``python eval.py RUN_OR_CHECKPOINT``; all options: ``python eval.py --help``."""
+
+import sys
+
+from evaluation.command_line import main
+from experiments.cli import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

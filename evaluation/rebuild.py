@@ -1,0 +1,58 @@
+"""From a run or a checkpoint to the agent in it, and to what it was trained on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents import Agent
+from agents.checkpoint import SUFFIX, checkpoint_path
+from common.errors import UserError
+from experiments.run_directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Training:
+    """What an agent was trained on, as far as its checkpoint tells.
+
+    Attributes:
+        games: none if the checkpoint was not made by train.py.
+        mode: of the games.
+        levels: a split or a range "A:B".
+    """
+
+    games: tuple[str, ...] = ()
+    mode: str = "easy"
+    levels: str = "train"
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The newest checkpoint of a run directory; anything else than a directory is a checkpoint itself.
+
+    Raises:
+        UserError: there is nothing, or a directory without checkpoints.
+    """
+    path = Path(path)
+    if not (path.exists() or checkpoint_path(path).exists()):
+        raise UserError(f"{path} does not exist: name the directory of a run, or a {SUFFIX} file")
+    if not path.is_dir():
+        return path
+    files = RunDirectory(path).checkpoint_files()
+    if not files:
+        raise UserError(
+            f"{path} holds no checkpoints: name the directory of a run of train.py, or a {SUFFIX} file"
+        )
+    return files[-1]
+
+
+def training_of(agent: Agent) -> Training:
+    """What `agent` was trained on. Its experiment may be missing, or come from elsewhere."""
+    stored = agent.experiment
+    games, mode, levels = stored.get("games"), stored.get("mode"), stored.get("levels")
+    default = Training()
+    return Training(
+        tuple(str(game) for game in games) if isinstance(games, (list, tuple)) else default.games,
+        mode if isinstance(mode, str) else default.mode,
+        levels if isinstance(levels, str) else default.levels,
+    )
