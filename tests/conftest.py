@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Before torch is loaded, and for the processes that tests start: tests are small, and threads would only compete.
+# Before torch is loaded, and for processes that tests start: tests are small, threads would only compete.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hypothesis
