@@ -44,3 +44,9 @@ def steps_with_resets(reset: Tensor) -> list[bool]:
     if reset.device.type == "cpu":
         return [bool(any_reset) for any_reset in reset.any(dim=1).tolist()]
     return [True] * reset.shape[0]
+
+
+def rows_to_reset(reset: Tensor) -> list[Tensor]:
+    """For each step, the indices of the streams that are reset there. Waits for the device once."""
+    counts = reset.sum(dim=1).tolist()
+    return list(reset.nonzero()[:, 1].split(counts))

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from torch import Tensor
 
 from policies.ops.checks import check_implementation, check_reset, check_shape
+from policies.ops.srwm.fused import srwm_fused
 from policies.ops.srwm.naive import srwm_naive
 
 IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "naive": srwm_naive,
+    "fused": srwm_fused,
 }
 """Versions of the operator by name."""
 
@@ -27,6 +29,7 @@ def srwm(
 
     beta_t has one rate for each of the blocks y, q, k, beta of the columns. The output is read before the
     update. Gradient reaches every argument but `reset`, through the updates too, and never crosses a reset.
+    Gradients of gradients exist for "naive" only.
 
     Args:
         x: inputs (T, B, H, D), T at least 1.
@@ -50,5 +53,7 @@ def srwm(
     check_shape("w0", w0, (heads, width, 3 * width + 4))
     check_shape("shift", shift, (batch, heads, width, 3 * width + 4))
     check_reset(reset, steps, batch)
-    chosen = "naive" if implementation == "auto" else implementation
-    return IMPLEMENTATIONS[chosen](x, w0, shift, reset)
+    if implementation == "auto":
+        # A single step has nothing to fuse, and the fused version waits for an accelerator once per call.
+        implementation = "naive" if steps == 1 else "fused"
+    return IMPLEMENTATIONS[implementation](x, w0, shift, reset)

@@ -179,6 +179,23 @@ def test_float32_is_close(implementation: str) -> None:
     torch.testing.assert_close(shift.double(), expected_shift, rtol=1e-3, atol=1e-3)
 
 
+def test_fused_gradients_are_as_exact_as_naive_ones_over_a_long_unroll() -> None:
+    inputs = make_inputs(256, 2, 2, 16, resets=0.002)
+    w0 = (inputs.w0 / 4.0).detach().requires_grad_()  # the layer's own scale
+    weights = torch.randn(inputs.x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+
+    def gradients(implementation: str, dtype: torch.dtype) -> list[Tensor]:
+        x, start, shift = (v.detach().to(dtype).requires_grad_() for v in (inputs.x, w0, inputs.shift / 4.0))
+        y, _ = srwm(x, start, shift, inputs.reset, implementation)
+        found = torch.autograd.grad((y * weights.to(dtype)).sum(), (x, start, shift))
+        return [gradient.double() for gradient in found]
+
+    exact = gradients("naive", torch.float64)
+    naive, fused = gradients("naive", torch.float32), gradients("fused", torch.float32)
+    for wanted, by_naive, by_fused in zip(exact, naive, fused, strict=True):
+        assert (by_fused - wanted).norm() < 3.0 * (by_naive - wanted).norm() + 1e-6 * wanted.norm()
+
+
 def test_wrong_arguments_raise() -> None:
     x, w0, shift, reset = make_inputs(5, 3, 2, 4)
     with pytest.raises(TypeError, match="bool"):
