@@ -5,13 +5,13 @@ but a step is a handful of batched products over all streams and heads at once, 
 elementary operation for autograd.
 
 The matrices themselves are not kept for the backward pass. It starts from the last one and takes the updates
-back, one after the other, so that the matrix stays in the processor's cache; only where a reset threw a matrix
-away is there a copy. Taking back an addition loses no more than rounding does in making it.
+back, one after the other, so that the matrix stays in the processor's cache; only where a reset threw a
+matrix away is there a copy. Taking back an addition loses no more than rounding does in making it.
 
-Notation, for one stream and head, as in `policies.ops.srwm.srwm` (vectors are rows): W is the matrix used at a
-step, z = phi(x) W = [y, q, k, beta], m = phi(q) - phi(k), d = m W, r = sigmoid(beta) spread over the blocks of
-columns, u = r * d, and W' = W + phi(k)^T u is the matrix after it. g is the gradient with respect to what follows
-it, and G = gW':
+Notation, for one stream and head, as in `policies.ops.srwm.srwm` (vectors are rows): W is the matrix used at
+a step, z = phi(x) W = [y, q, k, beta], m = phi(q) - phi(k), d = m W, r = sigmoid(beta) spread over the blocks
+of columns, u = r * d, and W' = W + phi(k)^T u is the matrix after it. g is the gradient with respect to what
+follows it, and G = gW':
 
     gu = phi(k) G        gd = r * gu        gr = d * gu, summed over each block
     gm = gd W^T          gphi(q) = gm       gphi(k) = u G^T - gm
