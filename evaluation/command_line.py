@@ -20,11 +20,12 @@ import agents
 from agents import Agent
 from common.errors import UserError, unknown_name
 from envs import expand_games
+from envs.native import FRAMES_PER_SECOND
 from evaluation.evaluator import evaluate
 from evaluation.progress import show_progress
 from evaluation.protocol import ALL_SPLITS, DEFAULT_SLOTS, Protocol
 from evaluation.rebuild import Training, find_checkpoint, training_of
-from evaluation.recording import record
+from evaluation.recording import DEFAULT_FRAMES, record
 from evaluation.subject import agent_problems
 from evaluation.table import print_table, write_json
 from experiments.problems import raise_problems
@@ -54,6 +55,7 @@ class Options:
         reset: reset rule in place of the trained one: episode, never, or a number of steps.
         mode: distribution of levels: easy, hard, memory, exploration or extreme.
         video: record the agent on levels of the first split that it was not trained on, as an mp4 file.
+        video_seconds: length of that video.
         json: write all scores and episodes to this file.
         seed: of the levels drawn and of the actions drawn.
         slots: environments stepped together.
@@ -70,6 +72,7 @@ class Options:
     reset: Annotated[str | None, _words("RULE", "as trained")] = None
     mode: Annotated[str | None, _words("MODE", "that of its training")] = None
     video: Annotated[str | None, _words("FILE.mp4", "none")] = None
+    video_seconds: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_FRAMES // FRAMES_PER_SECOND
     json: Annotated[str | None, _words("FILE", "none")] = None
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     slots: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_SLOTS
@@ -104,6 +107,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 options.video,
                 mode=protocol.mode,
                 levels=video_split,
+                frames=options.video_seconds * FRAMES_PER_SECOND,
                 greedy=protocol.greedy,
                 seed=protocol.seed,
                 reset=protocol.reset,
@@ -167,6 +171,8 @@ def prepare(options: Options) -> tuple[Agent, Path, Protocol, str]:
     ]
     if options.greedy and options.sample:
         problems.append("--greedy and --sample contradict each other: give one of them")
+    if options.video_seconds < 1:
+        problems.append(f"--video-seconds is {options.video_seconds}: give 1 or more")
     agent, checkpoint, training = None, Path(options.checkpoint), Training()
     try:
         checkpoint = find_checkpoint(checkpoint)

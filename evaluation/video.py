@@ -29,6 +29,7 @@ class VideoWriter:
             raise ValueError(f"video frames must have even sizes, not {width} x {height}")
         self._path = Path(path)
         self._partial = self._path.with_name(f".{self._path.name}.partial")
+        self._partial.touch()  # its error names the file, those of the library do not
         # The index goes first, so that browsers can play the file while they load it.
         self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
         # A quality near the visible limit: letters and sprites a few pixels wide stay sharp.
