@@ -28,6 +28,7 @@ class ImpalaConfig(AgentConfig):
         rmsprop_eps: added to RMSProp's root mean square.
         rho_clip: upper bound of V-trace's importance weights.
         c_clip: upper bound of V-trace's trace-cutting weights.
+        trace_lambda: factor of those weights; below 1, targets lean more on values and vary less.
         rollout_lag: 1 lets the environments step with the weights of before the present update, while it runs
             (V-trace corrects it). 0 alternates, and repeats exactly.
     """
@@ -45,6 +46,7 @@ class ImpalaConfig(AgentConfig):
     rmsprop_eps: float = 0.01
     rho_clip: float = 1.0
     c_clip: float = 1.0
+    trace_lambda: float = 1.0
     rollout_lag: int = 0
 
     @property
@@ -67,6 +69,8 @@ class ImpalaConfig(AgentConfig):
             found.append(
                 f"batch_unrolls must divide the number of slots, but {self.batch_unrolls} does not divide {num_envs}"
             )
+        if not 0 <= self.trace_lambda <= 1:
+            found.append(f"trace_lambda must lie between 0 and 1, not {self.trace_lambda}")
         if self.rollout_lag not in (0, 1):
             found.append(f"rollout_lag must be 0 or 1, not {self.rollout_lag}")
         return found
@@ -108,6 +112,7 @@ class IMPALA(Agent):
             bootstrap_value=bootstrap,
             rho_clip=config.rho_clip,
             c_clip=config.c_clip,
+            trace_lambda=config.trace_lambda,
         )
         policy_loss = policy_gradient_loss(log_probs, estimates.advantages).sum()
         critic_loss = value_loss(values, estimates.targets).sum()

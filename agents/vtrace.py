@@ -30,12 +30,16 @@ def vtrace(
     bootstrap_value: Tensor,
     rho_clip: float = 1.0,
     c_clip: float = 1.0,
+    trace_lambda: float = 1.0,
 ) -> VTrace:
     """Correct n-step returns for actions that an older policy chose.
 
     With delta_t = rho_t (r_t + gamma_t V(x_{t+1}) - V(x_t)):
 
         v_t - V(x_t) = delta_t + gamma_t c_t (v_{t+1} - V(x_{t+1}))
+
+    where c_t = trace_lambda min(c_clip, weight_t); trace_lambda below 1 (remark 2 of the paper) trusts the values
+    more and long sums of rewards less.
 
     Args:
         behaviour_log_probs: log probability of each action when it was chosen, (T, B).
@@ -46,6 +50,7 @@ def vtrace(
         bootstrap_value: V(x_T), (B,).
         rho_clip: upper bound of the importance weights rho, in targets and in advantages.
         c_clip: upper bound of the trace-cutting weights c.
+        trace_lambda: their factor; with 1 the actions' own policy gives n-step returns, with 0 one-step ones.
 
     Raises:
         ValueError: the shapes disagree.
@@ -59,7 +64,7 @@ def vtrace(
         )
     weights = torch.exp(target_log_probs - behaviour_log_probs)
     rho = weights.clamp(max=rho_clip)
-    trace = discounts * weights.clamp(max=c_clip)
+    trace = discounts * trace_lambda * weights.clamp(max=c_clip)
     next_values = torch.cat([values[1:], bootstrap_value[None]])
     deltas = rho * (rewards + discounts * next_values - values)
 
