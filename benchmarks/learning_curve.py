@@ -1,98 +1,71 @@
-"""Train one agent on one game and keep its learning curve, to hold against the published ones.
+"""Keep the learning curve of a run of `train.py` as one JSON file, beside what it was measured on.
 
-    python -m benchmarks.learning_curve --policy srwm --game starpilot --out curve.json
+    python -m benchmarks.learning_curve runs/NAME --out benchmarks/results/NAME.json
 
-The curve is the mean training return over the last 100 episodes, as the published curves are.
+The curve is the mean training return over each game's last 100 episodes, as the published curves are.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-import sys
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import tyro
-from stable_baselines3.common.callbacks import BaseCallback
 
-from agents import IMPALA
 from benchmarks.machine import describe_machine
-from envs import ProcgenVecEnv
-from policies import policy_config, to_json
+from experiments.config import to_json
+from experiments.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One run.
+    """What to keep.
 
     Attributes:
-        out: JSON file to write, and rewrite while training goes on; the checkpoint lies beside it.
-        policy: name of the core.
-        game: the only game.
-        steps: environment steps.
-        slots: environments.
-        batch_unrolls: unrolls in one update.
-        precision: of the encoder.
-        seed: of everything random.
-        threads: of the CPU.
+        run: run directory.
+        out: JSON file to write.
+        points: of the curve, at most.
     """
 
+    run: tyro.conf.Positional[Path]
     out: Path
-    policy: str = "srwm"
-    game: str = "starpilot"
-    steps: int = 1_000_000
-    slots: int = 64
-    batch_unrolls: int | None = None
-    precision: str = "float32"
-    seed: int = 0
-    threads: int = 2
+    points: int = 200
 
 
-class CurveWriter(BaseCallback):
-    """Rewrites the JSON file after each rollout, so that a run that is cut short leaves its curve."""
+def learning_curve(run: RunDirectory, points: int) -> dict[str, Any]:
+    """Settings, command, machine and curve of `run`; steps count all environments together.
 
-    def __init__(self, settings: Settings, record: dict[str, Any]) -> None:
-        super().__init__()
-        self._settings = settings
-        self._record = record
-        self._began = time.monotonic()
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_end(self) -> None:
-        returns = self.model.episode_returns  # type: ignore[attr-defined]  # an Agent
-        if self._settings.game not in returns:
-            return
-        self._record["curve"].append(
-            {
-                "steps": self.model.num_timesteps,
-                "seconds": round(time.monotonic() - self._began),
-                "return": round(returns[self._settings.game], 3),
-            }
-        )
-        self._settings.out.write_text(json.dumps(self._record, indent=1) + "\n")
+    Raises:
+        UserError: it is not a run directory.
+    """
+    config = run.read_config()
+    with run.progress_file.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    stride = max(1, -(-len(rows) // points))
+    kept = rows[stride - 1 :: stride]
+    columns = {"steps": "time/total_timesteps", "sps": "time/sps", "entropy": "train/entropy"} | {
+        game: f"game/{game}/return" for game in config.games
+    }
+    return {
+        "command": (run.path / "command.txt").read_text().splitlines(),
+        "versions": json.loads((run.path / "versions.json").read_text()),
+        "machine": describe_machine(),
+        "config": to_json(config),
+        "curve": {
+            name: [round(float(row[column]), 3) if row.get(column) else None for row in kept]
+            for name, column in columns.items()
+        },
+    }
 
 
 def main() -> None:
-    """Train as the command line says."""
+    """Write the file that the command line names."""
     settings = tyro.cli(Settings, description=__doc__)
-    torch.set_num_threads(settings.threads)
-    policy = policy_config(settings.policy, precision=settings.precision)
-    env = ProcgenVecEnv(settings.game, num_envs=settings.slots, seed=settings.seed)
-    agent = IMPALA(policy, env, seed=settings.seed, device="cpu", batch_unrolls=settings.batch_unrolls)
-    record = {
-        "command": f"python -m benchmarks.learning_curve {' '.join(sys.argv[1:])}",
-        "machine": describe_machine(),
-        "agent": asdict(agent.config),
-        "policy": to_json(policy),
-        "curve": [],
-    }
-    agent.learn(settings.steps, CurveWriter(settings, record))
-    agent.save(settings.out.with_suffix(".ckpt"))
+    record = learning_curve(RunDirectory(settings.run), settings.points)
+    settings.out.write_text(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":

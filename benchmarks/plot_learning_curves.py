@@ -1,0 +1,74 @@
+"""Draw learning curves of one game beside the published ones of OpenAI's PPO.
+
+python -m benchmarks.plot_learning_curves benchmarks/results/starpilot_*.json --out docs/learning_curves.png
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import tyro
+
+REFERENCE = Path(__file__).parent / "reference" / "openai_ppo_curves.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to draw.
+
+    Attributes:
+        curves: files of `benchmarks.learning_curve`, all of the same single game.
+        out: picture to write.
+    """
+
+    curves: tyro.conf.Positional[tuple[Path, ...]]
+    out: Path = Path("learning_curves.png")
+
+
+def draw(settings: Settings) -> None:
+    """Write the picture."""
+    runs: list[dict[str, Any]] = [json.loads(path.read_text()) for path in settings.curves]
+    ((game,),) = {tuple(run["config"]["games"]) for run in runs}
+    figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
+    longest = max(run["curve"]["steps"][-1] for run in runs)
+    for run in runs:
+        axes.plot(
+            [steps / 1e6 for steps in run["curve"]["steps"]], run["curve"][game], label=_label(run["config"])
+        )
+    published = json.loads(REFERENCE.read_text())
+    curve = published["easy-200"][game]["train"]
+    rows = [
+        row
+        for row in zip(published["steps"], curve["mean"], curve["std_over_runs"], strict=True)
+        if row[0] <= 1.05 * longest
+    ]
+    axes.errorbar(
+        [steps / 1e6 for steps, _, _ in rows],
+        [mean for _, mean, _ in rows],
+        [std for _, _, std in rows],
+        fmt="ks",
+        capsize=4,
+        label="published: OpenAI's PPO, feed-forward (3 runs, ± std)",
+    )
+    axes.set(xlabel="environment steps (millions)", ylabel="training return, mean of the last 100 episodes")
+    axes.set_title(f"{game}, easy, levels 0-199")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(settings.out, dpi=130)
+
+
+def _label(config: dict[str, Any]) -> str:
+    agent = config["agent"]
+    words = [f"{config['algorithm'].upper()}, {config['policy']}"]
+    if "batch_unrolls" in agent:
+        words.append(f"{agent['batch_unrolls']} unrolls an update")
+    words.append("decaying rate" if agent["learning_rate_decay"] else "constant rate")
+    return ", ".join(words) + " (1 seed)"
+
+
+if __name__ == "__main__":
+    draw(tyro.cli(Settings, description=__doc__))
