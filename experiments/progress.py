@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 LINE_SECONDS = 10.0
 WINDOW_SECONDS = 60.0
-"""The speed is that of the last minute, so that it follows changes and yet spans whole rollouts."""
+"""The speed is that of the last whole rollouts of about a minute: it counts acting and learning alike."""
 
 
 class TrainingProgress(BaseCallback):
@@ -38,7 +38,7 @@ class TrainingProgress(BaseCallback):
 
     @property
     def steps_per_second(self) -> float | None:
-        """The present speed; None at first."""
+        """The present speed; None in the first rollout."""
         (first_time, first_steps), (last_time, last_steps) = self._marks[0], self._marks[-1]
         return (last_steps - first_steps) / (last_time - first_time) if last_time > first_time else None
 
@@ -54,7 +54,7 @@ class TrainingProgress(BaseCallback):
     def _mark(self) -> None:
         now = time.monotonic()
         self._marks.append((now, self.steps))
-        while len(self._marks) > 2 and now - self._marks[0][0] > WINDOW_SECONDS:
+        while len(self._marks) > 2 and now - self._marks[1][0] > WINDOW_SECONDS:
             self._marks.popleft()
 
     def _on_training_start(self) -> None:
@@ -62,8 +62,10 @@ class TrainingProgress(BaseCallback):
         self._mark()
         self._start()
 
-    def _on_step(self) -> bool:
+    def _on_rollout_start(self) -> None:
         self._mark()
+
+    def _on_step(self) -> bool:
         self._update()
         return True
 

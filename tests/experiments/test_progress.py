@@ -22,9 +22,11 @@ class Run:
         callback.init_callback(self.model)
         callback.on_training_start({}, {})
 
-    def go(self, seconds: float, steps: int) -> None:
+    def go(self, seconds: float, steps: int, new_rollout: bool = True) -> None:
         self.now += seconds
         self.model.num_timesteps += steps
+        if new_rollout:
+            self.callback.on_rollout_start()
         assert self.callback.on_step()
 
 
@@ -60,6 +62,15 @@ def test_the_speed_is_that_of_the_last_minute_and_of_this_process(monkeypatch: p
     for _ in range(70):
         run.go(1, 10)
     assert run.callback.steps_per_second == pytest.approx(10)
+
+
+def test_the_speed_counts_learning_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(LineProgress(1_000_000, plain_console(io.StringIO())), monkeypatch)
+    for _ in range(3):
+        run.go(8, 16_000, new_rollout=False)  # acting
+        run.go(92, 0)  # learning
+        run.go(1, 2_000, new_rollout=False)
+        assert run.callback.steps_per_second == pytest.approx(170, rel=0.06)
 
 
 def test_the_bar_shows_steps_speed_time_and_returns(monkeypatch: pytest.MonkeyPatch) -> None:
