@@ -1,4 +1,4 @@
-"""IMPALA (Espeholt et al. 2018, arXiv 1802.01561): one pass over each rollout, corrected by V-trace."""
+"""IMPALA (Espeholt et al. 2018, arXiv 1802.01561): learning from rollouts of older weights, corrected by V-trace."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class ImpalaConfig(AgentConfig):
         unroll_steps: steps of an unroll, through which gradient flows.
         batch_unrolls: unrolls in one update. None: the largest number up to 32, the published one, that divides the
             number of environments.
+        passes: how often each unroll is used; 1 as published. More make more of scarce data (V-trace corrects for the
+            weights that changed in between) at the price of as much more computation.
         rmsprop_alpha: decay of RMSProp's mean square.
         rmsprop_eps: added to RMSProp's root mean square.
         rho_clip: upper bound of V-trace's importance weights.
@@ -42,6 +44,7 @@ class ImpalaConfig(AgentConfig):
     reward_transform: str = "clip"
     unroll_steps: int = 50
     batch_unrolls: int | None = None
+    passes: int = 1
     rmsprop_alpha: float = 0.99
     rmsprop_eps: float = 0.01
     rho_clip: float = 1.0
@@ -69,6 +72,8 @@ class ImpalaConfig(AgentConfig):
             found.append(
                 f"batch_unrolls must divide the number of slots, but {self.batch_unrolls} does not divide {num_envs}"
             )
+        if self.passes < 1:
+            found.append(f"passes must be at least 1, not {self.passes}")
         if not 0 <= self.trace_lambda <= 1:
             found.append(f"trace_lambda must lie between 0 and 1, not {self.trace_lambda}")
         if self.rollout_lag not in (0, 1):
@@ -90,11 +95,13 @@ class IMPALA(Agent):
         )
 
     def update(self, batch: Batch) -> Metrics:
-        """One update for each group of `batch_unrolls` environments; each unroll is used once."""
+        """`passes` times, one update for each group of `batch_unrolls` environments."""
         num_envs = batch.actions.shape[1]
-        order = torch.randperm(num_envs, generator=self._shuffler).to(self.device)
-        groups = order.split(self.config.unrolls_per_update(num_envs))
-        parts = [self._update_once(batch.select(group)) for group in groups]
+        parts = []
+        for _ in range(self.config.passes):
+            order = torch.randperm(num_envs, generator=self._shuffler).to(self.device)
+            for group in order.split(self.config.unrolls_per_update(num_envs)):
+                parts.append(self._update_once(batch.select(group)))
         return {tag: sum(part[tag] for part in parts) / len(parts) for tag in parts[0]}
 
     def _update_once(self, batch: Batch) -> Metrics:
