@@ -58,7 +58,7 @@ class Options:
         video_seconds: length of that video.
         json: write all scores and episodes to this file.
         seed: of the levels drawn and of the actions drawn.
-        slots: environments stepped together.
+        slots: environments of each game that are stepped together.
         device: auto, cpu or cuda.
     """
 

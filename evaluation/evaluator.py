@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from agents import Actor, Agent
+from agents.acting import greedy
 from envs import GAMES, Levels, ProcgenVecEnv
 from envs.checks import raise_problems
 from evaluation.protocol import Protocol
 from evaluation.results import GameScore, Results
-from evaluation.rollouts import Episode, episode_quotas, play_episodes
+from evaluation.rollouts import Episode, Match, episode_quotas, play_matches, sampler
 from evaluation.subject import agent_problems, policy_with_reset, subject_of
 from policies import Policy
 
@@ -28,16 +32,16 @@ def no_progress(done: int, total: int, what: str) -> None:
 def evaluate(
     agent: Agent, protocol: Protocol, progress: Progress = no_progress, *, num_threads: int = 4
 ) -> Results:
-    """Play all games and splits of `protocol`, one after the other, in environments of their own.
+    """Play the games of `protocol` side by side, on one split after the other, in environments of their own.
 
-    The score of a game on a split depends on no other game or split, and the same protocol gives the same
-    scores again. The agent is left as it was.
+    The same protocol gives the same scores again. What is drawn for a game on a split does not depend on the
+    other games and splits. The agent is left as it was.
 
     Args:
         agent: trained with any number of slots, or loaded without an environment.
         protocol: what to play and how.
         progress: called after each episode with numbers of episodes.
-        num_threads: native threads that step the games; does not change the scores.
+        num_threads: native threads that step each game; does not change the scores.
 
     Raises:
         UserError: the protocol cannot be played, or the agent is for other observations or actions.
@@ -45,51 +49,68 @@ def evaluate(
     raise_problems([*protocol.problems(), *agent_problems(agent)])
     policy = policy_with_reset(agent, protocol.reset)
     total, done = protocol.total_episodes, 0
+
+    def on_episode(what: str) -> None:
+        nonlocal done
+        done += 1
+        progress(done, total, what)
+
     scores: list[GameScore] = []
     for levels in protocol.levels:
-        for game in protocol.games:
-
-            def on_episode(what: str = f"{game} {levels}") -> None:
-                nonlocal done
-                done += 1
-                progress(done, total, what)
-
-            episodes = _play(agent, policy, protocol, game, levels, num_threads, on_episode)
-            scores.append(GameScore(game, protocol.mode, levels, tuple(episodes)))
+        split = _Split(agent, policy, protocol, levels, num_threads, partial(on_episode, str(levels)))
+        episodes = split.every_level() if protocol.every_level else split.drawn_levels()
+        scores += [GameScore(game, protocol.mode, levels, tuple(episodes[game])) for game in protocol.games]
     return Results(subject_of(agent, protocol.mode), protocol, tuple(scores))
 
 
-def _play(
-    agent: Agent,
-    policy: Policy,
-    protocol: Protocol,
-    game: str,
-    levels: Levels,
-    num_threads: int,
-    on_episode: Callable[[], None],
-) -> list[Episode]:
-    """The episodes of one game on one split."""
-    slots = protocol.slots_on(levels)
-    generator = torch.Generator(agent.device).manual_seed(action_seed(protocol.seed, game, levels))
+@dataclass(frozen=True)
+class _Split:
+    """All games on one split."""
 
-    def play(quotas: Sequence[int], level_seeds: Sequence[int] | None) -> list[Episode]:
-        env = ProcgenVecEnv(
-            [game], len(quotas), protocol.mode, levels, protocol.seed, None, num_threads, level_seeds
-        )
-        try:
-            actor = Actor(policy, env.num_envs, agent.device, generator)
-            return play_episodes(env, actor, quotas, protocol.greedy, on_episode)
-        finally:
-            env.close()
+    agent: Agent
+    policy: Policy
+    protocol: Protocol
+    levels: Levels
+    num_threads: int
+    on_episode: Callable[[], None]
 
-    if not protocol.every_level:
-        return play(episode_quotas(protocol.episodes, slots).tolist(), None)
-    episodes: list[Episode] = []
-    for first in range(0, levels.count, slots):
-        wave = levels.seeds[first : first + slots]
-        episodes += play([1] * len(wave), wave)
-    check_every_level(episodes, levels)
-    return sorted(episodes, key=lambda episode: episode.level)
+    def drawn_levels(self) -> dict[str, list[Episode]]:
+        """Episodes of each game, with levels drawn with replacement."""
+        return self._play(episode_quotas(self.protocol.episodes, self.protocol.slots_on(self.levels)), None)
+
+    def every_level(self) -> dict[str, list[Episode]]:
+        """One episode of each game on each level, in order; in waves if there are more levels than slots."""
+        episodes: dict[str, list[Episode]] = {game: [] for game in self.protocol.games}
+        slots = self.protocol.slots_on(self.levels)
+        for first in range(0, self.levels.count, slots):
+            wave = self.levels.seeds[first : first + slots]
+            for game, played in self._play([1] * len(wave), wave).items():
+                episodes[game] += sorted(played, key=lambda episode: episode.level)
+        for played in episodes.values():
+            check_every_level(played, self.levels)
+        return episodes
+
+    def _play(self, quotas: Sequence[int], level_seeds: Sequence[int] | None) -> dict[str, list[Episode]]:
+        protocol, device = self.protocol, self.agent.device
+        with ExitStack() as stack:
+            matches = {}
+            for game in protocol.games:
+                env = ProcgenVecEnv(
+                    [game],
+                    len(quotas),
+                    protocol.mode,
+                    self.levels,
+                    protocol.seed,
+                    num_threads=self.num_threads,
+                    level_seeds=level_seeds,
+                )
+                stack.callback(env.close)
+                seed = action_seed(protocol.seed, game, self.levels)
+                choose = greedy if protocol.greedy else sampler(seed, device)
+                matches[game] = Match(env, quotas, choose, self.on_episode)
+            actor = Actor(self.policy, len(matches) * len(quotas), device, torch.Generator(device))
+            play_matches(list(matches.values()), actor)
+        return {game: match.episodes for game, match in matches.items()}
 
 
 def action_seed(seed: int, game: str, levels: Levels) -> int:

@@ -25,7 +25,7 @@ class Protocol:
         every_level: play each level of a split exactly once, instead of `episodes` with levels drawn with
             replacement.
         seed: of the levels drawn and of the actions drawn.
-        slots: environments stepped together; does not change what is played only where every level is.
+        slots: environments of each game that are stepped together.
         reset: reset rule of the core, in place of the one it was trained with; None for that one.
     """
 
@@ -49,7 +49,7 @@ class Protocol:
         return levels.count if self.every_level else self.episodes
 
     def slots_on(self, levels: Levels) -> int:
-        """How many environments play one game on a split: no more than there are episodes."""
+        """How many environments play each game on a split: no more than there are episodes."""
         return min(self.slots, self.episodes_on(levels))
 
     @property
