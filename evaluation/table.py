@@ -18,7 +18,7 @@ from evaluation.results import GameScore, Results
 from evaluation.scores import Estimate
 from evaluation.subject import Subject
 
-UNLIMITED = 10_000
+_UNLIMITED = 10_000
 _GAME_COLUMN, _SPLIT_COLUMN = 11, 23  # at most, in characters
 
 
@@ -28,8 +28,8 @@ def print_table(results: Results, console: Console | None = None) -> None:
     Splits that do not fit beside one another on the terminal are continued below.
     """
     console = console if console is not None else Console(highlight=False)
-    if not console.is_terminal:
-        console.width = UNLIMITED  # a file has no width: nothing may be cut off or continued below
+    if not console.is_terminal:  # a file has no edge at which something would have to be cut off
+        console = Console(file=console.file, width=_UNLIMITED, highlight=False)
     splits = results.protocol.levels
     beside = max(1, (console.width - _GAME_COLUMN) // _SPLIT_COLUMN)
     for first in range(0, len(splits), beside):
@@ -44,7 +44,7 @@ def make_table(results: Results, splits: Sequence[Levels]) -> Table:
     table.add_column("game", "all games", no_wrap=True)
     for levels in splits:
         total = _plus_minus(results.aggregate(levels.name))
-        table.add_column(_header(levels, results.subject), total, justify="right", no_wrap=True)
+        table.add_column(_header(levels, results), total, justify="right", no_wrap=True)
     for game in results.protocol.games:
         scores = [results.score(game, levels.name) for levels in splits]
         table.add_row(game, *map(_cell, scores))
@@ -55,9 +55,11 @@ def _cell(score: GameScore) -> Text:
     return Text.assemble(_plus_minus(score.raw), (f"  {score.normalized.mean:6.3f}", "cyan"))
 
 
-def _header(levels: Levels, subject: Subject) -> Text:
+def _header(levels: Levels, results: Results) -> Text:
+    if results.protocol.mode == "exploration":
+        return Text("the level\nof each game", style="bold")
     where = f"levels {levels.start}-{levels.start + levels.count - 1}" if levels.count else "all levels"
-    lines = [levels.name, where, _familiarity(levels, subject.training_levels)]
+    lines = [levels.name, where, _familiarity(levels, results.subject.training_levels)]
     return Text("\n".join(lines), style="bold")
 
 
@@ -82,6 +84,8 @@ def describe(results: Results) -> list[str]:
     subject, protocol = results.subject, results.protocol
     if protocol.every_level:
         counting = "each level of a split once"
+    elif protocol.mode == "exploration":
+        counting = f"{protocol.episodes} episodes of each game, on its one level"
     else:
         counting = f"{protocol.episodes} episodes of each game and split, levels drawn with replacement"
     chosen = "greedy actions" if protocol.greedy else "sampled actions"

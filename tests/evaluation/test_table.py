@@ -57,6 +57,10 @@ def test_how_they_were_made_is_there() -> None:
     assert "sampled actions; each level of a split once; seed 7" in text
     assert "memory reset: every 20 steps (trained with: episode); gradient horizon 1 of 50 steps" in text
 
+    exploring = shown(results(replace(TWO, mode="exploration", splits=("train",))))
+    assert "2 episodes of each game, on its one level; seed 7" in exploring
+    assert "levels 0-199" not in exploring
+
     assert "no memory" in shown(results(TWO, replace(SUBJECT, recurrent=False)))
 
 
