@@ -16,7 +16,7 @@ from agents.spaces import spaces_of
 from common.errors import UserError
 from envs import ProcgenVecEnv, parse_levels
 from evaluation import Episode, Protocol, evaluate
-from evaluation.evaluator import check_every_level
+from evaluation.evaluator import action_seed, check_every_level
 from evaluation.subject import agent_problems, policy_with_reset
 
 MakeAgent = Callable[..., IMPALA]
@@ -63,6 +63,19 @@ def test_the_same_seed_gives_the_same_episodes_and_leaves_the_agent_alone(agent:
     assert greedy.score("chaser", "test2") != first.score("chaser", "test2")
 
 
+def test_what_actions_are_drawn_from() -> None:
+    levels = parse_levels("train")
+    seeds = [
+        action_seed(0, "maze", levels),
+        action_seed(1, "maze", levels),
+        action_seed(0, "heist", levels),
+        action_seed(0, "maze", parse_levels("test1")),
+        action_seed(0, "maze", parse_levels("0:9")),
+    ]
+    assert len(set(seeds)) == 5
+    assert action_seed(0, "maze", parse_levels("0:200")) == seeds[0]
+
+
 def test_every_level_is_met_once_whatever_the_slots(agent: IMPALA) -> None:
     def scores(slots: int) -> tuple[Episode, ...]:
         protocol = Protocol(games=("leaper",), splits=("0:12",), every_level=True, slots=slots)
@@ -88,10 +101,12 @@ def test_a_reset_rule_takes_the_place_of_the_trained_one(agent: IMPALA) -> None:
     span, slots, steps = 6, 3, 15
     generator = np.random.default_rng(0)
     start = np.zeros(slots, dtype=bool)
+    before = torch.get_rng_state()
     actors = [
         Actor(policy_with_reset(agent, reset), slots, agent.device, torch.Generator())
         for reset in (None, str(span), "never")
     ]
+    assert torch.equal(torch.get_rng_state(), before)  # training would draw on from here
     differences = []
     for t in range(steps):
         seen = {
