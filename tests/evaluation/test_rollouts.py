@@ -141,4 +141,6 @@ def test_shares_are_equal_or_differ_by_one() -> None:
     assert episode_quotas(200, 100) == [2] * 100
     assert sorted(episode_quotas(7, 3)) == [2, 2, 3]
     for episodes, slots in [(1, 1), (5, 4), (99, 10)]:
-        assert sum(episode_quotas(episodes, slots)) == episodes
+        shares = episode_quotas(episodes, slots)
+        assert sum(shares) == episodes
+        assert max(shares) - min(shares) <= 1
