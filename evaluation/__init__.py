@@ -5,7 +5,6 @@
 >>> record(agent, ["maze"], "maze.mp4")                              # doctest: +SKIP
 """
 
-import envs  # noqa: F401  (before Stable-Baselines3, which would let the old gym print its banner)
 from evaluation.evaluator import Progress, evaluate
 from evaluation.progress import show_progress
 from evaluation.protocol import ALL_SPLITS, Protocol
