@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from common import quiet_gym  # noqa: F401, I001  (first: Stable-Baselines3 imports the old gym)
+# isort: off
+from common import quiet_gym  # noqa: F401  (first: Stable-Baselines3 imports the old gym)
+# isort: on
 
 import os
 from typing import Any
@@ -11,8 +13,9 @@ import torch
 from stable_baselines3.common.type_aliases import GymEnv
 
 from agents.acting import ActionStep, Actor
-from agents.base import Agent, AgentConfig
+from agents.base import Agent
 from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from agents.config import AgentConfig
 from agents.impala import IMPALA, ImpalaConfig
 from agents.ppo import PPO, PPOConfig
 
@@ -34,7 +37,9 @@ def load(
     content = read_checkpoint(path)
     algorithm = ALGORITHMS.get(content.get("algorithm", ""))
     if algorithm is None:
-        raise CheckpointError(f"{path} holds training with the unknown algorithm {content.get('algorithm')!r}")
+        raise CheckpointError(
+            f"{path} holds training with the unknown algorithm {content.get('algorithm')!r}"
+        )
     return algorithm.from_content(content, str(path), env, device, force_reset, **kwargs)
 
 

@@ -45,7 +45,9 @@ def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
 class Actor:
     """A policy together with the recurrent states of `num_envs` environments."""
 
-    def __init__(self, policy: Policy, num_envs: int, device: torch.device, generator: torch.Generator) -> None:
+    def __init__(
+        self, policy: Policy, num_envs: int, device: torch.device, generator: torch.Generator
+    ) -> None:
         self.policy = policy
         self.device = device
         self._num_envs = num_envs
@@ -60,7 +62,10 @@ class Actor:
     @torch.inference_mode(False)
     @torch.no_grad()
     def step(
-        self, observation: Mapping[str, Any], episode_start: NDArray[np.bool_] | Tensor, deterministic: bool = False
+        self,
+        observation: Mapping[str, Any],
+        episode_start: NDArray[np.bool_] | Tensor,
+        deterministic: bool = False,
     ) -> ActionStep:
         """Choose an action for each environment and advance the state.
 

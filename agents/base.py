@@ -7,10 +7,10 @@ import os
 import pathlib
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -26,8 +26,10 @@ from agents.acting import Actor
 from agents.allocator import keep_large_buffers
 from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from agents.collector import Collector, Infos, StageTimes, Stream
+from agents.config import AgentConfig
 from agents.episodes import EpisodeLog
-from agents.rewards import make_reward_transform, reward_transform_problems
+from agents.randomness import RandomStreams
+from agents.rewards import make_reward_transform
 from agents.rollout import Batch, RolloutStore
 from agents.spaces import image_and_actions, spaces_of
 from common.errors import UserError
@@ -35,59 +37,6 @@ from policies import Policy, PolicyConfig, from_json, policy_config, to_json
 
 SelfAgent = TypeVar("SelfAgent", bound="Agent")
 Metrics = dict[str, float]
-
-# Streams of randomness that must not disturb one another: what is drawn for a prediction (an evaluation, a video)
-# must not change what training draws.
-_ACTING, _PREDICTING, _SHUFFLING = range(3)
-
-
-@dataclass(frozen=True)
-class AgentConfig:
-    """Hyperparameters that every algorithm has.
-
-    Attributes:
-        learning_rate: at the start of training.
-        learning_rate_decay: whether it falls linearly to 0 at the end of training.
-        discount: per environment step.
-        entropy_cost: weight of the entropy bonus.
-        value_cost: weight of the value loss (half the squared error).
-        max_grad_norm: gradients are scaled down to this norm.
-        reward_transform: what the learner sees instead of the raw reward: "clip" to [-1, 1], "normalize" by the
-            running standard deviation of each game's returns, or "none".
-    """
-
-    learning_rate: float
-    learning_rate_decay: bool
-    discount: float
-    entropy_cost: float
-    value_cost: float
-    max_grad_norm: float
-    reward_transform: str
-
-    @property
-    @abstractmethod
-    def rollout_length(self) -> int:
-        """Steps that each environment makes between two phases of learning."""
-
-    @property
-    def lag(self) -> int:
-        """How many phases of learning the acting policy may be behind (0 or 1)."""
-        return 0
-
-    def problems(self, num_envs: int) -> list[str]:
-        """Everything wrong with these values for `num_envs` environments, a line each."""
-        found = reward_transform_problems(self.reward_transform)
-        for name in ("learning_rate", "max_grad_norm"):
-            if getattr(self, name) <= 0:
-                found.append(f"{name} must be positive, not {getattr(self, name)}")
-        for name in ("entropy_cost", "value_cost"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} must not be negative, but is {getattr(self, name)}")
-        if not 0 <= self.discount <= 1:
-            found.append(f"discount must lie between 0 and 1, not {self.discount}")
-        if self.rollout_length < 1:
-            found.append(f"the rollout must be at least 1 step long, not {self.rollout_length}")
-        return found
 
 
 class Agent(BaseAlgorithm):
@@ -134,7 +83,7 @@ class Agent(BaseAlgorithm):
         known = {field.name for field in fields(self.config_class)}
         if unknown := set(overrides) - known:
             raise UserError(f"{self.algorithm} has no hyperparameter {', '.join(sorted(unknown))}")
-        self.config = replace(config if config is not None else self.config_class(), **overrides)
+        self.config = replace(config if config is not None else self.default_config(), **overrides)
         self.policy_config = policy_config(policy) if isinstance(policy, str) else policy
         keep_large_buffers()
         super().__init__(
@@ -152,6 +101,13 @@ class Agent(BaseAlgorithm):
         if env is not None:
             self._setup_model()
 
+    @classmethod
+    def default_config(cls) -> AgentConfig:
+        """The hyperparameters of this algorithm as it was published."""
+        # Every algorithm's own class has defaults for all fields, which their common base cannot say.
+        make: Callable[[], AgentConfig] = cls.config_class
+        return make()
+
     def _learning_rate_at(self, progress_remaining: float) -> float:
         share = max(0.0, progress_remaining) if self.config.learning_rate_decay else 1.0
         return self.config.learning_rate * share
@@ -167,14 +123,9 @@ class Agent(BaseAlgorithm):
         image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        base = self.seed if self.seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
         self.policy = Policy(self.policy_config, image_shape, num_actions).to(self.device)
         self.optimizer = self._make_optimizer()
-        self._generators = {
-            stream: torch.Generator(self.device).manual_seed(_stream_seed(base, stream))
-            for stream in (_ACTING, _PREDICTING)
-        }
-        self._shuffler = torch.Generator().manual_seed(_stream_seed(base, _SHUFFLING))
+        self._random = RandomStreams(self.seed, self.device)
         if self.env is None:
             return
         if problems := self.config.problems(self.n_envs):
@@ -187,7 +138,7 @@ class Agent(BaseAlgorithm):
         self._times = StageTimes()
         self._collector = Collector(
             self.env,
-            Actor(self._behaviour, self.n_envs, self.device, self._generators[_ACTING]),
+            Actor(self._behaviour, self.n_envs, self.device, self._random.acting),
             make_reward_transform(self.config.reward_transform, games, self.config.discount),
             self._times,
         )
@@ -228,7 +179,7 @@ class Agent(BaseAlgorithm):
         batch = len(observation["rgb"])
         if episode_start is None:
             episode_start = np.full(batch, state is None)
-        actor = Actor(self.policy, batch, self.device, self._generators[_PREDICTING])
+        actor = Actor(self.policy, batch, self.device, self._random.predicting)
         if state is not None:
             actor.state = state
         starts = np.asarray(episode_start, dtype=bool).reshape(batch)
@@ -271,7 +222,9 @@ class Agent(BaseAlgorithm):
             progress_bar: show Stable-Baselines3's progress bar.
         """
         if self.env is None:
-            raise UserError("this agent has no environment to learn in: load it with env=..., or call set_env")
+            raise UserError(
+                "this agent has no environment to learn in: load it with env=..., or call set_env"
+            )
         fresh = reset_num_timesteps or self._last_obs is None
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name or self.algorithm, progress_bar
@@ -284,8 +237,10 @@ class Agent(BaseAlgorithm):
         self._times.clear()
         began = (time.perf_counter(), self.num_timesteps)
         iterations = self._iterate_lagged if self.config.lag else self._iterate
-        for iteration, metrics in enumerate(iterations(total_timesteps, callback), 1):
-            if iteration % log_interval == 0:
+        rollout_steps = self.n_envs * self.config.rollout_length
+        for metrics in iterations(total_timesteps, callback):
+            # Counted from the beginning of the run, so that one that was continued logs at the same steps.
+            if self.num_timesteps // rollout_steps % log_interval == 0:
                 self._log(metrics, began)
                 began = (time.perf_counter(), self.num_timesteps)
         callback.on_training_end()
@@ -310,12 +265,19 @@ class Agent(BaseAlgorithm):
 
     def _iterate_lagged(self, total_timesteps: int, callback: BaseCallback) -> Iterable[Metrics]:
         """Collect the next rollout with the weights of before this update, while this update runs."""
+        if self.num_timesteps >= total_timesteps:
+            return
         ready, free = self._stores
         steps: list[Infos] = []
 
         def collect(store: RolloutStore) -> Stream:
             steps.clear()
-            return self._collector.collect(self._stream, store, lambda infos: not steps.append(infos))[0]
+
+            def keep(infos: Infos) -> bool:
+                steps.append(infos)
+                return True
+
+            return self._collector.collect(self._stream, store, keep)[0]
 
         with ThreadPoolExecutor(1, "acting") as thread:
             callback.on_rollout_start()
@@ -406,7 +368,8 @@ class Agent(BaseAlgorithm):
 
     @property
     def _stream(self) -> Stream:
-        assert isinstance(self._last_obs, dict) and self._last_episode_starts is not None
+        assert isinstance(self._last_obs, dict)
+        assert self._last_episode_starts is not None
         return Stream(self._last_obs, self._last_episode_starts)
 
     @_stream.setter
@@ -425,9 +388,7 @@ class Agent(BaseAlgorithm):
             "num_timesteps": self.num_timesteps,
             "total_timesteps": self._total_timesteps,
             "updates": self._n_updates,
-            "generators": {str(stream): g.get_state() for stream, g in self._generators.items()},
-            "shuffler": self._shuffler.get_state(),
-            "torch": torch.get_rng_state(),
+            "random": self._random.state(),
             "num_envs": getattr(self, "n_envs", None),
         }
         if self.env is None or self._last_obs is None:
@@ -525,7 +486,9 @@ class Agent(BaseAlgorithm):
                 **kwargs,
             )
             if env is None:
-                agent.observation_space, agent.action_space = spaces_of(content["image_shape"], content["num_actions"])
+                agent.observation_space, agent.action_space = spaces_of(
+                    content["image_shape"], content["num_actions"]
+                )
                 agent._setup_model()
             agent.policy.load_state_dict(content["policy"])
             if env is not None and agent.config.lag:
@@ -542,11 +505,7 @@ class Agent(BaseAlgorithm):
         self.num_timesteps = state["num_timesteps"]
         self._total_timesteps = state["total_timesteps"]
         self._n_updates = state["updates"]
-        if self.device.type == "cpu":
-            for stream, generator in self._generators.items():
-                generator.set_state(state["generators"][str(stream)])
-        self._shuffler.set_state(state["shuffler"])
-        torch.set_rng_state(state["torch"])
+        self._random.load_state(state["random"])
         if "reward_transform" in state and self.env is not None and self.n_envs == state["num_envs"]:
             self._collector.transform.load_state(state["reward_transform"])
             self._episodes.load_state(state["episodes"])
@@ -562,11 +521,9 @@ class Agent(BaseAlgorithm):
             raise CheckpointError("the checkpoint holds no environment states: load it with force_reset=True")
         self.env.set_state(state["env"])  # type: ignore[attr-defined]  # reached through any VecEnvWrapper
         self._stream = Stream(dict(state["observation"]), state["episode_start"])
-        self._collector.actor.state = {key: value.to(self.device) for key, value in state["core_state"].items()}
-
-
-def _stream_seed(seed: int, stream: int) -> int:
-    return int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]) >> 1
+        self._collector.actor.state = {
+            key: value.to(self.device) for key, value in state["core_state"].items()
+        }
 
 
 def _games(env: VecEnv) -> list[str]:

@@ -104,7 +104,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         if not isinstance(unpacked, dict):
             raise TypeError(f"the content is of type {type(unpacked).__name__}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{source} is damaged: its parts do not fit together; use another one") from error
+        raise CheckpointError(
+            f"{source} is damaged: its parts do not fit together; use another one"
+        ) from error
     return unpacked
 
 

@@ -49,7 +49,12 @@ def gae(
     if dones.dtype is not torch.bool:
         raise TypeError(f"dones must be bool, not {dones.dtype}")
     shape = rewards.shape
-    if rewards.dim() != 2 or values.shape != shape or dones.shape != shape or bootstrap_value.shape != shape[1:]:
+    if (
+        rewards.dim() != 2
+        or values.shape != shape
+        or dones.shape != shape
+        or bootstrap_value.shape != shape[1:]
+    ):
         raise ValueError(
             "gae takes (T, B) tensors and a (B,) bootstrap value, not "
             f"{[tuple(tensor.shape) for tensor in (rewards, values, dones, bootstrap_value)]}"

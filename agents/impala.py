@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from agents.base import Agent, AgentConfig, Metrics
+from agents.base import Agent, Metrics
+from agents.config import AgentConfig
 from agents.losses import action_log_probs, entropy, explained_variance, policy_gradient_loss, value_loss
 from agents.rollout import Batch
 from agents.vtrace import vtrace
@@ -99,7 +100,7 @@ class IMPALA(Agent):
         num_envs = batch.actions.shape[1]
         parts = []
         for _ in range(self.config.passes):
-            order = torch.randperm(num_envs, generator=self._shuffler).to(self.device)
+            order = torch.randperm(num_envs, generator=self._random.shuffling).to(self.device)
             for group in order.split(self.config.unrolls_per_update(num_envs)):
                 parts.append(self._update_once(batch.select(group)))
         return {tag: sum(part[tag] for part in parts) / len(parts) for tag in parts[0]}
@@ -125,7 +126,9 @@ class IMPALA(Agent):
         critic_loss = value_loss(values, estimates.targets).sum()
         mean_entropy = entropy(logits).mean()
         loss = (
-            policy_loss + config.value_cost * critic_loss - config.entropy_cost * mean_entropy * batch.actions.numel()
+            policy_loss
+            + config.value_cost * critic_loss
+            - config.entropy_cost * mean_entropy * batch.actions.numel()
         )
         grad_norm = self._step_optimizer(loss)
         with torch.no_grad():

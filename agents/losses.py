@@ -23,7 +23,9 @@ def policy_gradient_loss(log_probs: Tensor, advantages: Tensor) -> Tensor:
     return -log_probs * advantages.detach()
 
 
-def clipped_surrogate_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float) -> Tensor:
+def clipped_surrogate_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_range: float
+) -> Tensor:
     """PPO's pessimistic surrogate (Schulman et al. 2017, arXiv 1707.06347, equation 7), negated.
 
     Args:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from agents.base import Agent, AgentConfig, Metrics
+from agents.base import Agent, Metrics
+from agents.config import AgentConfig
 from agents.gae import gae
 from agents.losses import (
     action_log_probs,
@@ -18,7 +19,7 @@ from agents.losses import (
     explained_variance,
     value_loss,
 )
-from agents.rollout import Batch
+from agents.rollout import Batch, map_tensors, select
 from policies import State
 
 
@@ -91,21 +92,15 @@ class Sequences:
 
     def select(self, columns: Tensor) -> Sequences:
         """The sequences with these numbers (n,)."""
-        tensors = {
-            name: getattr(self, name).index_select(1, columns)
-            for name in self.__dataclass_fields__
-            if name != "initial_state"
-        }
-        return Sequences(**tensors, initial_state={k: v.index_select(0, columns) for k, v in self.initial_state.items()})
+        return select(self, columns)
 
     def one_step_each(self) -> Sequences:
         """Every step as a sequence of its own, for a policy without memory: (T, B, ...) -> (1, T * B, ...)."""
-        tensors = {
-            name: getattr(self, name).flatten(0, 1).unsqueeze(0)
-            for name in self.__dataclass_fields__
-            if name != "initial_state"
-        }
-        return Sequences(**tensors, initial_state={})
+        return map_tensors(self, lambda x: x.flatten(0, 1).unsqueeze(0), _refuse)
+
+
+def _refuse(state: Tensor) -> Tensor:
+    raise ValueError("steps of a policy with memory cannot be taken out of their sequence")
 
 
 class PPO(Agent):
@@ -136,7 +131,9 @@ class PPO(Agent):
     @torch.no_grad()
     def estimate(self, batch: Batch) -> Sequences:
         """Advantages and returns of a rollout, with the value that follows its last action."""
-        final = self.policy(batch.rgb[-1:], batch.reward_input[-1:], batch.final_state, batch.episode_start[-1:])
+        final = self.policy(
+            batch.rgb[-1:], batch.reward_input[-1:], batch.final_state, batch.episode_start[-1:]
+        )
         estimates = gae(
             batch.rewards,
             batch.values,
@@ -160,7 +157,7 @@ class PPO(Agent):
     def _minibatches(self, sequences: Sequences) -> Iterator[Sequences]:
         count = sequences.actions.shape[1]
         for _ in range(self.config.epochs):
-            order = torch.randperm(count, generator=self._shuffler).to(self.device)
+            order = torch.randperm(count, generator=self._random.shuffling).to(self.device)
             for columns in order.split(count // self.config.minibatches):
                 yield sequences.select(columns)
 
@@ -174,7 +171,9 @@ class PPO(Agent):
         advantages = minibatch.advantages
         if advantages.numel() > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        policy_loss = clipped_surrogate_loss(log_probs, minibatch.log_probs, advantages, config.clip_range).mean()
+        policy_loss = clipped_surrogate_loss(
+            log_probs, minibatch.log_probs, advantages, config.clip_range
+        ).mean()
         if config.value_clip_range is None:
             critic_loss = value_loss(output.value, minibatch.returns).mean()
         else:

@@ -103,8 +103,8 @@ class NormalizedReward:
             if game not in self._statistics:
                 continue
             statistics = self._statistics[game]
-            statistics.mean = np.float64(values["mean"])
-            statistics.var = np.float64(values["var"])
+            statistics.mean = np.array(values["mean"], dtype=np.float64)
+            statistics.var = np.array(values["var"], dtype=np.float64)
             statistics.count = values["count"]
 
 

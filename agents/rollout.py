@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
 
 from policies import State
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    Record = TypeVar("Record", bound=DataclassInstance)
+else:
+    Record = TypeVar("Record")
 
 
 @dataclass(frozen=True)
@@ -43,13 +52,25 @@ class Batch:
 
     def select(self, slots: Tensor) -> Batch:
         """The unrolls of the environments `slots` (n,), in that order."""
+        return select(self, slots)
 
-        def part(value: Tensor | State) -> Tensor | State:
-            if isinstance(value, dict):
-                return {key: tensor.index_select(0, slots) for key, tensor in value.items()}
-            return value.index_select(1, slots)
 
-        return Batch(**{name: part(getattr(self, name)) for name in self.__dataclass_fields__})
+def select(record: Record, columns: Tensor) -> Record:
+    """A record of (T, B, ...) tensors and batch-first states, with the streams `columns` (n,) in that order."""
+    return map_tensors(record, lambda x: x.index_select(1, columns), lambda x: x.index_select(0, columns))
+
+
+def map_tensors(
+    record: Record, sequence: Callable[[Tensor], Tensor], state: Callable[[Tensor], Tensor]
+) -> Record:
+    """A record with `sequence` applied to each of its tensors and `state` to each tensor of its states."""
+
+    def changed(value: Tensor | State) -> Tensor | State:
+        if isinstance(value, dict):
+            return {name: state(tensor) for name, tensor in value.items()}
+        return sequence(value)
+
+    return replace(record, **{field.name: changed(getattr(record, field.name)) for field in fields(record)})
 
 
 class RolloutStore:

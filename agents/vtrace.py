@@ -57,7 +57,11 @@ def vtrace(
     """
     shape = rewards.shape
     inputs = (behaviour_log_probs, target_log_probs, discounts, values)
-    if rewards.dim() != 2 or any(tensor.shape != shape for tensor in inputs) or bootstrap_value.shape != shape[1:]:
+    if (
+        rewards.dim() != 2
+        or any(tensor.shape != shape for tensor in inputs)
+        or bootstrap_value.shape != shape[1:]
+    ):
         raise ValueError(
             "vtrace takes (T, B) tensors and a (B,) bootstrap value, not "
             f"{[tuple(tensor.shape) for tensor in (rewards, *inputs, bootstrap_value)]}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, cast
+from typing import Any
 
 from agents import ALGORITHMS, AgentConfig, ImpalaConfig
 from common.errors import unknown_name
@@ -91,18 +91,11 @@ def with_policy(config: TrainConfig, name: str) -> TrainConfig:
     return config if name == config.policy else replace(config, policy=name, core=core_config(name))
 
 
-def default_agent(algorithm: str) -> AgentConfig:
-    """The default hyperparameters of an algorithm."""
-    # Every algorithm's own class has defaults for all fields, which their common base cannot say.
-    make: Callable[[], AgentConfig] = cast(Any, ALGORITHMS[algorithm].config_class)
-    return make()
-
-
 def with_algorithm(config: TrainConfig, name: str) -> TrainConfig:
     """`config` with the algorithm `name`, at its defaults unless it is the present one."""
     if name == config.algorithm:
         return config
-    return replace(config, algorithm=name, agent=default_agent(name))
+    return replace(config, algorithm=name, agent=ALGORITHMS[name].default_config())
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:
