@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 from rich.console import Console
 
@@ -28,7 +26,9 @@ from evaluation.rebuild import Training, find_checkpoint, training_of
 from evaluation.recording import DEFAULT_FRAMES, record
 from evaluation.subject import agent_problems
 from evaluation.table import print_table, write_json
+from experiments.cli import without_box
 from experiments.problems import raise_problems
+from experiments.validation import device_problems
 
 PROGRAM = "python eval.py"
 
@@ -131,7 +131,9 @@ def parse(words: Sequence[str]) -> Options:
     except SystemExit as exit:
         if not exit.code:
             raise
-        raise UserError(_without_box(screen.getvalue())) from None
+        if "Required options" in screen.getvalue():
+            raise UserError(f"name a run or a checkpoint: {PROGRAM} RUN_OR_CHECKPOINT") from None
+        raise UserError(f"{without_box(screen.getvalue())}; see {PROGRAM} --help") from None
     if unknown:
         known = ["--" + item.name.replace("_", "-") for item in fields(Options) if item.name != "checkpoint"]
         names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
@@ -143,21 +145,6 @@ def parse(words: Sequence[str]) -> Options:
     return options
 
 
-def _without_box(text: str) -> str:
-    """The message in one of tyro's framed errors, as one line."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    lines = [re.sub(r"[│╭╮╰╯]", " ", line).strip() for line in plain.splitlines()]
-    title, *rest = [line for line in lines if line]
-    if "Required options" in title:
-        return f"name a run or a checkpoint: {PROGRAM} RUN_OR_CHECKPOINT"
-    message = []
-    for line in rest:
-        if set(line) == {"─"}:
-            break
-        message.append(line)
-    return f"{' '.join(message)}; see {PROGRAM} --help"
-
-
 def prepare(options: Options) -> tuple[Agent, Path, Protocol, str]:
     """The agent, its checkpoint, how to score it, and the levels for a video.
 
@@ -165,7 +152,7 @@ def prepare(options: Options) -> tuple[Agent, Path, Protocol, str]:
         UserError: naming everything that is wrong with the options.
     """
     problems = [
-        *_device_problems(options.device),
+        *device_problems(options.device),
         *_file_problems("--json", options.json),
         *_file_problems("--video", options.video, ".mp4"),
     ]
@@ -224,17 +211,4 @@ def _file_problems(option: str, name: str | None, suffix: str = "") -> list[str]
         return [f"{option} {path} cannot be written, there is no directory {path.parent}: create it first"]
     if not os.access(path.parent, os.W_OK):
         return [f"{option} {path} cannot be written, {path.parent} is read-only: choose another directory"]
-    return []
-
-
-def _device_problems(name: str) -> list[str]:
-    """One line if torch has no such device."""
-    if name in ("auto", "cpu"):
-        return []
-    if name.partition(":")[0] != "cuda":
-        return [unknown_name("device", name, ["auto", "cpu", "cuda"])]
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError):
-        return [f"device {name!r} is not available: use auto or cpu"]
     return []

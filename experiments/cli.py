@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -36,3 +37,13 @@ def run_command(main: Callable[[], int]) -> int:
 def _complain(message: str) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return USER_ERROR
+
+
+def without_box(text: str) -> str:
+    """The message in one of tyro's framed errors, as one line."""
+    lines = [
+        re.sub(r"[│╭╮╰╯─]", " ", line).strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    ]
+    body = [line for line in lines[1:] if line]
+    message = " ".join(" ".join(body).split("For full helptext")[0].split())
+    return message[:1].lower() + message[1:]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
@@ -30,6 +29,7 @@ from tyro.constructors import (
 from agents import ALGORITHMS
 from common.errors import UserError, unknown_name
 from experiments import validation
+from experiments.cli import without_box
 from experiments.config import TrainConfig, read_settings, setting_names, with_policy
 from experiments.presets import PRESETS
 from experiments.problems import raise_problems
@@ -230,7 +230,7 @@ class _Reader:
         except SystemExit as exit:
             if not exit.code:
                 raise
-            raise UserError(_without_box(screen.getvalue())) from None
+            raise UserError(without_box(screen.getvalue())) from None
         values, unknown = result
         if rename is not None:
             values[rename[1]] = values.pop(rename[0])
@@ -291,13 +291,3 @@ def descriptions(kind: type) -> dict[str, str]:
         for item in docstring_parser.parse(base.__doc__ or "").params:
             found[item.arg_name] = " ".join((item.description or "").split())
     return found
-
-
-def _without_box(text: str) -> str:
-    """The message in one of tyro's framed errors, as one line."""
-    lines = [
-        re.sub(r"[│╭╮╰╯─]", " ", line).strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
-    ]
-    body = [line for line in lines[1:] if line]
-    message = " ".join(" ".join(body).split("For full helptext")[0].split())
-    return message[:1].lower() + message[1:]

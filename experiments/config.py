@@ -41,6 +41,7 @@ class TrainConfig:
         log_every_steps: environment steps between two entries of progress.csv and TensorBoard.
         evaluation_episodes: episodes of each game and split in the final evaluation; none for no evaluation.
         evaluation_splits: levels that the final evaluation plays.
+        evaluation_greedy: whether scores and videos show the most likely actions, or draw them as in training.
         videos: whether to record a video of the agent playing each game at the end.
     """
 
@@ -65,6 +66,7 @@ class TrainConfig:
     log_every_steps: int = 10_000
     evaluation_episodes: int | None = 100
     evaluation_splits: tuple[str, ...] = ("train", "test1")
+    evaluation_greedy: bool = True
     videos: bool = True
 
     @property

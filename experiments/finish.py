@@ -2,12 +2,58 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 
 from agents import Agent
+from evaluation import Protocol, evaluate, print_table, record, show_progress, write_json
 from experiments.config import TrainConfig
 from experiments.run_directory import RunDirectory
 
+VIDEO_FRAMES = 300
+"""20 seconds at ProcGen's human speed."""
 
-def evaluate_and_record(agent: Agent, config: TrainConfig, run: RunDirectory, console: Console) -> None:
-    """Score `agent` on the splits of `config`, print the table, and record a video of each game."""
+
+def evaluate_and_record(
+    agent: Agent, config: TrainConfig, run: RunDirectory, checkpoint: Path, console: Console
+) -> None:
+    """Score `agent` as `config` says, print the table, and record a video of each game.
+
+    Args:
+        agent: as it is in `checkpoint`.
+        config: settings of the run.
+        run: where scores and videos go.
+        checkpoint: is named beside the scores.
+        console: where progress and table are shown.
+
+    Raises:
+        OSError: scores or videos cannot be written.
+    """
+    if config.evaluation_episodes is not None:
+        protocol = Protocol(
+            games=config.games,
+            mode=config.mode,
+            splits=config.evaluation_splits,
+            episodes=config.evaluation_episodes,
+            greedy=config.evaluation_greedy,
+        )
+        with show_progress(console, "evaluating", "episodes") as progress:
+            results = evaluate(agent, protocol, progress)
+        console.print()
+        print_table(results, console)
+        write_json(results, run.evaluation_file, str(checkpoint))
+    if config.videos:
+        run.videos.mkdir(exist_ok=True)
+        for game in config.games:
+            with show_progress(console, f"recording {game}", "frames") as progress:
+                record(
+                    agent,
+                    [game],
+                    run.videos / f"{game}.mp4",
+                    mode=config.mode,
+                    levels=config.evaluation_splits[-1] if config.evaluation_splits else config.levels,
+                    frames=VIDEO_FRAMES,
+                    greedy=config.evaluation_greedy,
+                    progress=progress,
+                )

@@ -142,7 +142,7 @@ def _run(config: TrainConfig, run: RunDirectory, checkpoint: tuple[Path, Mapping
         console.print(f"Stopped at {reached}; saved {saved}", soft_wrap=True)
         console.print(f"Continue with: {PROGRAM} --resume {run}", soft_wrap=True)
         return request.exit_code
-    evaluate_and_record(agent, config, run, console)
+    evaluate_and_record(agent, config, run, saved, console)
     _conclude(config, run, saved, console)
     return 0
 

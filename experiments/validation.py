@@ -40,7 +40,7 @@ def problems(config: TrainConfig) -> list[str]:
         *_policy_problems(config),
         *_number_problems(config),
         *_memory_problems(config),
-        *_device_problems(config.device),
+        *device_problems(config.device),
         *_evaluation_problems(config),
     ]
 
@@ -93,7 +93,8 @@ def _memory_problems(config: TrainConfig) -> list[str]:
     ]
 
 
-def _device_problems(name: str) -> list[str]:
+def device_problems(name: str) -> list[str]:
+    """One line if torch has no device called `name`, or it is of a kind that is not supported."""
     if name == "auto":
         return []
     try:
