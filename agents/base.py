@@ -32,7 +32,7 @@ from agents.randomness import RandomStreams
 from agents.rewards import make_reward_transform
 from agents.rollout import Batch, RolloutStore
 from agents.spaces import image_and_actions, spaces_of
-from common.errors import UserError
+from common.errors import UserError, unknown_name
 from policies import Policy, PolicyConfig, from_json, policy_config, to_json
 
 SelfAgent = TypeVar("SelfAgent", bound="Agent")
@@ -81,8 +81,13 @@ class Agent(BaseAlgorithm):
             UserError: unknown policy or hyperparameter, values that do not fit together, or spaces of another form.
         """
         known = {field.name for field in fields(self.config_class)}
-        if unknown := set(overrides) - known:
-            raise UserError(f"{self.algorithm} has no hyperparameter {', '.join(sorted(unknown))}")
+        if unknown := [name for name in overrides if name not in known]:
+            kind = f"hyperparameter of {self.algorithm}"
+            raise UserError("; ".join(unknown_name(kind, name, sorted(known)) for name in unknown))
+        if config is not None and not isinstance(config, self.config_class):
+            raise UserError(
+                f"{self.algorithm} takes hyperparameters as {self.config_class.__name__}, not {type(config).__name__}"
+            )
         self.config = replace(config if config is not None else self.default_config(), **overrides)
         self.policy_config = policy_config(policy) if isinstance(policy, str) else policy
         keep_large_buffers()
@@ -126,8 +131,12 @@ class Agent(BaseAlgorithm):
         self.policy = Policy(self.policy_config, image_shape, num_actions).to(self.device)
         self.optimizer = self._make_optimizer()
         self._random = RandomStreams(self.seed, self.device)
-        if self.env is None:
-            return
+        if self.env is not None:
+            self._setup_training()
+
+    def _setup_training(self) -> None:
+        """What depends on the environments: everything between them and the policy."""
+        assert self.env is not None
         if problems := self.config.problems(self.n_envs):
             raise UserError("; ".join(problems))
         lag = self.config.lag
@@ -142,15 +151,39 @@ class Agent(BaseAlgorithm):
             make_reward_transform(self.config.reward_transform, games, self.config.discount),
             self._times,
         )
+        image_shape, _ = image_and_actions(self.observation_space, self.action_space)
         length = self.config.rollout_length
         self._stores = [RolloutStore(length, self.n_envs, image_shape, self.device) for _ in range(1 + lag)]
         self._stats_window_size = 100 * len(set(games))
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """Go on in `env`, which must have as many slots and the same spaces as the present one."""
+        """Go on in `env`, which must have the spaces and, if there are any, the number of the present environments.
+
+        Args:
+            env: environments; other games are welcome.
+            force_reset: start new episodes in `env`. False: it stands where the present environments stand (it wraps
+                them, say), or shall be put where the checkpoint of an agent that has none stands.
+
+        Raises:
+            UserError: hyperparameters do not fit the number of environments.
+            CheckpointError: `force_reset` is false and the checkpoint does not fit `env`.
+        """
+        env = self._wrap_env(env, self.verbose)
+        if self.env is None:
+            self.n_envs = env.num_envs
+            super().set_env(env, force_reset)
+            self._setup_training()
+            if self._boundary is not None:
+                self._load_run_state(self._boundary, force_reset)
+            return
+        statistics, core_state = self._statistics(), self._collector.actor.state
         super().set_env(env, force_reset)
-        assert self.env is not None
-        self._collector.env = self.env
+        self._setup_training()
+        self._load_statistics(statistics)
+        if force_reset:
+            self._boundary = None
+        else:
+            self._collector.actor.state = core_state
 
     # Acting
 
@@ -391,7 +424,10 @@ class Agent(BaseAlgorithm):
             "random": self._random.state(),
             "num_envs": getattr(self, "n_envs", None),
         }
-        if self.env is None or self._last_obs is None:
+        if self.env is None:
+            return state
+        state.update(self._statistics())
+        if self._last_obs is None:
             return state
         stream = self._stream
         get_env_state = getattr(self.env, "get_state", None)
@@ -400,10 +436,15 @@ class Agent(BaseAlgorithm):
             "core_state": dict(self._collector.actor.state),
             "observation": dict(stream.observation),
             "episode_start": stream.episode_start,
-            "reward_transform": self._collector.transform.state(),
-            "episodes": self._episodes.state(),
             "env": get_env_state() if get_env_state is not None else None,
         }
+
+    def _statistics(self) -> dict[str, Any]:
+        return {"reward_transform": self._collector.transform.state(), "episodes": self._episodes.state()}
+
+    def _load_statistics(self, state: Mapping[str, Any]) -> None:
+        self._collector.transform.load_state(state["reward_transform"])
+        self._episodes.load_state(state["episodes"])
 
     def save(
         self,
@@ -450,7 +491,7 @@ class Agent(BaseAlgorithm):
 
         Args:
             path: a file that `save` wrote.
-            env: environments to go on training in; None if the agent shall only predict.
+            env: environments to go on training in; None if the agent shall only predict, or get them by `set_env`.
             device: "cpu", "cuda" or "auto".
             force_reset: start new episodes in `env`. False continues the episodes of the checkpoint, exactly.
             kwargs: `tensorboard_log` and `verbose`, as for a new agent.
@@ -490,11 +531,17 @@ class Agent(BaseAlgorithm):
                     content["image_shape"], content["num_actions"]
                 )
                 agent._setup_model()
+            spaces = image_and_actions(agent.observation_space, agent.action_space)
+            if spaces != (tuple(content["image_shape"]), content["num_actions"]):
+                raise CheckpointError(
+                    f"{name} was trained with images {tuple(content['image_shape'])} and {content['num_actions']} "
+                    f"actions, these environments have images {spaces[0]} and {spaces[1]} actions"
+                )
             agent.policy.load_state_dict(content["policy"])
             if env is not None and agent.config.lag:
                 agent._behaviour.load_state_dict(content["policy"])
             agent.optimizer.load_state_dict(_integer_keys(content["optimizer"]))
-            agent._load_run_state(content["run"], restart=env is None or force_reset)
+            agent._load_run_state(content["run"], force_reset)
         except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise CheckpointError(f"{name} does not fit: {reason}") from error
@@ -506,12 +553,14 @@ class Agent(BaseAlgorithm):
         self._total_timesteps = state["total_timesteps"]
         self._n_updates = state["updates"]
         self._random.load_state(state["random"])
-        if "reward_transform" in state and self.env is not None and self.n_envs == state["num_envs"]:
-            self._collector.transform.load_state(state["reward_transform"])
-            self._episodes.load_state(state["episodes"])
-        if restart:
+        if self.env is None:
+            self._boundary = dict(state)  # for `save`, and for environments that come later
             return
-        assert self.env is not None
+        if "reward_transform" in state:
+            self._load_statistics(state)
+        if restart:
+            self._boundary = None
+            return
         if self.n_envs != state["num_envs"]:
             raise CheckpointError(
                 f"the checkpoint continues {state['num_envs']} environments, not {self.n_envs}: "
@@ -528,6 +577,9 @@ class Agent(BaseAlgorithm):
 
 def _games(env: VecEnv) -> list[str]:
     """The game in each slot, as far as the environment names it."""
+    # Asked first where that is possible (Stable-Baselines3 2.6): processes of a SubprocVecEnv die of what they lack.
+    if not getattr(env, "has_attr", lambda name: True)("game"):
+        return ["env"] * env.num_envs
     try:
         return [str(game) for game in env.get_attr("game")]
     except AttributeError:

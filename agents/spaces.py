@@ -30,8 +30,8 @@ def image_and_actions(
             "observations must be Dict(rgb: uint8 (height, width, channels), reward: float32 (1,)), "
             f"as envs.ProcgenVecEnv gives them, not {observation_space}"
         )
-    if not isinstance(action_space, spaces.Discrete):
-        raise UserError(f"actions must be Discrete, not {action_space}")
+    if not isinstance(action_space, spaces.Discrete) or action_space.start != 0:
+        raise UserError(f"actions must be Discrete and start at 0, not {action_space}")
     shape = observation_space["rgb"].shape
     assert shape is not None
     return (shape[0], shape[1], shape[2]), int(action_space.n)

@@ -269,7 +269,7 @@ def test_an_agent_with_the_default_number_of_environments(procgen: MakeEnv) -> N
     ("arguments", "words"),
     [
         ({"policy": "swrm"}, "did you mean srwm"),
-        ({"policy": "lstm", "learnin_rate": 1.0}, "no hyperparameter learnin_rate"),
+        ({"policy": "lstm", "learnin_rate": 1.0}, "'learnin_rate': did you mean learning_rate"),
         ({"policy": "lstm", "batch_unrolls": 4}, "4 does not divide 6"),
         ({"policy": "lstm", "reward_transform": "clipp"}, "did you mean clip"),
         ({"policy": "lstm", "learning_rate": 0.0}, "learning_rate must be positive"),
