@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def loss_by_hand(agent: IMPALA, batch: Batch) -> tuple[torch.Tensor, dict[str, t
             log_prob.append(probabilities[batch.actions[t, b]].log())
             ratio = log_prob[t].exp().item() / math.exp(batch.log_probs[t, b].item())
             rho.append(min(config.rho_clip, ratio))
-            trace.append(min(config.c_clip, ratio))
+            trace.append(config.trace_lambda * min(config.c_clip, ratio))
             discount.append(0.0 if batch.dones[t, b] else config.discount)
             reward.append(batch.rewards[t, b].item())
             total = total + config.entropy_cost * (probabilities * probabilities.log()).sum()
@@ -168,8 +169,9 @@ def loss_by_hand(agent: IMPALA, batch: Batch) -> tuple[torch.Tensor, dict[str, t
 def test_loss_and_gradient_are_those_written_by_hand(
     core: str, tiny: Tiny, toy: MakeEnv, random_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"entropy_cost": 0.3, "value_cost": 0.7, "discount": 0.9, "rho_clip": 1.3, "c_clip": 0.8}
-    agent = IMPALA(tiny(core), toy(3), seed=1, unroll_steps=4, **settings)
+    settings = {"entropy_cost": 0.3, "value_cost": 0.7, "discount": 0.9}
+    clips = {"rho_clip": 1.3, "c_clip": 0.8, "trace_lambda": 0.9}
+    agent = IMPALA(tiny(core), toy(3), seed=1, unroll_steps=4, **settings, **clips)
     keep_gradients(agent, monkeypatch)
     batch = random_batch(agent.policy, steps=4, slots=3, seed=5)
     metrics = agent.update(batch)
@@ -229,6 +231,12 @@ def test_each_unroll_is_used_once_and_updates_have_the_asked_size(
     assert sorted(itertools.chain(*first)) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert seen[3:] != first  # in another order each time
     assert agent._n_updates == 6
+    seen.clear()
+    agent.config = replace(agent.config, passes=3)
+    agent.update(marked)
+    for part in range(3):
+        assert sorted(itertools.chain(*seen[3 * part : 3 * part + 3])) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert len(seen) == 9
 
 
 @pytest.mark.parametrize(
@@ -265,15 +273,15 @@ def test_what_the_learner_gets_is_what_the_policy_did(core: str, tiny: Tiny, pro
     agent.update = update  # type: ignore[method-assign]
     agent.learn(12 * ROLLOUT)
     assert len(compared) == 24
-    assert ends > 2
+    assert ends > 0
 
 
 def test_without_lag_the_weights_that_learn_are_those_that_acted(tiny: Tiny, procgen: MakeEnv) -> None:
     agent = IMPALA(tiny("lstm"), procgen(), seed=3, unroll_steps=UNROLL, batch_unrolls=SLOTS)
     rows = log_rows(agent)
     agent.learn(3 * ROLLOUT)
-    # All importance weights are 1, up to the rounding that decides whether they are above it.
-    agent.config = ImpalaConfig(rho_clip=1.0001, unroll_steps=UNROLL, batch_unrolls=SLOTS)
+    # All importance weights are 1, up to rounding.
+    agent.config = replace(agent.config, rho_clip=1.0001)
     agent.learn(3 * ROLLOUT)
     assert [row["train/rho_clipped"] for row in rows[3:]] == [0.0, 0.0, 0.0]
 
@@ -332,6 +340,13 @@ def test_nothing_to_do_is_done(tiny: Tiny, toy: MakeEnv, lag: int) -> None:
     agent.learn(0, reset_num_timesteps=False)
     assert agent.num_timesteps == 20
     assert_same_weights(weights(agent), before)
+
+
+def test_it_learns_which_action_pays(tiny: Tiny, toy: MakeEnv) -> None:
+    agent = IMPALA(tiny("lstm"), toy(), seed=0, unroll_steps=8, learning_rate=3e-3, discount=0.5)
+    agent.learn(10_000)
+    # Episodes last 6.5 steps on average, so random play earns 2.2 and the best 6.5.
+    assert agent.episode_returns["env"] > 5.5
 
 
 def train(
@@ -427,8 +442,8 @@ def test_the_cases_below_cover_all_cores() -> None:
 def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(
     algorithm: type[Agent], core: str, transform: str, tiny: Tiny, procgen: MakeEnv, tmp_path: Path
 ) -> None:
-    """Saved at 8 of 16 rollouts and in the middle of the 9th; loaded into other environments, continued."""
-    half, total = 8 * ROLLOUT, 16 * ROLLOUT
+    """Saved at 5 of 10 rollouts and in the middle of the 6th; loaded into other environments, continued."""
+    half, total = 5 * ROLLOUT, 10 * ROLLOUT
     settings = {**resumable(algorithm), "reward_transform": transform, "learning_rate_decay": True}
     whole = algorithm(tiny(core), procgen(), seed=4, **settings)
     whole_rows = log_rows(whole)
@@ -461,7 +476,7 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(
     resumed.learn(total - half, reset_num_timesteps=False)
     resumed.save(tmp_path / "resumed")
 
-    assert_same(rows, whole_rows[8:])
+    assert_same(rows, whole_rows[5:])
     assert rows[0]["rollout/ep_rew_mean"] != rows[-1]["rollout/ep_rew_mean"]  # episodes ended meanwhile
     assert_same_weights(weights(resumed), weights(whole))
     ends = [read_checkpoint(tmp_path / name) for name in ("resumed", "whole")]

@@ -32,7 +32,9 @@ def tensors(inputs: dict[str, Any]) -> dict[str, Any]:
     return {name: torch.from_numpy(value) for name, value in inputs.items()}
 
 
-def by_definition(inputs: dict[str, Any], rho_clip: float, c_clip: float) -> tuple[np.ndarray, np.ndarray]:
+def by_definition(
+    inputs: dict[str, Any], rho_clip: float, c_clip: float, trace_lambda: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """v_s = V(x_s) + sum over t from s of (product over i from s to t - 1 of gamma_i c_i) delta_t."""
     rewards, discounts = inputs["rewards"], inputs["discounts"]
     steps, slots = rewards.shape
@@ -47,7 +49,7 @@ def by_definition(inputs: dict[str, Any], rho_clip: float, c_clip: float) -> tup
             for t in range(s, steps):
                 product = 1.0
                 for i in range(s, t):
-                    product *= discounts[i, b] * min(c_clip, ratios[i, b])
+                    product *= discounts[i, b] * trace_lambda * min(c_clip, ratios[i, b])
                 rho = min(rho_clip, ratios[t, b])
                 delta = rho * (rewards[t, b] + discounts[t, b] * values[t + 1, b] - values[t, b])
                 targets[s, b] += product * delta
@@ -78,20 +80,28 @@ def test_it_is_the_sum_in_the_paper(rho_clip: float, c_clip: float, seed: int) -
     end_probability=st.sampled_from([0.0, 0.3, 1.0]),
     rho_clip=st.floats(0.1, 5.0),
     c_clip=st.floats(0.1, 5.0),
+    trace_lambda=st.floats(0.0, 1.0),
 )
 def test_it_is_the_sum_in_the_paper_for_any_size(
-    seed: int, steps: int, slots: int, end_probability: float, rho_clip: float, c_clip: float
+    seed: int,
+    steps: int,
+    slots: int,
+    end_probability: float,
+    rho_clip: float,
+    c_clip: float,
+    trace_lambda: float,
 ) -> None:
     inputs = random_inputs(seed, steps, slots, end_probability)
-    result = vtrace(**tensors(inputs), rho_clip=rho_clip, c_clip=c_clip)
-    targets, advantages = by_definition(inputs, rho_clip, c_clip)
+    result = vtrace(**tensors(inputs), rho_clip=rho_clip, c_clip=c_clip, trace_lambda=trace_lambda)
+    targets, advantages = by_definition(inputs, rho_clip, c_clip, trace_lambda)
     np.testing.assert_allclose(result.targets, targets, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(result.advantages, advantages, rtol=1e-9, atol=1e-9)
 
 
-def test_both_thresholds_are_1_by_default() -> None:
+def test_thresholds_and_lambda_are_1_by_default() -> None:
     inputs = tensors(random_inputs(0))
-    for got, expected in zip(vtrace(**inputs), vtrace(**inputs, rho_clip=1.0, c_clip=1.0), strict=True):
+    published = vtrace(**inputs, rho_clip=1.0, c_clip=1.0, trace_lambda=1.0)
+    for got, expected in zip(vtrace(**inputs), published, strict=True):
         assert torch.equal(got, expected)
 
 
@@ -114,6 +124,14 @@ def test_on_policy_without_ends_it_is_the_bootstrapped_return() -> None:
         expected = discount ** (T - s) * inputs["bootstrap_value"]
         expected = expected + sum(discount ** (t - s) * inputs["rewards"][t] for t in range(s, T))
         np.testing.assert_allclose(targets[s], expected, rtol=1e-12)
+
+
+def test_lambda_0_is_the_one_step_target() -> None:
+    inputs = random_inputs(6)
+    inputs["target_log_probs"] = inputs["behaviour_log_probs"].copy()
+    after = np.concatenate([inputs["values"][1:], inputs["bootstrap_value"][None]])
+    targets = vtrace(**tensors(inputs), trace_lambda=0.0).targets
+    np.testing.assert_allclose(targets, inputs["rewards"] + inputs["discounts"] * after, rtol=1e-12)
 
 
 def test_nothing_after_an_end_reaches_back() -> None:
