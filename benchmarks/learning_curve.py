@@ -27,15 +27,17 @@ class Settings:
     Attributes:
         run: run directory.
         out: JSON file to write.
+        label: name of the curve in a plot; None for algorithm and policy.
         points: of the curve, at most.
     """
 
     run: tyro.conf.Positional[Path]
     out: Path
+    label: str | None = None
     points: int = 200
 
 
-def learning_curve(run: RunDirectory, points: int) -> dict[str, Any]:
+def learning_curve(run: RunDirectory, points: int, label: str | None = None) -> dict[str, Any]:
     """Settings, command, machine and curve of `run`; steps count all environments together.
 
     Raises:
@@ -50,6 +52,7 @@ def learning_curve(run: RunDirectory, points: int) -> dict[str, Any]:
         game: f"game/{game}/return" for game in config.games
     }
     return {
+        "label": label or f"{config.algorithm.upper()}, {config.policy}",
         "command": (run.path / "command.txt").read_text().splitlines(),
         "versions": json.loads((run.path / "versions.json").read_text()),
         "machine": describe_machine(),
@@ -64,7 +67,7 @@ def learning_curve(run: RunDirectory, points: int) -> dict[str, Any]:
 def main() -> None:
     """Write the file that the command line names."""
     settings = tyro.cli(Settings, description=__doc__)
-    record = learning_curve(RunDirectory(settings.run), settings.points)
+    record = learning_curve(RunDirectory(settings.run), settings.points, settings.label)
     settings.out.write_text(json.dumps(record) + "\n")
 
 

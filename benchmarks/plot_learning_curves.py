@@ -36,9 +36,7 @@ def draw(settings: Settings) -> None:
     figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
     longest = max(run["curve"]["steps"][-1] for run in runs)
     for run in runs:
-        axes.plot(
-            [steps / 1e6 for steps in run["curve"]["steps"]], run["curve"][game], label=_label(run["config"])
-        )
+        axes.plot([steps / 1e6 for steps in run["curve"]["steps"]], run["curve"][game], label=run["label"])
     published = json.loads(REFERENCE.read_text())
     curve = published["easy-200"][game]["train"]
     rows = [
@@ -59,15 +57,6 @@ def draw(settings: Settings) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     figure.savefig(settings.out, dpi=130)
-
-
-def _label(config: dict[str, Any]) -> str:
-    agent = config["agent"]
-    words = [f"{config['algorithm'].upper()}, {config['policy']}"]
-    if "batch_unrolls" in agent:
-        words.append(f"{agent['batch_unrolls']} unrolls an update")
-    words.append("decaying rate" if agent["learning_rate_decay"] else "constant rate")
-    return ", ".join(words) + " (1 seed)"
 
 
 if __name__ == "__main__":
