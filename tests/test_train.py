@@ -16,9 +16,9 @@ from experiments.run_directory import RunDirectory
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 TINY = (
-    "--games maze bigfish --slots 4 --encoder.channels 4 --encoder.hidden 8 --core.width 8 --core.heads 2 "
+    "--games fruitbot chaser --slots 4 --encoder.channels 4 --encoder.hidden 8 --core.width 8 --core.heads 2 "
     "--core.feedforward 8 --core.layers 1 --agent.unroll-steps 20 --log-every-steps 80 --env-threads 0 "
-    "--device cpu --evaluation-episodes 2 --evaluation-splits train"
+    "--device cpu --evaluation-episodes 1 --evaluation-splits train"
 ).split()
 
 
@@ -41,6 +41,9 @@ def test_a_run_from_beginning_to_end_and_its_extension(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "runs" / "mine")
     assert run.newest_checkpoint() == run.checkpoint_at(160)
     assert "python train.py --resume runs/mine --total-steps 320" in done.stdout
+    assert "levels 0-199" in done.stdout
+    assert {path.name for path in run.videos.iterdir()} == {"fruitbot.mp4", "chaser.mp4"}
+    assert run.evaluation_file.exists()
 
     done = train_py(["--resume", "runs/mine", "--total-steps", "320"], tmp_path)
     assert done.stderr == ""
