@@ -46,6 +46,7 @@ def learning_curve(run: RunDirectory, points: int, label: str | None = None) -> 
     config = run.read_config()
     with run.progress_file.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    versions = json.loads((run.path / "versions.json").read_text())
     stride = max(1, -(-len(rows) // points))
     kept = rows[stride - 1 :: stride]
     columns = {"steps": "time/total_timesteps", "sps": "time/sps", "entropy": "train/entropy"} | {
@@ -54,7 +55,7 @@ def learning_curve(run: RunDirectory, points: int, label: str | None = None) -> 
     return {
         "label": label or f"{config.algorithm.upper()}, {config.policy}",
         "command": (run.path / "command.txt").read_text().splitlines(),
-        "versions": json.loads((run.path / "versions.json").read_text()),
+        "versions": {name: version for name, version in versions.items() if name != "platform"},
         "machine": describe_machine(),
         "config": to_json(config),
         "curve": {
