@@ -6,6 +6,7 @@ import itertools
 import math
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -369,6 +370,32 @@ def test_a_seed_decides_everything(tiny: Tiny, procgen: MakeEnv, lag: int) -> No
     assert not torch.equal(one.policy.actor.weight, other.policy.actor.weight)
 
 
+@pytest.mark.parametrize("algorithm", [IMPALA, PPO])
+def test_what_others_draw_changes_nothing(algorithm: type[Agent], tiny: Tiny, procgen: MakeEnv) -> None:
+    runs = []
+    for others in (False, True):
+        agent = algorithm(tiny("lstm"), procgen(), seed=0, **resumable(algorithm))
+
+        def draw(*_: Any, others: bool = others) -> bool:
+            return not others or bool(torch.rand(1) + np.random.default_rng().random() + 1)
+
+        agent.learn(3 * ROLLOUT, callback=draw)
+        runs.append(weights(agent))
+    assert_same_weights(*runs)
+
+
+def test_other_seeds_act_otherwise(tiny: Tiny, procgen: MakeEnv) -> None:
+    actions = []
+    for seed in (0, 1):
+        agent = IMPALA(tiny(), procgen(), seed=seed, unroll_steps=UNROLL)
+        torch.nn.init.zeros_(agent.policy.actor.weight)
+        torch.nn.init.zeros_(agent.policy.actor.bias)
+        agent.learn(ROLLOUT)
+        actions.append(agent._stores[0].batch.actions.clone())
+    assert not torch.equal(*actions)
+    assert len(actions[0].unique()) > 10
+
+
 def test_without_a_seed_no_two_runs_are_alike(tiny: Tiny, toy: MakeEnv) -> None:
     torch.manual_seed(0)
     runs = [IMPALA(tiny(), toy(4), unroll_steps=5) for _ in range(2)]
@@ -551,7 +578,12 @@ def test_lagging_rollouts_are_made_with_the_weights_of_one_update_ago(
 ) -> None:
     agent = IMPALA(tiny("srwm"), procgen(), seed=0, unroll_steps=UNROLL, rollout_lag=1, batch_unrolls=SLOTS)
     history: list[dict[str, torch.Tensor]] = []
-    update = agent.update
+    update, collect = agent.update, agent._collector.collect
+    updated = threading.Semaphore(1)
+
+    def collect_late(*arguments: Any) -> Any:
+        assert updated.acquire(timeout=60)  # an update that ran meanwhile must not be seen
+        return collect(*arguments)
 
     def log_probs(batch: Batch, state_dict: dict[str, torch.Tensor]) -> torch.Tensor:
         policy = deepcopy(agent.policy)
@@ -566,9 +598,12 @@ def test_lagging_rollouts_are_made_with_the_weights_of_one_update_ago(
         for age, state_dict in enumerate(reversed(history)):
             same = torch.allclose(log_probs(batch, state_dict), batch.log_probs, rtol=0.0, atol=1e-5)
             assert same == (age == min(1, number)), f"rollout {number}, weights of {age} updates ago"
-        return update(batch)
+        metrics = update(batch)
+        updated.release()
+        return metrics
 
     monkeypatch.setattr(agent, "update", watch)
+    monkeypatch.setattr(agent._collector, "collect", collect_late)
     agent.learn(6 * ROLLOUT)
     assert len(history) == 6
     assert_same_weights(weights(agent), {k: v.clone() for k, v in agent._behaviour.state_dict().items()})

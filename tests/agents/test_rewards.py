@@ -93,6 +93,15 @@ def test_normalize_continues_exactly_from_its_state() -> None:
     np.testing.assert_array_equal([other(*step) for step in steps[50:]], expected)
 
 
+def test_a_state_stays_what_it_was() -> None:
+    transform = make_reward_transform("normalize", ["maze"] * 2, DISCOUNT)
+    transform(np.ones(2, np.float32), np.zeros(2, bool))
+    state = transform.state()
+    transform.reset()
+    transform(np.ones(2, np.float32), np.zeros(2, bool))
+    np.testing.assert_array_equal(state["returns"], [1.0, 1.0])
+
+
 def test_normalize_takes_up_the_statistics_of_games_it_knows() -> None:
     """Training that goes on with other games or another number of slots keeps the scales it can use."""
     source = make_reward_transform("normalize", ["maze", "heist"], DISCOUNT)
