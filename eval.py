@@ -3,7 +3,9 @@
 import sys
 
 from evaluation.command_line import main
-from experiments.cli import run_command
+from experiments.cli import run_command, with_subcommands
+
+SUBCOMMANDS: dict[str, str] = {}
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(with_subcommands(main, SUBCOMMANDS)))

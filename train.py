@@ -2,8 +2,10 @@
 
 import sys
 
-from experiments.cli import run_command
+from experiments.cli import run_command, with_subcommands
 from experiments.launch import main
 
+SUBCOMMANDS: dict[str, str] = {}
+
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_command(with_subcommands(main, SUBCOMMANDS)))

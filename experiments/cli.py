@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from common.errors import UserError
 
@@ -32,6 +33,25 @@ def run_command(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def with_subcommands(main: Callable[[], int], modules: Mapping[str, str]) -> Callable[[], int]:
+    """`main`, or another main where the first word of the command line names one.
+
+    Args:
+        main: of the program itself.
+        modules: by first word, the module whose ``main(words)`` takes the rest; imported only when asked for, so that
+            one command need not wait for the libraries of another.
+    """
+
+    def run() -> int:
+        word, *rest = sys.argv[1:] or [""]
+        if word not in modules:
+            return main()
+        code: int = importlib.import_module(modules[word]).main(rest)
+        return code
+
+    return run
 
 
 def _complain(message: str) -> int:

@@ -3,11 +3,12 @@ from __future__ import annotations
 import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
-from experiments.cli import run_command
+from experiments.cli import run_command, with_subcommands
 
 
 def raising(error: BaseException) -> int:
@@ -66,3 +67,15 @@ def test_a_reader_who_leaves_is_no_error() -> None:
     )
     assert done.stdout.strip() == "1"
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["other", "a", "--b"], 7), (["others"], 1), (["x", "other"], 1), ([], 1)]
+)
+def test_the_first_word_chooses_the_command(
+    words: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "another_command.py").write_text("def main(words):\n    assert words == ['a', '--b']\n    return 7\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["program", *words])
+    assert with_subcommands(lambda: 1, {"other": "another_command"})() == code
