@@ -75,7 +75,9 @@ def test_a_reader_who_leaves_is_no_error() -> None:
 def test_the_first_word_chooses_the_command(
     words: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "another_command.py").write_text("def main(words):\n    assert words == ['a', '--b']\n    return 7\n")
+    (tmp_path / "another_command.py").write_text(
+        "def main(words):\n    assert words == ['a', '--b']\n    return 7\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "argv", ["program", *words])
     assert with_subcommands(lambda: 1, {"other": "another_command"})() == code
