@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -34,6 +36,12 @@ def check_implementation(operator: str, name: str, known: Iterable[str]) -> None
     names = ["auto", *known]
     if name not in names:
         raise UserError(unknown_name(f"implementation of {operator}", name, names))
+
+
+@cache
+def triton_available() -> bool:
+    """Whether Triton is installed, so that its kernels can be imported; torch brings it along with CUDA on Linux."""
+    return importlib.util.find_spec("triton") is not None
 
 
 def steps_with_resets(reset: Tensor) -> list[bool]:

@@ -22,24 +22,26 @@ def srwm(
 ) -> tuple[Tensor, Tensor]:
     """Run a matrix that rewrites itself over a sequence.
 
-    For each stream and head, with D the head's width, phi the softmax over D and W a D x (3D + 4) matrix:
+    For each stream and head, with D the head's width, E the width of its output, phi the softmax over D and W a
+    D x (E + 2D + 4) matrix:
 
         [y_t, q_t, k_t, beta_t] = phi(x_t) W_{t-1}
         W_t = W_{t-1} + phi(k_t) (outer) (sigmoid(beta_t) * (phi(q_t) W_{t-1} - phi(k_t) W_{t-1}))
 
-    beta_t has one rate for each of the blocks y, q, k, beta of the columns. The output is read before the
-    update. Gradient reaches every argument but `reset`, through the updates too, and never crosses a reset.
+    beta_t has one rate for each of the blocks y, q, k, beta of the columns. E follows from the number of columns of
+    `w0`; in the paper's layer it is D. The output is read before the update. Gradient reaches every argument but
+    `reset`, through the updates too, and never crosses a reset.
     Gradients of gradients exist for "naive" only.
 
     Args:
         x: inputs (T, B, H, D), T at least 1.
-        w0: the trained matrix (H, D, 3D + 4); columns in the order y, q, k, beta.
-        shift: W_0 of this sequence minus `w0` (B, H, D, 3D + 4); zero for a fresh stream. Not modified.
+        w0: the trained matrix (H, D, E + 2D + 4); columns in the order y, q, k, beta.
+        shift: W_0 of this sequence minus `w0` (B, H, D, E + 2D + 4); zero for a fresh stream. Not modified.
         reset: bool (T, B); where true, W is set back to `w0` before step t.
         implementation: a name in `IMPLEMENTATIONS`, or "auto" for the fastest one that can run these tensors.
 
     Returns:
-        y (T, B, H, D), and the shift after the last step (B, H, D, 3D + 4).
+        y (T, B, H, E), and the shift after the last step (B, H, D, E + 2D + 4).
 
     Raises:
         TypeError: `reset` is not bool.
@@ -50,8 +52,14 @@ def srwm(
     if x.dim() != 4 or x.shape[0] == 0:
         raise ValueError(f"x must be (T, B, H, D) with T at least 1, got {tuple(x.shape)}")
     steps, batch, heads, width = x.shape
-    check_shape("w0", w0, (heads, width, 3 * width + 4))
-    check_shape("shift", shift, (batch, heads, width, 3 * width + 4))
+    columns = w0.shape[-1] if w0.dim() else 0
+    if columns - 2 * width - 4 < 1:
+        raise ValueError(
+            f"w0 must be (H, D, E + 2D + 4) with E at least 1: for D = {width} that is {2 * width + 5} columns "
+            f"or more, got {tuple(w0.shape)}"
+        )
+    check_shape("w0", w0, (heads, width, columns))
+    check_shape("shift", shift, (batch, heads, width, columns))
     check_reset(reset, steps, batch)
     if implementation == "auto":
         # A single step has nothing to fuse, and the fused version waits for an accelerator once per call.

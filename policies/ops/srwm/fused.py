@@ -30,9 +30,9 @@ from torch.autograd.function import once_differentiable
 from policies.ops.checks import rows_to_reset
 
 
-def _spread(width: int, like: Tensor) -> Tensor:
-    """(4, 3D + 4): one where a column is in the rate's block; rates @ spread has each column's rate."""
-    sizes = torch.tensor([width, width, width, 4], device=like.device)
+def _spread(output: int, width: int, like: Tensor) -> Tensor:
+    """(4, E + 2D + 4): one where a column is in the rate's block; rates @ spread has each column's rate."""
+    sizes = torch.tensor([output, width, width, 4], device=like.device)
     return torch.eye(4, dtype=like.dtype, device=like.device).repeat_interleave(sizes, dim=1)
 
 
@@ -47,10 +47,11 @@ class _FusedSrwm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
         steps, batch, heads, width = x.shape
-        n, columns = batch * heads, 3 * width + 4
-        spread = _spread(width, x)
+        n, columns = batch * heads, w0.shape[-1]
+        output = columns - 2 * width - 4  # E
+        spread = _spread(output, width, x)
         phi_x = x.softmax(dim=-1).reshape(steps, n, 1, width)
-        w = w0 + shift  # (B, H, D, 3D + 4); updated in place
+        w = w0 + shift  # (B, H, D, columns); updated in place
         w_n = w.view(n, width, columns)
         outputs, every_phi, every_m, every_d, every_sigmoid, discarded = [], [], [], [], [], []
         for phi_x_t, rows in zip(phi_x.unbind(), rows_to_reset(reset), strict=True):
@@ -58,28 +59,28 @@ class _FusedSrwm(torch.autograd.Function):
                 discarded.append(w[rows])
                 w[rows] = w0
             z = torch.bmm(phi_x_t, w_n)
-            phi = z[:, 0, width : 3 * width].unflatten(1, (2, width)).softmax(dim=-1)
+            phi = z[:, 0, output:-4].unflatten(1, (2, width)).softmax(dim=-1)
             phi_q, phi_k = phi.split(1, dim=1)
             m = phi_q - phi_k
             d = torch.bmm(m, w_n)
-            sigmoid = z[:, 0, 3 * width :].sigmoid()
+            sigmoid = z[:, 0, -4:].sigmoid()
             w_n.addcmul_(phi_k.transpose(1, 2), d * (sigmoid @ spread).unsqueeze(1))
-            outputs.append(z[..., :width])
+            outputs.append(z[..., :output])
             every_phi.append(phi)
             every_m.append(m)
             every_d.append(d)
             every_sigmoid.append(sigmoid)
         saved = [torch.stack(every) for every in (every_phi, every_m, every_d, every_sigmoid)]
         ctx.save_for_backward(phi_x, *saved, w, reset, *discarded)
-        return torch.stack(outputs).view(steps, batch, heads, width), w - w0
+        return torch.stack(outputs).view(steps, batch, heads, output), w - w0
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_shift: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         phi_x, every_phi, every_m, every_d, every_sigmoid, w, reset, *discarded = ctx.saved_tensors
-        steps, batch, heads, width = grad_y.shape
-        n, columns = batch * heads, 3 * width + 4
-        spread = _spread(width, w)
+        steps, batch, heads, output = grad_y.shape
+        n, (width, columns) = batch * heads, w.shape[-2:]
+        spread = _spread(output, width, w)
         spread_t = spread.t()
         # What the loop needs of each step: (T, n, ...), made for all steps at once.
         every_rate = (every_sigmoid @ spread).unsqueeze(2)
@@ -90,7 +91,7 @@ class _FusedSrwm(torch.autograd.Function):
             every_rate.unbind(),
             (every_slope * every_d).squeeze(2).unbind(),
             torch.cat([every_m, phi_x], dim=2).transpose(2, 3).unbind(),
-            grad_y.reshape(steps, n, 1, width).unbind(),
+            grad_y.reshape(steps, n, 1, output).unbind(),
             rows_to_reset(reset),
             strict=True,
         )

@@ -11,10 +11,10 @@ from policies.ops.checks import steps_with_resets
 def srwm_naive(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
     """See `policies.ops.srwm.srwm`."""
     width = x.shape[-1]
-    blocks = [width, width, width, 4]
+    blocks = [w0.shape[-1] - 2 * width - 4, width, width, 4]
     resets = steps_with_resets(reset)
     phi_x = x.softmax(dim=-1).unsqueeze(-2)  # (T, B, H, 1, D)
-    w = w0 + shift  # (B, H, D, 3D + 4)
+    w = w0 + shift  # (B, H, D, E + 2D + 4)
     outputs = []
     for t in range(x.shape[0]):
         if resets[t]:

@@ -12,7 +12,8 @@ from common.errors import UserError
 from policies.ops.srwm import IMPLEMENTATIONS, srwm
 
 EVERY = sorted(IMPLEMENTATIONS)
-SHAPES = [(1, 1, 1, 1), (5, 3, 2, 4), (7, 2, 3, 5), (12, 4, 1, 3)]
+# T, B, H, D, and the width E of the output where it is not D.
+SHAPES = [(1, 1, 1, 1), (5, 3, 2, 4), (7, 2, 3, 5), (12, 4, 1, 3), (6, 3, 2, 4, 1), (7, 2, 3, 4, 13)]
 
 
 class Inputs(NamedTuple):
@@ -22,13 +23,21 @@ class Inputs(NamedTuple):
     reset: Tensor
 
 
-def make_inputs(steps: int, batch: int, heads: int, width: int, seed: int = 0, resets: float = 0.2) -> Inputs:
+def make_inputs(
+    steps: int,
+    batch: int,
+    heads: int,
+    width: int,
+    output: int | None = None,
+    seed: int = 0,
+    resets: float = 0.2,
+) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
 
     def randn(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, generator=generator).requires_grad_()
 
-    columns = 3 * width + 4
+    columns = (width if output is None else output) + 2 * width + 4
     return Inputs(
         randn(steps, batch, heads, width),
         randn(heads, width, columns),
@@ -47,6 +56,7 @@ def sigmoid(z: Tensor) -> Tensor:
 
 def literal(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
     steps, batch, heads, width = x.shape
+    output = w0.shape[-1] - 2 * width - 4
     y: dict[tuple[int, int, int], Tensor] = {}
     last: dict[tuple[int, int], Tensor] = {}
     for b in range(batch):
@@ -56,12 +66,12 @@ def literal(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor
                 if reset[t, b]:
                     w = w0[h]
                 product = softmax(x[t, b, h]) @ w
-                y[t, b, h] = product[:width]
-                q, k = product[width : 2 * width], product[2 * width : 3 * width]
-                beta_y, beta_q, beta_k, beta_beta = sigmoid(product[3 * width :])
+                y[t, b, h] = product[:output]
+                q, k = product[output : output + width], product[output + width : output + 2 * width]
+                beta_y, beta_q, beta_k, beta_beta = sigmoid(product[output + 2 * width :])
                 v_new = softmax(q) @ w
                 v_old = softmax(k) @ w
-                rate = torch.stack([beta_y] * width + [beta_q] * width + [beta_k] * width + [beta_beta] * 4)
+                rate = torch.stack([beta_y] * output + [beta_q] * width + [beta_k] * width + [beta_beta] * 4)
                 w = w + torch.outer(softmax(k), rate * (v_new - v_old))
             last[b, h] = w - w0[h]
     outputs = [[[y[t, b, h] for h in range(heads)] for b in range(batch)] for t in range(steps)]
@@ -82,9 +92,7 @@ def loss_of(outputs: tuple[Tensor, ...]) -> Tensor:
 @pytest.mark.parametrize("implementation", EVERY)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("resets", [0.0, 0.3, 1.0])
-def test_values_state_and_gradients(
-    implementation: str, shape: tuple[int, int, int, int], resets: float
-) -> None:
+def test_values_state_and_gradients(implementation: str, shape: tuple[int, ...], resets: float) -> None:
     inputs = make_inputs(*shape, resets=resets)
     expected = literal(*inputs)
     actual = srwm(*inputs, implementation=implementation)
@@ -129,8 +137,9 @@ def test_gradient_of_some_inputs_only(implementation: str, trained: tuple[int, .
 
 
 @pytest.mark.parametrize("implementation", EVERY)
-def test_pieces_equal_the_whole(implementation: str) -> None:
-    x, w0, shift, reset = make_inputs(9, 3, 2, 4)
+@pytest.mark.parametrize("output", [4, 7])
+def test_pieces_equal_the_whole(implementation: str, output: int) -> None:
+    x, w0, shift, reset = make_inputs(9, 3, 2, 4, output)
     whole, last = srwm(x, w0, shift, reset, implementation)
     pieces = []
     for part, part_reset in zip(x.split(2), reset.split(2), strict=True):
@@ -204,6 +213,8 @@ def test_wrong_arguments_raise() -> None:
         (x[0], w0, shift, reset),
         (x[:0], w0, shift, reset[:0]),
         (x, w0[..., 1:], shift, reset),
+        (x, w0[..., :12], shift[..., :12], reset),  # no column is left for the output
+        (x, w0[0], shift, reset),
         (x, w0, shift[1:], reset),
         (x, w0, shift, reset[1:]),
         (x, w0, shift, reset.t()),
