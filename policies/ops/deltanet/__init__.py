@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-from policies.ops.checks import check_implementation, check_reset, check_shape
+from policies.ops.checks import check_implementation, check_reset, check_shape, triton_available
 from policies.ops.deltanet.naive import deltanet_naive
 
 IMPLEMENTATIONS: dict[
@@ -15,6 +16,13 @@ IMPLEMENTATIONS: dict[
     "naive": deltanet_naive,
 }
 """Versions of the operator by name."""
+
+
+def choose(device: torch.device, steps: int) -> str:
+    """The implementation that "auto" stands for, on this device and for sequences of this many steps."""
+    if device.type == "cuda" and "triton" in IMPLEMENTATIONS and triton_available():
+        return "triton"
+    return "naive"
 
 
 def deltanet(
@@ -63,5 +71,5 @@ def deltanet(
     check_shape("beta", beta, (steps, batch, heads))
     check_shape("memory", memory, (batch, heads, width, values))
     check_reset(reset, steps, batch)
-    chosen = "naive" if implementation == "auto" else implementation
-    return IMPLEMENTATIONS[chosen](q, k, v, beta, memory, reset)
+    name = choose(q.device, steps) if implementation == "auto" else implementation
+    return IMPLEMENTATIONS[name](q, k, v, beta, memory, reset)

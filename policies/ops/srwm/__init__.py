@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-from policies.ops.checks import check_implementation, check_reset, check_shape
+from policies.ops.checks import check_implementation, check_reset, check_shape, triton_available
 from policies.ops.srwm.fused import srwm_fused
 from policies.ops.srwm.naive import srwm_naive
 
@@ -15,6 +16,14 @@ IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tens
     "fused": srwm_fused,
 }
 """Versions of the operator by name."""
+
+
+def choose(device: torch.device, steps: int) -> str:
+    """The implementation that "auto" stands for, on this device and for sequences of this many steps."""
+    if device.type == "cuda" and "triton" in IMPLEMENTATIONS and triton_available():
+        return "triton"
+    # A single step has nothing to fuse, and the fused version waits for an accelerator once per call.
+    return "naive" if steps == 1 else "fused"
 
 
 def srwm(
@@ -61,7 +70,5 @@ def srwm(
     check_shape("w0", w0, (heads, width, columns))
     check_shape("shift", shift, (batch, heads, width, columns))
     check_reset(reset, steps, batch)
-    if implementation == "auto":
-        # A single step has nothing to fuse, and the fused version waits for an accelerator once per call.
-        implementation = "naive" if steps == 1 else "fused"
-    return IMPLEMENTATIONS[implementation](x, w0, shift, reset)
+    name = choose(x.device, steps) if implementation == "auto" else implementation
+    return IMPLEMENTATIONS[name](x, w0, shift, reset)
