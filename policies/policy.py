@@ -161,8 +161,7 @@ class Policy(nn.Module):
             TypeError: `rgb` is not uint8 or `episode_start` not bool.
             ValueError: shapes do not fit together.
         """
-        core_output, new_state = self.core(self._core_input(rgb, reward), state, episode_start)
-        return PolicyOutput(self.actor(core_output), self.critic(core_output).squeeze(-1), new_state)
+        return self._heads(*self.core(self._core_input(rgb, reward), state, episode_start))
 
     @torch.no_grad()
     def diagnostics(
@@ -170,6 +169,21 @@ class Policy(nn.Module):
     ) -> dict[str, Tensor]:
         """Scalars about the core at the sequence's last step, such as "layer0/shift_norm"; see `forward`."""
         return self.core.diagnostics(self._core_input(rgb, reward), state, episode_start)
+
+    @torch.no_grad()
+    def examine(
+        self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor
+    ) -> tuple[PolicyOutput, dict[str, Tensor]]:
+        """As `forward`, and what the core did at the last step: by name, a number for each stream (B,).
+
+        The images are encoded once, so that looking at a policy costs little more than running it.
+        """
+        core_input = self._core_input(rgb, reward)
+        facts = self.core.stream_diagnostics(core_input, state, episode_start)
+        return self._heads(*self.core(core_input, state, episode_start)), facts
+
+    def _heads(self, core_output: Tensor, state: State) -> PolicyOutput:
+        return PolicyOutput(self.actor(core_output), self.critic(core_output).squeeze(-1), state)
 
     def _core_input(self, rgb: Tensor, reward: Tensor) -> Tensor:
         if rgb.dim() != 5:

@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
 from policies.resets import AGE, EpisodeReset, ResetRule, State
 from policies.sizes import require_positive
 
@@ -44,6 +45,9 @@ class Core(nn.Module, ABC):
     is_recurrent: bool = True
     """False where outputs depend on nothing but the input of the same step; the state is then empty."""
 
+    self_modifying: bool = False
+    """Whether the memory is weights that the core itself writes at every step."""
+
     def __init__(
         self,
         input_size: int,
@@ -68,8 +72,20 @@ class Core(nn.Module, ABC):
         """Outputs and new memory; `reset` (T, B) says before which steps the memory is cleared."""
 
     def _last_step_diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
-        """What there is to say about one step (x: (1, B, F))."""
+        """What there is to say about one step (x: (1, B, F)): by name, a number for each stream (B,)."""
         return {}
+
+    def set_writing(self, writing: bool) -> None:
+        """Whether the core goes on writing its own weights. While it does not, it reads them as they are.
+
+        What it keeps from then on is the memory that the state holds; resets still clear it. Other memory than
+        weights (an LSTM's cells) is not affected.
+
+        Raises:
+            UserError: `writing` is false and the core does not modify itself.
+        """
+        if not (writing or self.self_modifying):
+            raise UserError(f"a {type(self).__name__} does not modify its weights: there is nothing to stop")
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
         """The state of `batch_size` fresh streams: a flat dict of tensors, batch first.
@@ -119,9 +135,19 @@ class Core(nn.Module, ABC):
 
     @torch.no_grad()
     def diagnostics(self, x: Tensor, state: State, episode_start: Tensor) -> dict[str, Tensor]:
-        """Scalars that describe the last step of a sequence, by name; empty for a core with nothing to say.
+        """Scalars that describe the last step of a sequence, by name: means over streams of `stream_diagnostics`.
 
         Arguments and errors as for `forward`.
+        """
+        return {
+            name: values.mean() for name, values in self.stream_diagnostics(x, state, episode_start).items()
+        }
+
+    @torch.no_grad()
+    def stream_diagnostics(self, x: Tensor, state: State, episode_start: Tensor) -> dict[str, Tensor]:
+        """What describes the last step of a sequence: by name, a number for each stream (B,).
+
+        Empty for a core with nothing to say. Arguments and errors as for `forward`.
         """
         self._check(x, state, episode_start)
         if not self.is_recurrent:

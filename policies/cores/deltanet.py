@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from policies.cores.layered import Layer, LayeredConfig, LayeredCore
+from policies.cores.layered import Layer, LayeredConfig, LayeredCore, held
 from policies.ops.deltanet import deltanet
 from policies.resets import ResetRule, State
 
@@ -55,19 +55,29 @@ class DeltaNetLayer(Layer):
 
     def forward(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """See `Layer.forward`."""
-        y, fast = deltanet(*self._program(x), memory["fast"], reset)
+        y, fast = self._run(self._program(x), memory["fast"], reset)
         return x + self.out_linear(y.flatten(-2)), {"fast": fast}
 
+    def _run(
+        self, program: tuple[Tensor, Tensor, Tensor, Tensor], fast: Tensor, reset: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        if self.writing:
+            return deltanet(*program, fast, reset)
+        weights = held(fast, reset)
+        return (program[0].unsqueeze(-2) @ weights).squeeze(-2), weights[-1]
+
     def diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
-        """The mean over streams of the fast weights' Frobenius norm (all heads together) after the step, and
-        the mean writing rate in it."""
-        q, k, v, beta = self._program(x)
-        _, fast = deltanet(q, k, v, beta, memory["fast"], reset)
-        return {"shift_norm": fast.flatten(1).norm(dim=1).mean(), "rate": beta.mean()}
+        """The fast weights' Frobenius norm (all heads together) after the step, and the mean over heads of the
+        writing rate in it."""
+        program = self._program(x)
+        _, fast = self._run(program, memory["fast"], reset)
+        return {"shift_norm": fast.flatten(1).norm(dim=1), "rate": program[-1].mean(dim=(0, 2))}
 
 
 class DeltaNetCore(LayeredCore):
     """Linear map to the width, then layers of (DeltaNet, feed-forward block)."""
+
+    self_modifying = True
 
     def __init__(
         self,

@@ -51,7 +51,13 @@ class LayeredConfig(CoreConfig):
 
 
 class Layer(nn.Module, ABC):
-    """One layer with a memory: maps (T, B, width) to (T, B, width), its residual connection included."""
+    """One layer with a memory: maps (T, B, width) to (T, B, width), its residual connection included.
+
+    Attributes:
+        writing: whether a layer that writes its own weights does so; see `Core.set_writing`.
+    """
+
+    writing: bool = True
 
     @abstractmethod
     def initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
@@ -62,8 +68,14 @@ class Layer(nn.Module, ABC):
         """Outputs (T, B, width) and the new memory."""
 
     def diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
-        """Scalars that describe one step (x: (1, B, width)), by name."""
+        """What describes one step (x: (1, B, width)): by name, a number for each stream (B,)."""
         return {}
+
+
+def held(weights: Tensor, reset: Tensor) -> Tensor:
+    """Weights (B, ...) that nobody writes, before each of T steps (T, B, ...): zero once a stream was reset."""
+    cleared = reset.cummax(dim=0).values
+    return torch.where(cleared.reshape(*reset.shape, *[1] * (weights.dim() - 1)), 0.0, weights)
 
 
 class FeedForwardBlock(nn.Module):
@@ -104,6 +116,12 @@ class LayeredCore(Core):
         layers: list[Layer] = [make_layer(config) for _ in range(config.layers)]
         blocks = [FeedForwardBlock(config.width, config.feedforward) for _ in range(config.layers)]
         self.layers, self.blocks = nn.ModuleList(layers), nn.ModuleList(blocks)
+
+    def set_writing(self, writing: bool) -> None:
+        """See `Core.set_writing`."""
+        super().set_writing(writing)
+        for _, layer, _ in self._stack():
+            layer.writing = writing
 
     def _stack(self) -> Iterator[tuple[int, Layer, FeedForwardBlock]]:
         for index, (layer, block) in enumerate(zip(self.layers, self.blocks, strict=True)):

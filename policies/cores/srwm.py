@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from policies.cores.layered import Layer, LayeredConfig, LayeredCore
+from policies.cores.layered import Layer, LayeredConfig, LayeredCore, held
 from policies.ops.srwm import srwm
 from policies.resets import ResetRule, State
 
@@ -43,25 +43,34 @@ class SrwmLayer(Layer):
     def forward(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """See `Layer.forward`."""
         heads = x.unflatten(-1, (self.heads, self.head_width))
-        y, shift = srwm(heads, self.w0, memory["shift"], reset, self.implementation)
+        y, shift = self._run(heads, memory["shift"], reset)
         return x + self.out_linear(y.flatten(-2)), {"shift": shift}
 
+    def _run(self, heads: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        if self.writing:
+            return srwm(heads, self.w0, shift, reset, self.implementation)
+        shifts = held(shift, reset)
+        output_columns = (self.w0 + shifts)[..., : self.head_width]
+        return (heads.softmax(dim=-1).unsqueeze(-2) @ output_columns).squeeze(-2), shifts[-1]
+
     def diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
-        """The mean over streams of the shift's Frobenius norm (all heads together) after the step, and the
-        mean of each of the four rates in it."""
+        """The shift's Frobenius norm (all heads together) after the step, and the mean over heads of each of the
+        four rates in it."""
         heads = x.unflatten(-1, (self.heads, self.head_width))
-        _, shift = srwm(heads, self.w0, memory["shift"], reset, self.implementation)
+        _, shift = self._run(heads, memory["shift"], reset)
         before = torch.where(reset[0, :, None, None, None], 0.0, memory["shift"])
         beta_columns = (self.w0 + before)[..., 3 * self.head_width :]
-        rates = (heads[0].softmax(dim=-1).unsqueeze(-2) @ beta_columns).sigmoid().flatten(0, -2).mean(dim=0)
+        rates = (heads[0].softmax(dim=-1).unsqueeze(-2) @ beta_columns).sigmoid()  # (B, H, 1, 4)
         return {
-            "shift_norm": shift.flatten(1).norm(dim=1).mean(),
-            **dict(zip(RATE_NAMES, rates, strict=True)),
+            "shift_norm": shift.flatten(1).norm(dim=1),
+            **dict(zip(RATE_NAMES, rates.mean(dim=(1, 2)).unbind(-1), strict=True)),
         }
 
 
 class SrwmCore(LayeredCore):
     """Linear map to the width, then layers of (SRWM, feed-forward block)."""
+
+    self_modifying = True
 
     def __init__(
         self,

@@ -135,6 +135,21 @@ def test_diagnostics_are_the_cores() -> None:
     assert values["layer0/shift_norm"] > 0
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_examining_is_running_and_looking(name: str) -> None:
+    policy, inputs = make_policy(name, reset="3"), make_inputs()
+    state = policy.initial_state(3)
+    output, facts = policy.examine(inputs.rgb, inputs.reward, state, inputs.episode_start)
+    expected = run(policy, inputs)
+    assert torch.equal(output.logits, expected.logits)
+    assert torch.equal(output.value, expected.value)
+    assert all(torch.equal(output.state[key], expected.state[key]) for key in expected.state)
+    means = policy.diagnostics(inputs.rgb, inputs.reward, state, inputs.episode_start)
+    assert {key: value.shape for key, value in facts.items()} == dict.fromkeys(means, (3,))
+    for key, value in facts.items():
+        torch.testing.assert_close(value.mean(), means[key])
+
+
 def test_state_loads_into_a_new_policy() -> None:
     policy, inputs = make_policy("srwm"), make_inputs()
     other = make_policy("srwm", seed=1)
