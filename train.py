@@ -5,7 +5,9 @@ import sys
 from experiments.cli import run_command, with_subcommands
 from experiments.launch import main
 
-SUBCOMMANDS: dict[str, str] = {}
+SUBCOMMANDS: dict[str, str] = {
+    "suite": "experiments.suites.command_line",
+}
 
 if __name__ == "__main__":
     sys.exit(run_command(with_subcommands(main, SUBCOMMANDS)))

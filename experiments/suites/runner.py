@@ -1,0 +1,221 @@
+"""Carries out a plan: each run is a process of ``train.py``, one after another or several side by side.
+
+A run is held by a lock that its process shares, so that a suite that was killed and started again waits for a run that
+is still being made instead of making it twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import experiments
+from experiments.suites.plan import Plan, PlannedRun
+from experiments.suites.status import Phase, Status, status_of
+
+TRAIN = Path(experiments.__file__).resolve().parent.parent / "train.py"
+LOGS = "logs"
+POLL_SECONDS = 0.5
+
+
+class Lock:
+    """A lock on one run, held while this object or a process that inherited it lives."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock. Raises BlockingIOError if somebody else has it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = path.open("a")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.file.close()
+            raise
+
+    def release(self) -> None:
+        """Let go of it; a process that inherited it keeps it."""
+        self.file.close()
+
+
+@dataclass
+class Job:
+    """A run of the plan and what has become of it.
+
+    Attributes:
+        planned: the run.
+        status: how far it is.
+        process: its process, while it lives.
+        elsewhere: whether a process of another suite's command is making it.
+        failure: what its process ended with, where that was an error.
+        started_at: environment steps that it had when this command started it; None if it did not.
+    """
+
+    planned: PlannedRun
+    status: Status
+    process: subprocess.Popen[bytes] | None = None
+    lock: Lock | None = field(default=None, repr=False)
+    device: str | None = None
+    elsewhere: bool = False
+    failure: str | None = None
+    started_at: int | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is still to be made."""
+        return self.process is None and self.failure is None and self.status.phase is not Phase.FINISHED
+
+
+class Runner:
+    """Makes the runs of a plan that are missing.
+
+    Args:
+        plan: what to make.
+        jobs: how many runs at once.
+        devices: to give to the runs in turn; "auto" leaves the choice to train.py.
+        python: interpreter of the runs.
+    """
+
+    def __init__(
+        self, plan: Plan, jobs: int = 1, devices: Sequence[str] = ("auto",), python: str = sys.executable
+    ) -> None:
+        self.plan = plan
+        self.slots = jobs
+        self.devices = tuple(devices)
+        self.jobs = [Job(planned, status_of(planned)) for planned in plan.runs]
+        self._python = python
+        self._stop: int | None = None
+
+    def carry_out(self, on_change: Callable[[Runner], None] = lambda runner: None) -> int:
+        """Make what is missing.
+
+        Args:
+            on_change: is called several times a second.
+
+        Returns:
+            0; 1 if a run failed; 128 + the number of the signal that stopped the suite.
+        """
+        self.plan.write_record()
+        before = {
+            number: signal.signal(number, self._request_stop) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            while self._advance():
+                on_change(self)
+                time.sleep(POLL_SECONDS)
+            on_change(self)
+        finally:
+            for job in self.running:
+                assert job.process is not None
+                job.process.send_signal(signal.SIGTERM)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._stop is not None:
+            return 128 + self._stop
+        return 1 if any(job.failure for job in self.jobs) else 0
+
+    @property
+    def running(self) -> list[Job]:
+        """Those with a process of this command."""
+        return [job for job in self.jobs if job.process is not None]
+
+    def _request_stop(self, number: int, frame: object) -> None:
+        """Ask every run to save and stop; a second signal kills them, and they go on from their last checkpoints."""
+        again, self._stop = self._stop is not None, number
+        for job in self.running:
+            assert job.process is not None
+            job.process.send_signal(signal.SIGKILL if again else signal.SIGTERM)
+
+    def _advance(self) -> bool:
+        """See what has ended, start what can be started; whether anything is left to wait for."""
+        for job in self.running:
+            self._check(job)
+        for job in self.jobs:
+            if job.elsewhere or job.process is not None:
+                job.status = status_of(job.planned)
+        if self._stop is not None:
+            return bool(self.running)
+        for job in self.jobs:
+            if job.waiting and len(self.running) < self.slots:
+                self._start(job)
+        return any(job.waiting or job.process is not None for job in self.jobs)
+
+    def _check(self, job: Job) -> None:
+        assert job.process is not None
+        code = job.process.poll()
+        if code is None:
+            return
+        job.process = None
+        if job.lock is not None:
+            job.lock.release()
+            job.lock = None
+        job.status = status_of(job.planned)
+        if job.status.phase is not Phase.FINISHED and self._stop is None:
+            job.failure = self._reason(job, code)
+
+    def _reason(self, job: Job, code: int) -> str:
+        with contextlib.suppress(OSError):
+            lines = self.log_of(job.planned).read_text(encoding="utf-8", errors="replace").splitlines()
+            said = [line.strip() for line in lines if line.strip()]
+            if said:
+                return f"code {code}: {said[-1]}"
+        return f"code {code}"
+
+    def log_of(self, planned: PlannedRun) -> Path:
+        """What the processes of a run have printed."""
+        return self.plan.directory / LOGS / f"{planned.name}.log"
+
+    def _start(self, job: Job) -> None:
+        planned = job.planned
+        try:
+            job.lock = Lock(self.plan.directory / LOGS / f"{planned.name}.lock")
+        except BlockingIOError:
+            job.elsewhere = True
+            return
+        job.elsewhere = False
+        # Somebody else may have made it since it was last looked at.
+        job.status = status_of(planned)
+        if job.status.phase is Phase.FINISHED:
+            job.lock.release()
+            job.lock = None
+            return
+        if job.status.phase is Phase.MISSING and planned.run.config_file.is_file():
+            # Killed before its first checkpoint: nothing in it can be gone on from.
+            shutil.rmtree(planned.directory)
+        fresh = job.status.phase is Phase.MISSING
+        words = list(planned.command if fresh else planned.continuation)
+        if fresh and self.devices != ("auto",):
+            words += ["--device", self._free_device()]
+            job.device = words[-1]
+        job.started_at = job.status.saved
+        with self.log_of(planned).open("ab") as log:
+            job.process = subprocess.Popen(
+                [self._python, str(TRAIN), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment(),
+                pass_fds=(job.lock.file.fileno(),),
+                # Ctrl-C in the terminal reaches this command only, which passes it on.
+                start_new_session=True,
+            )
+
+    def _free_device(self) -> str:
+        """The device that the fewest of the running processes use."""
+        used = [job.device for job in self.running]
+        return min(self.devices, key=used.count)
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(os.environ)
+        if self.slots > 1:
+            # Side by side, runs share the processors instead of each taking all of them.
+            share = max(1, (os.cpu_count() or 1) // self.slots)
+            environment.setdefault("OMP_NUM_THREADS", str(share))
+        return environment
