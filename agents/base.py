@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
-import os
-import pathlib
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, fields, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -24,34 +20,28 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from agents.acting import Actor
 from agents.allocator import keep_large_buffers
-from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from agents.collector import Collector, Infos, StageTimes, Stream
 from agents.config import AgentConfig
 from agents.episodes import EpisodeLog
+from agents.persistence import Persistent
 from agents.randomness import RandomStreams
 from agents.rewards import make_reward_transform
 from agents.rollout import Batch, RolloutStore
-from agents.spaces import image_and_actions, spaces_of
+from agents.spaces import image_and_actions
 from common.errors import UserError, unknown_name
-from policies import Policy, PolicyConfig, from_json, policy_config, to_json
+from policies import Policy, PolicyConfig, policy_config
 
 SelfAgent = TypeVar("SelfAgent", bound="Agent")
 Metrics = dict[str, float]
 
 
-class Agent(BaseAlgorithm):
+class Agent(Persistent):
     """A Stable-Baselines3 algorithm whose policy carries a recurrent state.
 
     Environments give observations ``Dict(rgb: uint8 (H, W, C), reward: float32 (1,))`` and discrete actions;
     `envs.ProcgenVecEnv` does. A checkpoint written by `save` is always the state at a rollout's start, even if asked
     for in the middle of one, so that training that continues from it repeats what would have happened.
     """
-
-    algorithm: ClassVar[str]
-    config_class: ClassVar[type[AgentConfig]]
-
-    policy: Policy  # type: ignore[assignment]  # ours is not a BasePolicy: its forward takes sequences and a state
-    env: VecEnv | None
 
     def __init__(
         self,
@@ -147,8 +137,9 @@ class Agent(BaseAlgorithm):
         self._times = StageTimes()
         self._collector = Collector(
             self.env,
-            Actor(self._behaviour, self.n_envs, self.device, self._random.acting),
+            lambda num_envs: Actor(self._behaviour, num_envs, self.device, self._random.acting),
             make_reward_transform(self.config.reward_transform, games, self.config.discount),
+            self.device,
             self._times,
         )
         image_shape, _ = image_and_actions(self.observation_space, self.action_space)
@@ -176,14 +167,14 @@ class Agent(BaseAlgorithm):
             if self._boundary is not None:
                 self._load_run_state(self._boundary, force_reset)
             return
-        statistics, core_state = self._statistics(), self._collector.actor.state
+        statistics, core_state = self._statistics(), self._collector.state
         super().set_env(env, force_reset)
         self._setup_training()
         self._load_statistics(statistics)
         if force_reset:
             self._boundary = None
         else:
-            self._collector.actor.state = core_state
+            self._collector.state = core_state
 
     # Acting
 
@@ -263,8 +254,7 @@ class Agent(BaseAlgorithm):
             total_timesteps, callback, reset_num_timesteps, tb_log_name or self.algorithm, progress_bar
         )
         if fresh:
-            self._collector.actor.reset()
-            self._collector.transform.reset()
+            self._collector.reset()
         self._mark_boundary()
         callback.on_training_start(locals(), globals())
         self._times.clear()
@@ -387,7 +377,7 @@ class Agent(BaseAlgorithm):
         found = self.policy.diagnostics(
             torch.as_tensor(stream.observation["rgb"], device=self.device).unsqueeze(0),
             torch.as_tensor(stream.observation["reward"], device=self.device).unsqueeze(0),
-            self._collector.actor.state,
+            self._collector.state,
             torch.as_tensor(stream.episode_start, device=self.device).unsqueeze(0),
         )
         return {tag: float(value) for tag, value in found.items()}
@@ -409,171 +399,6 @@ class Agent(BaseAlgorithm):
     def _stream(self, stream: Stream) -> None:
         self._last_obs, self._last_episode_starts = stream.observation, stream.episode_start
 
-    # Checkpoints
-
-    def _mark_boundary(self) -> None:
-        # With lag, callbacks run only between rollouts, where the present state is the boundary.
-        self._boundary = None if self.config.lag else self._run_state()
-
-    def _run_state(self) -> dict[str, Any]:
-        """All that training needs to go on from here, except weights and optimizer."""
-        state: dict[str, Any] = {
-            "num_timesteps": self.num_timesteps,
-            "total_timesteps": self._total_timesteps,
-            "updates": self._n_updates,
-            "random": self._random.state(),
-            "num_envs": getattr(self, "n_envs", None),
-        }
-        if self.env is None:
-            return state
-        state.update(self._statistics())
-        if self._last_obs is None:
-            return state
-        stream = self._stream
-        get_env_state = getattr(self.env, "get_state", None)
-        return {
-            **state,
-            "core_state": dict(self._collector.actor.state),
-            "observation": dict(stream.observation),
-            "episode_start": stream.episode_start,
-            "env": get_env_state() if get_env_state is not None else None,
-        }
-
-    def _statistics(self) -> dict[str, Any]:
-        return {"reward_transform": self._collector.transform.state(), "episodes": self._episodes.state()}
-
-    def _load_statistics(self, state: Mapping[str, Any]) -> None:
-        self._collector.transform.load_state(state["reward_transform"])
-        self._episodes.load_state(state["episodes"])
-
-    def save(
-        self,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
-        """Write a checkpoint to `path` atomically (suffix ``.ckpt`` if it has none); see `agents.checkpoint`.
-
-        Raises:
-            OSError: it could not be written; an earlier file at `path` is untouched.
-        """
-        if exclude or include:
-            raise UserError("a checkpoint is always whole: exclude and include are not supported")
-        if not isinstance(path, (str, os.PathLike)):
-            raise UserError("a checkpoint is written to a path, not to an open file")
-        image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
-        write_checkpoint(
-            path,
-            {
-                "algorithm": self.algorithm,
-                "config": asdict(self.config),
-                "policy_config": to_json(self.policy_config),
-                "image_shape": list(image_shape),
-                "num_actions": num_actions,
-                "seed": self.seed,
-                "experiment": self.experiment,
-                "policy": self.policy.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "run": self._boundary or self._run_state(),
-            },
-        )
-
-    @classmethod
-    def load(  # type: ignore[override]  # no custom_objects: nothing in a checkpoint is code
-        cls: type[SelfAgent],
-        path: str | pathlib.Path,
-        env: GymEnv | None = None,
-        device: torch.device | str = "auto",
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> SelfAgent:
-        """Read a checkpoint.
-
-        Args:
-            path: a file that `save` wrote.
-            env: environments to go on training in; None if the agent shall only predict, or get them by `set_env`.
-            device: "cpu", "cuda" or "auto".
-            force_reset: start new episodes in `env`. False continues the episodes of the checkpoint, exactly.
-            kwargs: `tensorboard_log` and `verbose`, as for a new agent.
-
-        Raises:
-            CheckpointError: the file is missing, damaged or foreign, of another algorithm, or does not fit `env`.
-        """
-        return cls.from_content(read_checkpoint(path), str(path), env, device, force_reset, **kwargs)
-
-    @classmethod
-    def from_content(
-        cls: type[SelfAgent],
-        content: Mapping[str, Any],
-        name: str,
-        env: GymEnv | None = None,
-        device: torch.device | str = "auto",
-        force_reset: bool = True,
-        **kwargs: Any,
-    ) -> SelfAgent:
-        """As `load`, from what `read_checkpoint` returned for the file called `name`."""
-        if content.get("algorithm") != cls.algorithm:
-            raise CheckpointError(
-                f"{name} holds {content.get('algorithm', 'no').upper()} training, not {cls.algorithm.upper()}: "
-                "agents.load finds the right class"
-            )
-        try:
-            agent = cls(
-                from_json(content["policy_config"]),
-                env,
-                cls.config_class(**content["config"]),
-                seed=content["seed"],
-                device=device,
-                **kwargs,
-            )
-            if env is None:
-                agent.observation_space, agent.action_space = spaces_of(
-                    content["image_shape"], content["num_actions"]
-                )
-                agent._setup_model()
-            spaces = image_and_actions(agent.observation_space, agent.action_space)
-            if spaces != (tuple(content["image_shape"]), content["num_actions"]):
-                raise CheckpointError(
-                    f"{name} was trained with images {tuple(content['image_shape'])} and {content['num_actions']} "
-                    f"actions, these environments have images {spaces[0]} and {spaces[1]} actions"
-                )
-            agent.policy.load_state_dict(content["policy"])
-            if env is not None and agent.config.lag:
-                agent._behaviour.load_state_dict(content["policy"])
-            agent.optimizer.load_state_dict(_integer_keys(content["optimizer"]))
-            agent._load_run_state(content["run"], force_reset)
-        except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise CheckpointError(f"{name} does not fit: {reason}") from error
-        agent.experiment = content["experiment"]
-        return agent
-
-    def _load_run_state(self, state: Mapping[str, Any], restart: bool) -> None:
-        self.num_timesteps = state["num_timesteps"]
-        self._total_timesteps = state["total_timesteps"]
-        self._n_updates = state["updates"]
-        self._random.load_state(state["random"])
-        if self.env is None:
-            self._boundary = dict(state)  # for `save`, and for environments that come later
-            return
-        if "reward_transform" in state:
-            self._load_statistics(state)
-        if restart:
-            self._boundary = None
-            return
-        if self.n_envs != state["num_envs"]:
-            raise CheckpointError(
-                f"the checkpoint continues {state['num_envs']} environments, not {self.n_envs}: "
-                "use as many, or force_reset=True"
-            )
-        if state.get("env") is None:
-            raise CheckpointError("the checkpoint holds no environment states: load it with force_reset=True")
-        self.env.set_state(state["env"])  # type: ignore[attr-defined]  # reached through any VecEnvWrapper
-        self._stream = Stream(dict(state["observation"]), state["episode_start"])
-        self._collector.actor.state = {
-            key: value.to(self.device) for key, value in state["core_state"].items()
-        }
-
 
 def _games(env: VecEnv) -> list[str]:
     """The game in each slot, as far as the environment names it."""
@@ -584,8 +409,3 @@ def _games(env: VecEnv) -> list[str]:
         return [str(game) for game in env.get_attr("game")]
     except AttributeError:
         return ["env"] * env.num_envs
-
-
-def _integer_keys(optimizer: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo what JSON did to the parameter numbers that are the keys of an optimizer's state."""
-    return {**optimizer, "state": {int(number): value for number, value in optimizer["state"].items()}}

@@ -100,24 +100,26 @@ class RolloutStore:
         """Store the policy's states around the rollout, by reference: cores return new tensors at each step."""
         self.batch = replace(self.batch, initial_state=initial, final_state=final)
 
-    def put_observation(self, t: int, rgb: Tensor, reward_input: Tensor, episode_start: Tensor) -> None:
-        """Store observation `t` of T + 1."""
-        self.batch.rgb[t].copy_(rgb)
-        self.batch.reward_input[t].copy_(reward_input)
-        self.batch.episode_start[t].copy_(episode_start)
+    def put_observation(
+        self, t: int, slots: slice, rgb: Tensor, reward_input: Tensor, episode_start: Tensor
+    ) -> None:
+        """Store observation `t` of T + 1 of the environments `slots`; pinned tensors are copied without waiting."""
+        self.batch.rgb[t, slots].copy_(rgb, non_blocking=True)
+        self.batch.reward_input[t, slots].copy_(reward_input, non_blocking=True)
+        self.batch.episode_start[t, slots].copy_(episode_start, non_blocking=True)
 
-    def observation(self, t: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Observation `t` and its episode starts, as `Actor.step` takes them."""
+    def observation(self, t: int, slots: slice) -> tuple[dict[str, Tensor], Tensor]:
+        """Observation `t` of `slots` and its episode starts, as `Actor.step` takes them."""
         batch = self.batch
-        return {"rgb": batch.rgb[t], "reward": batch.reward_input[t]}, batch.episode_start[t]
+        return {"rgb": batch.rgb[t, slots], "reward": batch.reward_input[t, slots]}, batch.episode_start[t, slots]
 
-    def put_action(self, t: int, actions: Tensor, log_probs: Tensor, values: Tensor) -> None:
-        """Store action `t` of T."""
-        self.batch.actions[t].copy_(actions)
-        self.batch.log_probs[t].copy_(log_probs)
-        self.batch.values[t].copy_(values)
+    def put_action(self, t: int, slots: slice, actions: Tensor, log_probs: Tensor, values: Tensor) -> None:
+        """Store action `t` of T of the environments `slots`."""
+        self.batch.actions[t, slots].copy_(actions)
+        self.batch.log_probs[t, slots].copy_(log_probs)
+        self.batch.values[t, slots].copy_(values)
 
     def put_outcome(self, t: int, rewards: Tensor, dones: Tensor) -> None:
-        """Store what action `t` led to."""
+        """Store what action `t` of all environments led to."""
         self.batch.rewards[t].copy_(rewards)
         self.batch.dones[t].copy_(dones)

@@ -13,6 +13,7 @@ from envs.games import (
     normalized_score,
     score_range,
 )
+from envs.grouped import GroupedVecEnv, grouped_procgen
 from envs.gym_env import ProcgenEnv, environment_id
 from envs.levels import SPLITS, Levels, parse_levels
 from envs.native import ACTION_NAMES, BUTTON_COMBOS, library_version
@@ -26,6 +27,7 @@ __all__ = [
     "SPLITS",
     "TASK_SETS",
     "Game",
+    "GroupedVecEnv",
     "Levels",
     "ProcgenEnv",
     "ProcgenVecEnv",
@@ -34,6 +36,7 @@ __all__ = [
     "environment_problems",
     "expand_games",
     "game_problems",
+    "grouped_procgen",
     "library_version",
     "normalized_score",
     "parse_levels",

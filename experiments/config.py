@@ -37,6 +37,8 @@ class TrainConfig:
         device: auto, cpu or cuda.
         torch_threads: threads of torch's operators; none for torch's own choice.
         env_threads: native threads that step the games; 0 steps them in the main thread.
+        env_groups: groups of slots, of which one steps while the actions of another are chosen; none for 2 with a GPU
+            and 1 without (there, choosing actions keeps the processor busy anyway). Each group draws its own levels.
         checkpoint_every_steps: environment steps between two checkpoints; none for one at the end only.
         log_every_steps: environment steps between two entries of progress.csv and TensorBoard.
         evaluation_episodes: episodes of each game and split in the final evaluation; none for no evaluation.
@@ -62,6 +64,7 @@ class TrainConfig:
     device: str = "auto"
     torch_threads: int | None = None
     env_threads: int = 4
+    env_groups: int | None = None
     checkpoint_every_steps: int | None = 1_000_000
     log_every_steps: int = 10_000
     evaluation_episodes: int | None = 100

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from rich.console import Console
 from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecEnv
 
 from agents import ALGORITHMS, Agent, read_checkpoint
 from common.errors import UserError
-from envs import ProcgenVecEnv
+from envs import grouped_procgen
 from experiments import validation
 from experiments.checkpoints import SaveCheckpoints
 from experiments.command_line import PROGRAM, Launch, Resume, parse
@@ -63,6 +65,9 @@ def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = 
         OSError: the directory cannot be written.
     """
     validation.check(config)
+    if config.env_groups is None:
+        # Stored as it is now, so that the run can be continued on another device.
+        config = replace(config, env_groups=2 if get_device(config.device).type == "cuda" else 1)
     run = RunDirectory(run_dir)
     run.create(config, command)
     return _run(config, run, None)
@@ -122,9 +127,10 @@ def _run(config: TrainConfig, run: RunDirectory, checkpoint: tuple[Path, Mapping
     _introduce(config, run, checkpoint, console)
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
-    env = ProcgenVecEnv(
+    env = grouped_procgen(
         config.games,
         config.slots,
+        groups=config.env_groups or 1,
         mode=config.mode,
         levels=config.levels,
         seed=config.seed,
@@ -148,7 +154,7 @@ def _run(config: TrainConfig, run: RunDirectory, checkpoint: tuple[Path, Mapping
 
 
 def _make_agent(
-    config: TrainConfig, env: ProcgenVecEnv, checkpoint: tuple[Path, Mapping[str, Any]] | None
+    config: TrainConfig, env: VecEnv, checkpoint: tuple[Path, Mapping[str, Any]] | None
 ) -> Agent:
     algorithm = ALGORITHMS[config.algorithm]
     if checkpoint is None:

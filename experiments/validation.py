@@ -19,6 +19,7 @@ from policies import PolicyConfig
 # Beyond these a number is a typing error.
 MAX_STEPS = 10**13
 MAX_THREADS = 1024
+MAX_GROUPS = 16
 
 
 def check(config: TrainConfig) -> None:
@@ -71,6 +72,7 @@ def _number_problems(config: TrainConfig) -> list[str]:
         "evaluation_episodes": (1, MAX_STEPS),
         "torch_threads": (1, MAX_THREADS),
         "env_threads": (0, MAX_THREADS),
+        "env_groups": (1, MAX_GROUPS),
     }
     found = []
     for name, (low, high) in limits.items():

@@ -5,7 +5,9 @@ The environment's whole course is known beforehand, so each number in each batch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import gymnasium
@@ -13,13 +15,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 from torch import Tensor, nn
 
 from agents.acting import Actor
-from agents.collector import Collector, Stream
+from agents.collector import Collector, Stream, groups_of
 from agents.rewards import RawReward
 from agents.rollout import Batch, RolloutStore
+from envs.grouped import GroupedVecEnv
 from policies import PolicyOutput, State
 
 SLOTS, ACTIONS, HORIZON = 5, 7, 200
@@ -110,11 +113,22 @@ class DoubledReward(RawReward):
         return 2.0 * rewards
 
 
-def make_collector(course: Course) -> tuple[Collector, Stream, RolloutStore]:
-    env = DummyVecEnv([partial(CountingEnv, course, slot) for slot in range(SLOTS)])
-    actor = Actor(CountingPolicy(), SLOTS, torch.device("cpu"), torch.Generator())  # type: ignore[arg-type]
+def make_collector(course: Course, groups: Sequence[int] = (SLOTS,)) -> tuple[Collector, Stream, RolloutStore]:
+    """`groups` are the sizes of groups of environments that are stepped by turns."""
+
+    def make_actor(num_envs: int) -> Actor:
+        return Actor(CountingPolicy(), num_envs, torch.device("cpu"), torch.Generator())  # type: ignore[arg-type]
+
+    slots = iter(range(SLOTS))
+    parts = [
+        DummyVecEnv([partial(CountingEnv, course, slot) for slot in islice(slots, size)]) for size in groups
+    ]
+    env = parts[0] if len(parts) == 1 else GroupedVecEnv(parts)
     store = RolloutStore(STEPS_OF_ROLLOUT, SLOTS, (2, 2, 3), torch.device("cpu"))
-    return Collector(env, actor, DoubledReward()), Stream(env.reset(), np.ones(SLOTS, bool)), store
+    collector = Collector(env, make_actor, DoubledReward(), torch.device("cpu"))
+    observation = env.reset()
+    assert isinstance(observation, dict)
+    return collector, Stream(observation, np.ones(SLOTS, bool)), store
 
 
 def assert_equal(got: Tensor, expected: NDArray[Any]) -> None:
@@ -144,10 +158,11 @@ def check_batch(batch: Batch, course: Course, first: int, steps: int = STEPS_OF_
     assert_equal(batch.final_state["slot"], np.arange(SLOTS))
 
 
+@pytest.mark.parametrize("groups", [(5,), (3, 2), (1, 1, 3)])
 @pytest.mark.parametrize("seed", range(3))
-def test_every_batch_is_its_part_of_the_course(seed: int) -> None:
+def test_every_batch_is_its_part_of_the_course(seed: int, groups: Sequence[int]) -> None:
     course = Course(seed)
-    collector, stream, store = make_collector(course)
+    collector, stream, store = make_collector(course, groups)
     for rollout in range(12):
         stream, complete = collector.collect(stream, store, lambda infos: True)
         assert complete
@@ -180,9 +195,10 @@ def test_a_selection_keeps_each_environment_together() -> None:
     assert part.log_probs.shape == (6, 3)
 
 
-def test_callbacks_follow_each_step_and_may_stop() -> None:
+@pytest.mark.parametrize("groups", [(5,), (2, 3)])
+def test_callbacks_follow_each_step_and_may_stop(groups: Sequence[int]) -> None:
     course = Course(4)
-    collector, stream, store = make_collector(course)
+    collector, stream, store = make_collector(course, groups)
     seen: list[int] = []
 
     def on_step(infos: list[dict[str, Any]]) -> bool:
@@ -193,9 +209,51 @@ def test_callbacks_follow_each_step_and_may_stop() -> None:
     first, complete = collector.collect(stream, store, on_step)
     assert complete
     assert seen == [0, 1, 2, 3, 4, 5]
-    _, complete = collector.collect(first, store, on_step)
+    last, complete = collector.collect(first, store, on_step)
     assert not complete
     assert seen == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    # A group that is a step ahead stays there, with its observations, episode starts and states.
+    times = np.array([9, 9, 9, 9, 9] if len(groups) == 1 else [10, 10, 9, 9, 9])
+    at = (times, np.arange(SLOTS))
+    np.testing.assert_array_equal(last.observation["rgb"][:, 0, 0, 2], course.step[at])
+    np.testing.assert_array_equal(last.episode_start, course.step[at] == 0)
+    np.testing.assert_array_equal(collector.state["count"], course.step[times - 1, at[1]] + 1)
+
+
+def test_a_group_steps_while_the_next_one_is_asked() -> None:
+    collector, stream, store = make_collector(Course(4), (2, 3))
+    events: list[tuple[str, int]] = []
+    for number, lane in enumerate(collector._lanes):
+        for thing, name in ((lane.actor, "step"), (lane.env, "step_async"), (lane.env, "step_wait")):
+
+            def watched(*arguments: Any, call: Any = getattr(thing, name), what: Any = (name, number)) -> Any:
+                events.append(what)
+                return call(*arguments)
+
+            setattr(thing, name, watched)
+    collector.collect(stream, store, lambda infos: True)
+    turn = [("step", 0), ("step_async", 0), ("step_wait", 1), ("step", 1), ("step_async", 1), ("step_wait", 0)]
+    assert events[:3] == [("step", 0), ("step_async", 0), ("step", 1)]
+    assert events[4:28] == [*turn[5:], *turn[:5]] * 4
+
+
+def test_a_wrapper_is_not_passed_by() -> None:
+    parts = [DummyVecEnv([partial(CountingEnv, Course(0), slot)]) for slot in range(2)]
+    env = GroupedVecEnv(parts)
+    assert list(groups_of(env)) == parts
+    wrapped = VecMonitor(env)
+    assert list(groups_of(wrapped)) == [wrapped]
+    assert list(groups_of(parts[0])) == [parts[0]]
+
+
+def test_the_state_of_all_groups_can_be_set() -> None:
+    collector, _, _ = make_collector(Course(4), (2, 3))
+    state = {"count": torch.arange(5.0), "slot": torch.arange(5.0) * 2}
+    collector.state = state
+    assert collector._lanes[1].actor.state["count"].tolist() == [2.0, 3.0, 4.0]
+    assert {name: tensor.tolist() for name, tensor in collector.state.items()} == {
+        name: tensor.tolist() for name, tensor in state.items()
+    }
 
 
 def test_the_given_stream_is_not_modified() -> None:

@@ -412,7 +412,7 @@ def test_starting_anew_forgets_the_episodes_before(tiny: Tiny, procgen: MakeEnv)
 
     class Look(BaseCallback):
         def _on_rollout_start(self) -> None:
-            seen.append((agent._collector.actor.state, agent._collector.transform.state(), agent._stream))
+            seen.append((agent._collector.state, agent._collector.transform.state(), agent._stream))
 
         def _on_step(self) -> bool:
             return True

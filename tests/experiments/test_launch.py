@@ -86,7 +86,7 @@ def copy(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 def test_a_run_leaves_what_its_directory_promises(finished: RunDirectory) -> None:
-    assert finished.read_config() == tiny()
+    assert finished.read_config() == tiny(env_groups=1)
     assert (finished.path / "command.txt").read_text() == "python train.py tiny\n"
     assert json.loads((finished.path / "versions.json").read_text())["torch"]
     assert list(finished.tensorboard.glob("events.*"))
@@ -101,7 +101,7 @@ def test_checkpoints_are_named_after_the_steps_they_hold(finished: RunDirectory)
     for path in finished.checkpoint_files():
         content = read_checkpoint(path)
         assert content["run"]["num_timesteps"] == checkpoint_step(path)
-        assert content["experiment"] == to_json(tiny())
+        assert content["experiment"] == to_json(tiny(env_groups=1))
 
 
 def test_a_resumed_run_is_the_run_that_was_never_interrupted(
@@ -123,7 +123,7 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(
 def test_a_larger_total_extends_a_run(copy: RunDirectory) -> None:
     assert resume(copy.path, total_steps=640) == 0
     assert steps_of(copy) == [160, 320, 480, 640]
-    assert copy.read_config() == tiny(total_steps=640)
+    assert copy.read_config() == tiny(total_steps=640, env_groups=1)
     assert read_checkpoint(copy.checkpoint_at(640))["experiment"]["total_steps"] == 640
     # And once more: that earlier checkpoints name another total is no contradiction.
     assert resume(copy.path, total_steps=720) == 0
@@ -171,7 +171,7 @@ def test_stopping_in_the_first_rollout_saves_the_beginning(
 def test_a_run_directory_that_exists_is_refused_before_anything_starts(
     finished: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "ProcgenVecEnv", None)
+    monkeypatch.setattr(launch, "grouped_procgen", None)
     before = (finished.path / "command.txt").read_bytes()
     with pytest.raises(UserError, match="exists: choose another"):
         train(tiny(), finished.path)
@@ -181,7 +181,7 @@ def test_a_run_directory_that_exists_is_refused_before_anything_starts(
 def test_contradictions_are_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "ProcgenVecEnv", None)
+    monkeypatch.setattr(launch, "grouped_procgen", None)
     with pytest.raises(UserError, match="5 slots cannot be shared equally"):
         train(replace(tiny(), slots=5), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -192,7 +192,7 @@ class TestResumeRefuses:
 
     @pytest.fixture(autouse=True)
     def no_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(launch, "ProcgenVecEnv", None)
+        monkeypatch.setattr(launch, "grouped_procgen", None)
 
     def refused(self, run: RunDirectory, total_steps: int | None = 10_000) -> str:
         config = run.config_file.read_bytes() if run.config_file.exists() else None

@@ -1,0 +1,226 @@
+"""Saving agents and loading them: what a checkpoint holds, and how training goes on from it."""
+
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from agents.collector import Collector, Stream
+from agents.config import AgentConfig
+from agents.episodes import EpisodeLog
+from agents.randomness import RandomStreams
+from agents.spaces import image_and_actions, spaces_of
+from common.errors import UserError
+from policies import Policy, PolicyConfig, from_json, to_json
+
+SelfAgent = TypeVar("SelfAgent", bound="Persistent")
+
+
+class Persistent(BaseAlgorithm):
+    """The half of `agents.base.Agent` that writes and reads checkpoints.
+
+    A checkpoint written by `save` is always the state at a rollout's start, even if asked for in the middle of one,
+    so that training that continues from it repeats what would have happened.
+    """
+
+    algorithm: ClassVar[str]
+    config_class: ClassVar[type[AgentConfig]]
+
+    policy: Policy  # type: ignore[assignment]  # ours is not a BasePolicy: its forward takes sequences and a state
+    env: VecEnv | None
+    config: AgentConfig
+    policy_config: PolicyConfig
+    optimizer: torch.optim.Optimizer
+    experiment: dict[str, Any]
+    _boundary: dict[str, Any] | None
+    _behaviour: Policy
+    _random: RandomStreams
+    _collector: Collector
+    _episodes: EpisodeLog
+
+    @property
+    @abstractmethod
+    def _stream(self) -> Stream:
+        """Where the environments stand."""
+
+    @_stream.setter
+    @abstractmethod
+    def _stream(self, stream: Stream) -> None: ...
+
+    def _mark_boundary(self) -> None:
+        # With lag, callbacks run only between rollouts, where the present state is the boundary.
+        self._boundary = None if self.config.lag else self._run_state()
+
+    def _run_state(self) -> dict[str, Any]:
+        """All that training needs to go on from here, except weights and optimizer."""
+        state: dict[str, Any] = {
+            "num_timesteps": self.num_timesteps,
+            "total_timesteps": self._total_timesteps,
+            "updates": self._n_updates,
+            "random": self._random.state(),
+            "num_envs": getattr(self, "n_envs", None),
+        }
+        if self.env is None:
+            return state
+        state.update(self._statistics())
+        if self._last_obs is None:
+            return state
+        stream = self._stream
+        get_env_state = getattr(self.env, "get_state", None)
+        return {
+            **state,
+            "core_state": dict(self._collector.state),
+            "observation": dict(stream.observation),
+            "episode_start": stream.episode_start,
+            "env": get_env_state() if get_env_state is not None else None,
+        }
+
+    def _statistics(self) -> dict[str, Any]:
+        return {"reward_transform": self._collector.transform.state(), "episodes": self._episodes.state()}
+
+    def _load_statistics(self, state: Mapping[str, Any]) -> None:
+        self._collector.transform.load_state(state["reward_transform"])
+        self._episodes.load_state(state["episodes"])
+
+    def save(
+        self,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write a checkpoint to `path` atomically (suffix ``.ckpt`` if it has none); see `agents.checkpoint`.
+
+        Raises:
+            OSError: it could not be written; an earlier file at `path` is untouched.
+        """
+        if exclude or include:
+            raise UserError("a checkpoint is always whole: exclude and include are not supported")
+        if not isinstance(path, (str, os.PathLike)):
+            raise UserError("a checkpoint is written to a path, not to an open file")
+        image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
+        write_checkpoint(
+            path,
+            {
+                "algorithm": self.algorithm,
+                "config": asdict(self.config),
+                "policy_config": to_json(self.policy_config),
+                "image_shape": list(image_shape),
+                "num_actions": num_actions,
+                "seed": self.seed,
+                "experiment": self.experiment,
+                "policy": self.policy.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "run": self._boundary or self._run_state(),
+            },
+        )
+
+    @classmethod
+    def load(  # type: ignore[override]  # no custom_objects: nothing in a checkpoint is code
+        cls: type[SelfAgent],
+        path: str | pathlib.Path,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfAgent:
+        """Read a checkpoint.
+
+        Args:
+            path: a file that `save` wrote.
+            env: environments to go on training in; None if the agent shall only predict, or get them by `set_env`.
+            device: "cpu", "cuda" or "auto".
+            force_reset: start new episodes in `env`. False continues the episodes of the checkpoint, exactly.
+            kwargs: `tensorboard_log` and `verbose`, as for a new agent.
+
+        Raises:
+            CheckpointError: the file is missing, damaged or foreign, of another algorithm, or does not fit `env`.
+        """
+        return cls.from_content(read_checkpoint(path), str(path), env, device, force_reset, **kwargs)
+
+    @classmethod
+    def from_content(
+        cls: type[SelfAgent],
+        content: Mapping[str, Any],
+        name: str,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfAgent:
+        """As `load`, from what `read_checkpoint` returned for the file called `name`."""
+        if content.get("algorithm") != cls.algorithm:
+            raise CheckpointError(
+                f"{name} holds {content.get('algorithm', 'no').upper()} training, not {cls.algorithm.upper()}: "
+                "agents.load finds the right class"
+            )
+        try:
+            make: Callable[..., SelfAgent] = cls  # `Agent`'s constructor
+            agent = make(
+                from_json(content["policy_config"]),
+                env,
+                cls.config_class(**content["config"]),
+                seed=content["seed"],
+                device=device,
+                **kwargs,
+            )
+            if env is None:
+                agent.observation_space, agent.action_space = spaces_of(
+                    content["image_shape"], content["num_actions"]
+                )
+                agent._setup_model()
+            spaces = image_and_actions(agent.observation_space, agent.action_space)
+            if spaces != (tuple(content["image_shape"]), content["num_actions"]):
+                raise CheckpointError(
+                    f"{name} was trained with images {tuple(content['image_shape'])} and {content['num_actions']} "
+                    f"actions, these environments have images {spaces[0]} and {spaces[1]} actions"
+                )
+            agent.policy.load_state_dict(content["policy"])
+            if env is not None and agent.config.lag:
+                agent._behaviour.load_state_dict(content["policy"])
+            agent.optimizer.load_state_dict(_integer_keys(content["optimizer"]))
+            agent._load_run_state(content["run"], force_reset)
+        except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise CheckpointError(f"{name} does not fit: {reason}") from error
+        agent.experiment = content["experiment"]
+        return agent
+
+    def _load_run_state(self, state: Mapping[str, Any], restart: bool) -> None:
+        self.num_timesteps = state["num_timesteps"]
+        self._total_timesteps = state["total_timesteps"]
+        self._n_updates = state["updates"]
+        self._random.load_state(state["random"])
+        if self.env is None:
+            self._boundary = dict(state)  # for `save`, and for environments that come later
+            return
+        if "reward_transform" in state:
+            self._load_statistics(state)
+        if restart:
+            self._boundary = None
+            return
+        if self.n_envs != state["num_envs"]:
+            raise CheckpointError(
+                f"the checkpoint continues {state['num_envs']} environments, not {self.n_envs}: "
+                "use as many, or force_reset=True"
+            )
+        if state.get("env") is None:
+            raise CheckpointError("the checkpoint holds no environment states: load it with force_reset=True")
+        self.env.set_state(state["env"])  # type: ignore[attr-defined]  # reached through any VecEnvWrapper
+        self._stream = Stream(dict(state["observation"]), state["episode_start"])
+        self._collector.state = {key: value.to(self.device) for key, value in state["core_state"].items()}
+
+
+def _integer_keys(optimizer: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo what JSON did to the parameter numbers that are the keys of an optimizer's state."""
+    return {**optimizer, "state": {int(number): value for number, value in optimizer["state"].items()}}

@@ -1,0 +1,196 @@
+"""Several vectors of environments as one, in groups that can also be stepped one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+
+from common.errors import UserError
+from envs.checks import MAX_SEED, default_num_envs
+from envs.games import expand_games
+from envs.levels import Levels
+from envs.vec_env import ProcgenVecEnv
+
+Observation = dict[str, NDArray[Any]]
+Indices = None | int | Iterable[int]
+
+
+class GroupedVecEnv(VecEnv):
+    """The slots of all `groups`, in that order, as one `VecEnv`.
+
+    Who knows of `groups` may step each by itself, so that one steps while the actions of another are chosen; the
+    members' own `step_async` and `step_wait` do that. Whole steps and steps of single groups may not be mixed while
+    one is in progress.
+
+    Args:
+        groups: environments with equal spaces and dictionaries of arrays as observations; `close` closes them.
+
+    Raises:
+        ValueError: no groups, or their spaces differ.
+    """
+
+    def __init__(self, groups: Sequence[VecEnv]) -> None:
+        if not groups:
+            raise ValueError("GroupedVecEnv needs at least one group")
+        first = groups[0]
+        for group in groups:
+            if (group.observation_space, group.action_space) != (first.observation_space, first.action_space):
+                raise ValueError("all groups must have the same observation and action spaces")
+        self.groups = tuple(groups)
+        ends = np.cumsum([group.num_envs for group in groups])
+        self.slots = tuple(
+            slice(int(end) - group.num_envs, int(end)) for group, end in zip(groups, ends, strict=True)
+        )
+        super().__init__(int(ends[-1]), first.observation_space, first.action_space)
+        self.metadata = first.metadata
+
+    def reset(self) -> Observation:
+        """Start new episodes everywhere."""
+        observation = _joined([_dictionary(group.reset()) for group in self.groups])
+        self.reset_infos = [info for group in self.groups for info in group.reset_infos]
+        return observation
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Start a step of all groups with actions (N,)."""
+        if len(actions) != self.num_envs:
+            raise UserError(f"{len(actions)} actions for {self.num_envs} environments: give one for each")
+        for group, slots in zip(self.groups, self.slots, strict=True):
+            group.step_async(actions[slots])
+
+    def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        """Wait for the step of all groups: observation, rewards (N,), dones (N,), infos."""
+        steps = [group.step_wait() for group in self.groups]
+        observations, rewards, dones, infos = zip(*steps, strict=True)
+        return (
+            _joined([_dictionary(observation) for observation in observations]),
+            np.concatenate(rewards),
+            np.concatenate(dones),
+            [info for part in infos for info in part],
+        )
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Draw levels from `seed` from the next `reset` on, differently in each group."""
+        seeds = [None] * len(self.groups) if seed is None else group_seeds(seed, len(self.groups))
+        return [
+            drawn for group, one in zip(self.groups, seeds, strict=True) for drawn in group.seed(one) or ()
+        ]
+
+    def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
+        for group, slots in zip(self.groups, self.slots, strict=True):
+            group.set_options(options[slots] if isinstance(options, list) else options)
+
+    def get_state(self) -> dict[str, Any]:
+        """The states of the groups (see `ProcgenVecEnv.get_state`), flat: "1/native" is of the second group."""
+        return {
+            f"{number}/{key}": value
+            for number, group in enumerate(self.groups)
+            for key, value in group.get_state().items()  # type: ignore[attr-defined]
+        }
+
+    def set_state(self, state: dict[str, Any]) -> Observation:
+        """Continue from `state`; returns the observation.
+
+        Raises:
+            UserError: the state is of another number of groups, or does not fit one of them.
+        """
+        numbers = {key.partition("/")[0] for key in state if "/" in key}
+        if numbers != {str(number) for number in range(len(self.groups))}:
+            raise UserError(
+                f"environment state has {len(numbers) or 1} groups of slots, this environment has {len(self.groups)}"
+            )
+        parts = []
+        for number, group in enumerate(self.groups):
+            own = {
+                key.partition("/")[2]: value for key, value in state.items() if key.startswith(f"{number}/")
+            }
+            parts.append(group.set_state(own))  # type: ignore[attr-defined]
+        return _joined(parts)
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        return [image for group in self.groups for image in group.get_images()]
+
+    def close(self) -> None:
+        for group in self.groups:
+            group.close()
+
+    def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
+        return [group.get_attr(attr_name, slot)[0] for group, slot in self._located(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
+        for group, slot in self._located(indices):
+            group.set_attr(attr_name, value, slot)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: Indices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        return [
+            group.env_method(method_name, *method_args, indices=slot, **method_kwargs)[0]
+            for group, slot in self._located(indices)
+        ]
+
+    def env_is_wrapped(self, wrapper_class: type, indices: Indices = None) -> list[bool]:
+        return [group.env_is_wrapped(wrapper_class, slot)[0] for group, slot in self._located(indices)]
+
+    def _located(self, indices: Indices) -> Iterator[tuple[VecEnv, int]]:
+        """Group and slot in it, of each slot of `indices`."""
+        for index in self._get_indices(indices):
+            slot = range(self.num_envs)[index]
+            for group, slots in zip(self.groups, self.slots, strict=True):
+                if slot < slots.stop:
+                    yield group, slot - slots.start
+                    break
+
+
+def grouped_procgen(
+    games: str | Sequence[str],
+    num_envs: int | None = None,
+    *,
+    groups: int = 2,
+    mode: str = "easy",
+    levels: str | Levels = "train",
+    seed: int = 0,
+    num_threads: int = 4,
+) -> VecEnv:
+    """`ProcgenVecEnv`, with its slots in groups of about equal size, each over a native instance of its own.
+
+    Each group has whole rounds of the games, so slot i plays `games[i % len(games)]` as ever. With more groups than
+    rounds there are as many groups as rounds; one group is a plain `ProcgenVecEnv`. Groups draw their levels from
+    seeds of their own, made from `seed`.
+
+    Raises:
+        UserError: as `ProcgenVecEnv`; or fewer than one group.
+    """
+    if groups < 1:
+        raise UserError(f"groups must be at least 1, not {groups}")
+    names = expand_games(games)
+    total = default_num_envs(len(names), None) if num_envs is None else num_envs
+    rounds, rest = divmod(total, max(1, len(names)))
+    count = min(groups, max(1, rounds))
+    if rest or count == 1:  # one group, or an error that ProcgenVecEnv describes
+        return ProcgenVecEnv(names, total, mode=mode, levels=levels, seed=seed, num_threads=num_threads)
+    sizes = [len(names) * (rounds // count + (number < rounds % count)) for number in range(count)]
+    return GroupedVecEnv(
+        [
+            ProcgenVecEnv(names, size, mode=mode, levels=levels, seed=own, num_threads=num_threads)
+            for size, own in zip(sizes, group_seeds(seed, count), strict=True)
+        ]
+    )
+
+
+def group_seeds(seed: int, groups: int) -> list[int]:
+    """A seed for each group: that of the first is `seed`, the others are unlikely to be anyone's choice."""
+    drawn = np.random.SeedSequence(seed).generate_state(groups - 1) if groups > 1 else ()
+    return [seed, *(int(number) % MAX_SEED for number in drawn)]
+
+
+def _dictionary(observation: Any) -> Observation:
+    assert isinstance(observation, dict)
+    return observation
+
+
+def _joined(parts: Sequence[Observation]) -> Observation:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
