@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from policies.ops.checks import check_implementation, check_reset, check_shape, triton_available
+from policies.ops.deltanet.chunk import deltanet_chunk
 from policies.ops.deltanet.naive import deltanet_naive
 
 IMPLEMENTATIONS: dict[
     str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 ] = {
     "naive": deltanet_naive,
+    "chunk": deltanet_chunk,
 }
 """Versions of the operator by name."""
 
@@ -22,7 +24,7 @@ def choose(device: torch.device, steps: int) -> str:
     """The implementation that "auto" stands for, on this device and for sequences of this many steps."""
     if device.type == "cuda" and "triton" in IMPLEMENTATIONS and triton_available():
         return "triton"
-    return "naive"
+    return "naive" if steps == 1 else "chunk"
 
 
 def deltanet(
@@ -43,7 +45,7 @@ def deltanet(
 
     The output is read after the update. Queries and keys are used as they come: feature map, normalisation
     and the sigmoid of the rate are the caller's. Gradient reaches every argument but `reset`, and never
-    crosses a reset.
+    crosses a reset. Gradients of gradients exist for "naive" only.
 
     Args:
         q, k: queries and keys (T, B, H, D), T at least 1.

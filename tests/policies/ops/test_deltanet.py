@@ -6,10 +6,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from common.errors import UserError
-from policies.ops.deltanet import IMPLEMENTATIONS, deltanet
+from policies.ops.deltanet import IMPLEMENTATIONS, choose, deltanet
+from policies.ops.deltanet.chunk import deltanet_chunk
+from policies.ops.deltanet.naive import deltanet_naive
 
 EVERY = sorted(IMPLEMENTATIONS)
 SHAPES = [(1, 1, 1, 1, 1), (5, 3, 2, 4, 3), (7, 2, 3, 5, 5), (12, 4, 1, 3, 6)]
@@ -147,3 +151,81 @@ def test_wrong_arguments_raise() -> None:
             deltanet(*bad)
     with pytest.raises(UserError, match="naive"):
         deltanet(*inputs, implementation="chunky")
+
+
+def agree(inputs: Inputs, chunk: int) -> None:
+    """Values, state and all gradients of the chunked version are those of the loop."""
+    expected, actual = deltanet_naive(*inputs), deltanet_chunk(*inputs, chunk=chunk)
+    for got, wanted in zip(actual, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-11)
+    gradients, expected_gradients = (
+        torch.autograd.grad(loss_of(outputs), inputs[:5], materialize_grads=True)
+        for outputs in (actual, expected)
+    )
+    for got, wanted in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    steps=st.integers(1, 45),
+    chunk=st.one_of(st.integers(1, 9), st.just(20), st.just(100)),
+    keys=st.integers(1, 5),
+    values=st.integers(1, 5),
+    resets=st.lists(st.tuples(st.integers(0, 44), st.integers(0, 2)), max_size=20),
+)
+def test_any_chunk_and_any_resets(
+    steps: int, chunk: int, keys: int, values: int, resets: list[tuple[int, int]]
+) -> None:
+    inputs = make_inputs(steps, 3, 2, keys, values, resets=0.0)
+    for time, stream in resets:
+        inputs.reset[time % steps, stream] = True
+    agree(inputs, chunk)
+
+
+@pytest.mark.parametrize("chunk", [4, 8, 50])
+@pytest.mark.parametrize(
+    "times", [(0,), (7,), (0, 1, 2, 3), (4, 5, 7), (3, 4), (0, 4, 8, 12), (1, 2, 9, 10, 12)], ids=str
+)
+def test_resets_at_the_edges_of_chunks_and_several_in_one(times: tuple[int, ...], chunk: int) -> None:
+    inputs = make_inputs(13, 2, 2, 3, 4, resets=0.0)
+    inputs.reset[list(times), 0] = True
+    agree(inputs, chunk)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_chunks_with_extreme_rates(rate: float) -> None:
+    inputs = make_inputs(11, 2, 2, 3, 4)
+    agree(inputs._replace(beta=torch.full_like(inputs.beta, rate).requires_grad_()), 4)
+
+
+def test_chunked_gradients_are_as_exact_as_naive_ones_over_a_long_unroll() -> None:
+    inputs = make_inputs(256, 2, 2, 16, 16, resets=0.002)
+
+    def results(implementation: str, dtype: torch.dtype) -> list[Tensor]:
+        sources = [tensor.detach().to(dtype).requires_grad_() for tensor in inputs[:5]]
+        outputs = deltanet(*sources, inputs.reset, implementation=implementation)  # type: ignore[misc]
+        loss = loss_of(tuple(output.double() for output in outputs))
+        return [found.double() for found in (*outputs, *torch.autograd.grad(loss, sources))]
+
+    exact = results("naive", torch.float64)
+    naive, chunked = results("naive", torch.float32), results("chunk", torch.float32)
+    for wanted, by_naive, by_chunk in zip(exact, naive, chunked, strict=True):
+        assert (by_chunk - wanted).norm() < 3.0 * (by_naive - wanted).norm() + 1e-6 * wanted.norm()
+
+
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_one_output_of_the_chunks_alone_may_be_used(wanted: int) -> None:
+    inputs = make_inputs(9, 3, 2, 4, 5)
+    expected, actual = (
+        torch.autograd.grad(loss_of((run(*inputs)[wanted],)), inputs[:5], materialize_grads=True)
+        for run in (literal, deltanet)
+    )
+    for got, expect in zip(actual, expected, strict=True):
+        torch.testing.assert_close(got, expect, rtol=1e-9, atol=1e-9)
+
+
+def test_whole_sequences_go_in_chunks_and_single_steps_do_not() -> None:
+    cpu = torch.device("cpu")
+    assert choose(cpu, 50) == "chunk"
+    assert choose(cpu, 1) == "naive"
