@@ -1,17 +1,31 @@
-"""Checkpoint files: tensors and JSON in one file, written atomically, read without executing anything.
+r"""Checkpoint files: tensors and JSON in one file, written atomically, checked and read without executing anything.
 
-A file is what `torch.save` makes of ``{"format", "version", "meta": JSON text, "tensors": {key: tensor}}`` and is
-read with ``weights_only=True``. In the JSON, ``{"$tensor": key}`` stands for a tensor, an array or bytes.
+Format version 2, numbers little-endian::
+
+    24 bytes   "procgen-srwm checkpoint\n"
+     4 bytes   format version
+     8 bytes   length of the header
+    header     JSON: {"tensors": [[dtype, shape], ...], "content": ...}
+    tensors    their bytes, one after the other, row-major
+    32 bytes   SHA-256 of everything before it
+
+In the content, ``{"$tensor": number, "as": kind}`` stands for a tensor, an array or bytes. Files of version 1, which
+`torch.save` wrote, are read too (`agents.checkpoint_v1`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
+import math
 import os
 import secrets
-from collections.abc import Mapping
+import stat
+import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -21,9 +35,24 @@ from torch import Tensor
 from common.errors import UserError
 
 FORMAT = "procgen-srwm checkpoint"
-VERSION = 1
+VERSION = 2
 SUFFIX = ".ckpt"
 
+MAX_HEADER = 64 << 20
+"""Bytes: tensors, not JSON, are what makes a checkpoint large."""
+
+_MAGIC = f"{FORMAT}\n".encode()
+_FIXED = struct.Struct("<24sIQ")
+_DIGEST = hashlib.sha256
+_DIGEST_SIZE = _DIGEST().digest_size
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    )
+}
+_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MARK = "$tensor"
 
 
@@ -35,6 +64,9 @@ def checkpoint_path(path: str | os.PathLike[str]) -> Path:
     """`path`, with the suffix of checkpoints if it has none."""
     path = Path(path)
     return path if path.suffix else path.with_suffix(SUFFIX)
+
+
+# Writing
 
 
 def write_checkpoint(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:
@@ -50,67 +82,201 @@ def write_checkpoint(path: str | os.PathLike[str], content: Mapping[str, Any]) -
         TypeError: `content` holds something that is neither data nor a tensor.
     """
     target = checkpoint_path(path)
-    tensors: dict[str, Tensor] = {}
-    meta = json.dumps(_pack(content, "", tensors))
+    tensors: list[Tensor] = []
+    packed = _pack(content, "", tensors)
+    described = [[_DTYPE_NAMES[tensor.dtype], list(tensor.shape)] for tensor in tensors]
+    header = json.dumps({"tensors": described, "content": packed}).encode()
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    temporary = target.with_name(f"{PARTIAL_PREFIX}{target.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
     try:
         # Not from `tempfile`, whose files nobody else may ever read: a checkpoint follows the umask.
         with temporary.open("xb") as file:
-            torch.save({"format": FORMAT, "version": VERSION, "meta": meta, "tensors": tensors}, file)
+            _write(file, header, tensors)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, RuntimeError):  # torch's zip writer reports a full disk this way
-            raise OSError(f"could not write the checkpoint {target}: {error}") from error
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
+    sync_directory(target.parent)
     return target
+
+
+PARTIAL_PREFIX, PARTIAL_SUFFIX = ".", ".partial"
+"""Of the names of files that are being written; what a crash leaves behind can be deleted."""
+
+
+def _write(file: IO[bytes], header: bytes, tensors: Sequence[Tensor]) -> None:
+    digest = _DIGEST()
+
+    def put(data: bytes | memoryview) -> None:
+        digest.update(data)
+        file.write(data)
+
+    put(_FIXED.pack(_MAGIC, VERSION, len(header)))
+    put(header)
+    for tensor in tensors:
+        if tensor.numel():
+            put(memoryview(_as_bytes(tensor).numpy()))
+    file.write(digest.digest())
+
+
+def _as_bytes(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names in `directory` survive a power failure, where the system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# Reading
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What `write_checkpoint` was given: tensors stay tensors (on the CPU), arrays arrays, bytes bytes.
 
+    Nothing in a file is executed, and no more memory is taken than the file is long.
+
     Raises:
-        CheckpointError: the file is missing, truncated, not a checkpoint of this project, or of another version.
+        CheckpointError: the file is missing, truncated, damaged, larger than this machine's memory, not a checkpoint of
+            this project, or of a version that this code does not know.
     """
     source = Path(path)
     if not source.exists() and checkpoint_path(source).exists():
         source = checkpoint_path(source)
-    if source.is_dir() or not source.exists():
-        what = "is a directory" if source.is_dir() else "does not exist"
-        raise CheckpointError(f"no checkpoint at {source}: it {what}; name a {SUFFIX} file")
     try:
-        file = source.open("rb")
+        with _open_regular(source) as file:
+            return _read(file, source)
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {source}: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise CheckpointError(f"{source} needs more memory than there is: use a machine with more") from error
+
+
+def _open_regular(source: Path) -> IO[bytes]:
     try:
-        with file:
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, seek, unpickling, decoding errors of many types: we did not write this
-        raise CheckpointError(
-            f"{source} is not a whole checkpoint of this project (truncated, damaged or foreign): use another one"
-        ) from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CheckpointError(f"{source} was not written by this project: it has no '{FORMAT}' header")
-    if content.get("version") != VERSION:
-        raise CheckpointError(
-            f"{source} has checkpoint format version {content.get('version')}, this code reads {VERSION}: "
-            "use the release that wrote it"
-        )
+        kind = source.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        kind = 0
+    if not stat.S_ISREG(kind):
+        # A pipe or a device might never end.
+        what = "does not exist" if not kind else "is a directory" if stat.S_ISDIR(kind) else "is not a file"
+        raise CheckpointError(f"no checkpoint at {source}: it {what}; name a {SUFFIX} file")
+    return source.open("rb")
+
+
+def _read(file: IO[bytes], source: Path) -> dict[str, Any]:
+    size = os.fstat(file.fileno()).st_size
+    memory = _physical_memory()
+    start = file.read(_FIXED.size)
+    if not start.startswith(_MAGIC):
+        if start.startswith(b"PK\x03\x04"):
+            if size > memory:
+                raise _too_large(source, size, memory)
+            from agents.checkpoint_v1 import read_v1
+
+            file.seek(0)
+            meta, tensors = read_v1(file, size, source)
+            return _content(source, meta, tensors)
+        raise not_whole(source)
+    if len(start) < _FIXED.size:
+        raise not_whole(source)
+    _, version, header_size = _FIXED.unpack(start)
+    if version != VERSION:
+        raise unknown_version(source, version)
+    if size > memory:
+        raise _too_large(source, size, memory)
+    if header_size > min(MAX_HEADER, size):
+        raise not_whole(source)
+    digest = _DIGEST(start)
+    header = file.read(header_size)
+    digest.update(header)
     try:
-        unpacked = _unpack(json.loads(content["meta"]), content["tensors"])
-        if not isinstance(unpacked, dict):
-            raise TypeError(f"the content is of type {type(unpacked).__name__}")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        described = json.loads(header)
+        shapes = [_checked(dtype, shape) for dtype, shape in described["tensors"]]
+        content = described["content"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise not_whole(source) from error
+    lengths = [dtype.itemsize * math.prod(shape) for dtype, shape in shapes]
+    if _FIXED.size + header_size + sum(lengths) + _DIGEST_SIZE != size:
+        raise not_whole(source)
+    values: dict[str, Tensor] = {}
+    for number, ((dtype, shape), length) in enumerate(zip(shapes, lengths, strict=True)):
+        data = bytearray(length)
+        if file.readinto(data) != length:  # type: ignore[attr-defined]  # a file that is read has it
+            raise not_whole(source)
+        digest.update(data)
+        values[str(number)] = _tensor(data, dtype, shape)
+    if file.read(_DIGEST_SIZE + 1) != digest.digest():
+        raise CheckpointError(f"{source} is damaged: its checksum does not match; use another one")
+    return _content(source, content, values)
+
+
+def _checked(dtype: object, shape: object) -> tuple[torch.dtype, list[int]]:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ValueError(f"no type {dtype!r}")
+    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 1 << 48 for n in shape):
+        raise ValueError(f"no shape {shape!r}")
+    return _DTYPES[dtype], shape
+
+
+def _tensor(data: bytearray, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    if not data:
+        return torch.zeros(tuple(shape), dtype=dtype)
+    if dtype is torch.bool:  # a byte other than 0 and 1 would be neither true nor false
+        return (torch.frombuffer(data, dtype=torch.uint8) != 0).reshape(tuple(shape))
+    return torch.frombuffer(data, dtype=dtype).reshape(tuple(shape))
+
+
+def _content(source: Path, packed: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    try:
+        content = _unpack(packed, tensors)
+        if not isinstance(content, dict):
+            raise TypeError(f"the content is of type {type(content).__name__}")
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise CheckpointError(
             f"{source} is damaged: its parts do not fit together; use another one"
         ) from error
-    return unpacked
+    return content
 
 
-def _pack(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
+def not_whole(source: Path) -> CheckpointError:
+    """What is said of a file that may be anything."""
+    return CheckpointError(
+        f"{source} is not a whole checkpoint of this project (truncated, damaged or foreign): use another one"
+    )
+
+
+def unknown_version(source: Path, version: object) -> CheckpointError:
+    """What is said of a file that another release wrote."""
+    return CheckpointError(
+        f"{source} has checkpoint format version {version}, this code reads 1 to {VERSION}: "
+        "use the release that wrote it"
+    )
+
+
+def _too_large(source: Path, size: int, memory: int) -> CheckpointError:
+    return CheckpointError(
+        f"{source} has {size / 2**30:,.0f} GiB, this machine {memory / 2**30:,.0f} GiB of memory: "
+        "it cannot be read here"
+    )
+
+
+def _physical_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+# What stands for what
+
+
+def _pack(value: Any, where: str, tensors: list[Tensor]) -> Any:
     if isinstance(value, Mapping):
         if _MARK in value:
             raise TypeError(f"a checkpoint cannot hold the name {_MARK!r} (at {where or 'the top'})")
@@ -118,11 +284,11 @@ def _pack(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_pack(item, f"{where}/{index}", tensors) for index, item in enumerate(value)]
     if isinstance(value, (bytes, bytearray)):
-        return _stored(np.frombuffer(bytes(value), dtype=np.uint8), "bytes", tensors)
+        return _stored(np.frombuffer(bytes(value), dtype=np.uint8), "bytes", where, tensors)
     if isinstance(value, np.ndarray):
-        return _stored(value, "array", tensors)
+        return _stored(value, "array", where, tensors)
     if isinstance(value, Tensor):
-        return _stored(value, "tensor", tensors)
+        return _stored(value, "tensor", where, tensors)
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -130,16 +296,16 @@ def _pack(value: Any, where: str, tensors: dict[str, Tensor]) -> Any:
     raise TypeError(f"a checkpoint cannot hold {type(value).__name__} (at {where or 'the top'})")
 
 
-def _stored(value: Tensor | NDArray[Any], kind: str, tensors: dict[str, Tensor]) -> dict[str, str]:
+def _stored(value: Tensor | NDArray[Any], kind: str, where: str, tensors: list[Tensor]) -> dict[str, str]:
     """Add a copy of `value` to `tensors`; returns what stands for it in the JSON."""
-    # A copy: a view would drag its whole storage into the file. Numbers for keys: paths through the content
-    # may be the same, as those of {"a/b": x} and {"a": {"b": y}}.
-    key = str(len(tensors))
     if isinstance(value, Tensor):
-        tensors[key] = value.detach().to("cpu", copy=True)
+        tensor = value.detach().to("cpu", copy=True)
     else:
-        tensors[key] = torch.from_numpy(np.ascontiguousarray(value).copy()).reshape(value.shape)
-    return {_MARK: key, "as": kind}
+        tensor = torch.from_numpy(np.ascontiguousarray(value).copy()).reshape(value.shape)
+    if tensor.dtype not in _DTYPE_NAMES:
+        raise TypeError(f"a checkpoint cannot hold {tensor.dtype} (at {where or 'the top'})")
+    tensors.append(tensor)
+    return {_MARK: str(len(tensors) - 1), "as": kind}
 
 
 def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:

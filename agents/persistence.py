@@ -188,7 +188,7 @@ class Persistent(BaseAlgorithm):
             agent.policy.load_state_dict(content["policy"])
             if env is not None and agent.config.lag:
                 agent._behaviour.load_state_dict(content["policy"])
-            agent.optimizer.load_state_dict(_integer_keys(content["optimizer"]))
+            agent.optimizer.load_state_dict(_optimizer_state(content["optimizer"], agent.policy))
             agent._load_run_state(content["run"], force_reset)
         except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -221,6 +221,18 @@ class Persistent(BaseAlgorithm):
         self._collector.state = {key: value.to(self.device) for key, value in state["core_state"].items()}
 
 
-def _integer_keys(optimizer: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo what JSON did to the parameter numbers that are the keys of an optimizer's state."""
-    return {**optimizer, "state": {int(number): value for number, value in optimizer["state"].items()}}
+def _optimizer_state(stored: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
+    """Undo what a file does to an optimizer's state: to the numbers that are its keys, and to memory formats."""
+    parameters = list(policy.parameters())
+
+    def like_parameter(number: int, value: Any) -> Any:
+        parameter = parameters[number]
+        if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+            return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        return value
+
+    state = {
+        int(number): {name: like_parameter(int(number), value) for name, value in values.items()}
+        for number, values in stored["state"].items()
+    }
+    return {**stored, "state": state}
