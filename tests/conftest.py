@@ -10,6 +10,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import torch
 
+# Without a GPU, kernels run in Triton's interpreter. That has to be known before Triton is loaded, which torch's
+# optimisers do.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 torch.set_num_threads(1)
 
 # The same examples at every run, and no complaint about a busy machine.

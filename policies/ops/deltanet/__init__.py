@@ -7,22 +7,36 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from policies.ops.checks import check_implementation, check_reset, check_shape, triton_available
+from policies.ops.checks import check_implementation, check_reset, check_shape
 from policies.ops.deltanet.chunk import deltanet_chunk
 from policies.ops.deltanet.naive import deltanet_naive
+from policies.ops.triton_support import prefers_triton, require_triton
+
+
+def _deltanet_triton(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, memory: Tensor, reset: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Triton is imported where it is used, not before."""
+    require_triton(q.device, q.shape[-1], v.shape[-1])
+    from policies.ops.deltanet.triton_scan import deltanet_triton
+
+    return deltanet_triton(q, k, v, beta, memory, reset)
+
 
 IMPLEMENTATIONS: dict[
     str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 ] = {
     "naive": deltanet_naive,
     "chunk": deltanet_chunk,
+    "triton": _deltanet_triton,
 }
 """Versions of the operator by name."""
 
 
-def choose(device: torch.device, steps: int) -> str:
-    """The implementation that "auto" stands for, on this device and for sequences of this many steps."""
-    if device.type == "cuda" and "triton" in IMPLEMENTATIONS and triton_available():
+def choose(device: torch.device, steps: int, width: int = 1, output: int = 1) -> str:
+    """The implementation that "auto" stands for: on this device, for sequences of this many steps and for heads of
+    this width (D) and output (E)."""
+    if prefers_triton(device, width, output):
         return "triton"
     return "naive" if steps == 1 else "chunk"
 
@@ -73,5 +87,5 @@ def deltanet(
     check_shape("beta", beta, (steps, batch, heads))
     check_shape("memory", memory, (batch, heads, width, values))
     check_reset(reset, steps, batch)
-    name = choose(q.device, steps) if implementation == "auto" else implementation
+    name = choose(q.device, steps, width, values) if implementation == "auto" else implementation
     return IMPLEMENTATIONS[name](q, k, v, beta, memory, reset)

@@ -7,20 +7,33 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from policies.ops.checks import check_implementation, check_reset, check_shape, triton_available
+from policies.ops.checks import check_implementation, check_reset, check_shape
 from policies.ops.srwm.fused import srwm_fused
 from policies.ops.srwm.naive import srwm_naive
+from policies.ops.triton_support import prefers_triton, require_triton
+
+
+def _srwm_triton(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+    """Triton is imported where it is used, not before."""
+    width = x.shape[-1]
+    require_triton(x.device, width, w0.shape[-1] - 2 * width - 4)
+    from policies.ops.srwm.triton_scan import srwm_triton
+
+    return srwm_triton(x, w0, shift, reset)
+
 
 IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "naive": srwm_naive,
     "fused": srwm_fused,
+    "triton": _srwm_triton,
 }
 """Versions of the operator by name."""
 
 
-def choose(device: torch.device, steps: int) -> str:
-    """The implementation that "auto" stands for, on this device and for sequences of this many steps."""
-    if device.type == "cuda" and "triton" in IMPLEMENTATIONS and triton_available():
+def choose(device: torch.device, steps: int, width: int = 1, output: int = 1) -> str:
+    """The implementation that "auto" stands for: on this device, for sequences of this many steps and for heads of
+    this width (D) and output (E)."""
+    if prefers_triton(device, width, output):
         return "triton"
     # A single step has nothing to fuse, and the fused version waits for an accelerator once per call.
     return "naive" if steps == 1 else "fused"
@@ -62,7 +75,8 @@ def srwm(
         raise ValueError(f"x must be (T, B, H, D) with T at least 1, got {tuple(x.shape)}")
     steps, batch, heads, width = x.shape
     columns = w0.shape[-1] if w0.dim() else 0
-    if columns - 2 * width - 4 < 1:
+    output = columns - 2 * width - 4
+    if output < 1:
         raise ValueError(
             f"w0 must be (H, D, E + 2D + 4) with E at least 1: for D = {width} that is {2 * width + 5} columns "
             f"or more, got {tuple(w0.shape)}"
@@ -70,5 +84,5 @@ def srwm(
     check_shape("w0", w0, (heads, width, columns))
     check_shape("shift", shift, (batch, heads, width, columns))
     check_reset(reset, steps, batch)
-    name = choose(x.device, steps) if implementation == "auto" else implementation
+    name = choose(x.device, steps, width, output) if implementation == "auto" else implementation
     return IMPLEMENTATIONS[name](x, w0, shift, reset)

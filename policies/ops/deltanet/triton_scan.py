@@ -1,0 +1,261 @@
+"""The delta rule as Triton kernels: a whole sequence in one launch forward and one backward.
+
+Same function as `naive`: a scan, write then read, one program for each head of each stream. Its memory stays in
+registers for all steps, in float32 whatever the inputs are (float64 if one of them is). Inputs are asked for one step
+ahead; vectors are short, so products are sums over elementwise products, not `tl.dot`; dimensions that are no powers
+of two are padded with zeros.
+
+For the backward pass, the forward pass writes down the matrix before each write, and the error e = v - k W that was
+corrected: nothing is reconstructed, so resets need no special case, the length of the sequence adds no error, and all
+shapes are static. See `policies.ops.srwm.triton_scan` for what that costs. Without gradient only the result is
+written.
+
+With W the matrix before a step's write, W' = W + k^T (beta e) behind it, y = q W', and G the gradient of W' (vectors
+are rows; g is the gradient with respect to what follows it):
+
+    G += q^T gy             gq = gy W'^T = gy W^T + beta (e gy^T) k
+    gu = k G                gbeta = gu e^T        ge = gv = beta gu
+    gk = beta e G^T - ge W^T                      gW = G - k^T ge
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from policies.ops.triton_support import on_device, padded, state_dtype, wants_gradient
+
+# mypy: disable-error-code="no-untyped-def"
+
+# Compile no version of its own for a batch of 16 or a sequence of one step.
+_ANY_VALUE = ("steps", "heads", "programs", "reset_t", "reset_b")
+_TL_DTYPE = {torch.float32: tl.float32, torch.float64: tl.float64}
+
+
+@triton.jit
+def _load_inputs(
+    q_at, k_at, v_at, beta_at, reset_at, keep, D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
+    STATE: tl.constexpr,
+):  # fmt: skip
+    """q, k, v, beta and whether to reset; zeros if not `keep`: there is no such step."""
+    in_d, in_e = keep & (tl.arange(0, DP) < D), keep & (tl.arange(0, EP) < E)
+    q = tl.load(q_at, mask=in_d, other=0.0).to(STATE)
+    k = tl.load(k_at, mask=in_d, other=0.0).to(STATE)
+    v = tl.load(v_at, mask=in_e, other=0.0).to(STATE)
+    beta = tl.load(beta_at, mask=keep, other=0.0).to(STATE)
+    return q, k, v, beta, tl.load(reset_at, mask=keep, other=0) != 0
+
+
+@triton.jit(do_not_specialize=_ANY_VALUE)
+def _forward_kernel(
+    q, k, v, beta, memory, reset, y, new_memory, matrices, errors,
+    steps, heads, programs,
+    q_t, q_b, q_h, q_d, k_t, k_b, k_h, k_d, v_t, v_b, v_h, v_e, beta_t, beta_b, beta_h, reset_t, reset_b,
+    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
+    SAVE: tl.constexpr, STATE: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0).to(tl.int64)
+    b, h = program // heads, program % heads
+    d, e = tl.arange(0, DP), tl.arange(0, EP)
+    inside = (d < D)[:, None] & (e < E)[None, :]
+    of_state = program * (D * E) + d[:, None] * E + e[None, :]
+    of_matrix = d[:, None] * EP + e[None, :]
+
+    q_at = q + b * q_b + h * q_h + d * q_d
+    k_at = k + b * k_b + h * k_h + d * k_d
+    v_at = v + b * v_b + h * v_h + e * v_e
+    beta_at = beta + b * beta_b + h * beta_h
+    reset_at = reset + b * reset_b
+    y_at = y + program * E + e
+    matrix_at = matrices + program * (DP * EP)
+    error_at = errors + program * EP
+    w = tl.load(memory + of_state, mask=inside, other=0.0).to(STATE)
+    query, key, value, rate, is_reset = _load_inputs(
+        q_at, k_at, v_at, beta_at, reset_at, True, D, E, DP, EP, STATE
+    )
+    for t in range(steps):
+        # Of the next step, so that its latency passes behind the work on this one.
+        q_at += q_t
+        k_at += k_t
+        v_at += v_t
+        beta_at += beta_t
+        reset_at += reset_t
+        n_q, n_k, n_v, n_beta, n_reset = _load_inputs(
+            q_at, k_at, v_at, beta_at, reset_at, t + 1 < steps, D, E, DP, EP, STATE
+        )
+
+        w = tl.where(is_reset, 0.0, w)
+        error = value - tl.sum(key[:, None] * w, axis=0)
+        if SAVE:
+            tl.store(matrix_at + of_matrix, w)
+            tl.store(error_at + e, error)
+            matrix_at += programs * (DP * EP)
+            error_at += programs * EP
+        w += key[:, None] * (rate * error)[None, :]
+        tl.store(y_at, tl.sum(query[:, None] * w, axis=0).to(y.dtype.element_ty), mask=e < E)
+        y_at += programs * E
+        query, key, value, rate, is_reset = n_q, n_k, n_v, n_beta, n_reset
+    tl.store(new_memory + of_state, w.to(new_memory.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _load_saved(
+    q_at, k_at, beta_at, reset_at, gradient_at, matrix_at, error_at, keep,
+    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr, STATE: tl.constexpr,
+):  # fmt: skip
+    """What the backward pass needs of one step; zeros if not `keep`: there is no such step."""
+    d, e = tl.arange(0, DP), tl.arange(0, EP)
+    query = tl.load(q_at, mask=keep & (d < D), other=0.0).to(STATE)
+    key = tl.load(k_at, mask=keep & (d < D), other=0.0).to(STATE)
+    rate = tl.load(beta_at, mask=keep, other=0.0).to(STATE)
+    gradient = tl.load(gradient_at, mask=keep & (e < E), other=0.0).to(STATE)
+    w = tl.load(matrix_at + d[:, None] * EP + e[None, :], mask=keep, other=0.0)
+    error = tl.load(error_at + e, mask=keep, other=0.0)
+    return query, key, rate, gradient, w, error, tl.load(reset_at, mask=keep, other=0) != 0
+
+
+@triton.jit(do_not_specialize=_ANY_VALUE)
+def _backward_kernel(
+    q, k, beta, reset, matrices, errors, grad_y, grad_new_memory,
+    grad_q, grad_k, grad_v, grad_beta, grad_memory,
+    steps, heads, programs,
+    q_t, q_b, q_h, q_d, k_t, k_b, k_h, k_d, beta_t, beta_b, beta_h, g_t, g_b, g_h, g_e, reset_t, reset_b,
+    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr, STATE: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0).to(tl.int64)
+    b, h = program // heads, program % heads
+    d, e = tl.arange(0, DP), tl.arange(0, EP)
+    inside = (d < D)[:, None] & (e < E)[None, :]
+    of_state = program * (D * E) + d[:, None] * E + e[None, :]
+    last = tl.cast(steps, tl.int64) - 1
+    row = last * programs + program
+
+    q_at = q + last * q_t + b * q_b + h * q_h + d * q_d
+    k_at = k + last * k_t + b * k_b + h * k_h + d * k_d
+    beta_at = beta + last * beta_t + b * beta_b + h * beta_h
+    reset_at = reset + last * reset_t + b * reset_b
+    gradient_at = grad_y + last * g_t + b * g_b + h * g_h + e * g_e
+    matrix_at = matrices + row * (DP * EP)
+    error_at = errors + row * EP
+    grad_q_at = grad_q + row * D + d
+    grad_k_at = grad_k + row * D + d
+    grad_v_at = grad_v + row * E + e
+    grad_beta_at = grad_beta + row
+    g = tl.load(grad_new_memory + of_state, mask=inside, other=0.0).to(STATE)
+    query, key, rate, gradient, w, error, is_reset = _load_saved(
+        q_at, k_at, beta_at, reset_at, gradient_at, matrix_at, error_at, True, D, E, DP, EP, STATE
+    )
+    for done in range(steps):
+        q_at -= q_t
+        k_at -= k_t
+        beta_at -= beta_t
+        reset_at -= reset_t
+        gradient_at -= g_t
+        matrix_at -= programs * (DP * EP)
+        error_at -= programs * EP
+        n_query, n_key, n_rate, n_gradient, n_w, n_error, n_reset = _load_saved(
+            q_at, k_at, beta_at, reset_at, gradient_at, matrix_at, error_at, done + 1 < steps, D, E, DP, EP, STATE
+        )  # fmt: skip
+
+        g += query[:, None] * gradient[None, :]
+        grad_u = tl.sum(key[:, None] * g, axis=0)
+        grad_error = rate * grad_u
+        update = rate * error
+        query_gradient = tl.sum(w * gradient[None, :], axis=1) + key * tl.sum(update * gradient, axis=0)
+        key_gradient = tl.sum(g * update[None, :] - w * grad_error[None, :], axis=1)
+        tl.store(grad_q_at, query_gradient.to(grad_q.dtype.element_ty), mask=d < D)
+        tl.store(grad_k_at, key_gradient.to(grad_k.dtype.element_ty), mask=d < D)
+        tl.store(grad_v_at, grad_error.to(grad_v.dtype.element_ty), mask=e < E)
+        tl.store(grad_beta_at, tl.sum(grad_u * error, axis=0).to(grad_beta.dtype.element_ty))
+        grad_q_at -= programs * D
+        grad_k_at -= programs * D
+        grad_v_at -= programs * E
+        grad_beta_at -= programs
+        g -= key[:, None] * grad_error[None, :]
+        g = tl.where(is_reset, 0.0, g)
+        query, key, rate, gradient = n_query, n_key, n_rate, n_gradient
+        w, error, is_reset = n_w, n_error, n_reset
+    tl.store(grad_memory + of_state, g.to(grad_memory.dtype.element_ty), mask=inside)
+
+
+def _warps(width: int, output: int) -> int:
+    """Warps of a program: as few as hold its matrix and the gradient in registers."""
+    size = padded(width) * padded(output)
+    return 1 if size <= 1024 else 4 if size <= 4096 else 8
+
+
+def _forward(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, memory: Tensor, reset: Tensor, save: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Run the kernel: y and the new memory, and, if `save`, the matrices and errors that the backward pass needs."""
+    steps, batch, heads, width = q.shape
+    output = v.shape[-1]
+    state = state_dtype(q, k, v, beta, memory)
+    high, wide = padded(width), padded(output)
+    y = torch.empty(steps, batch, heads, output, dtype=v.dtype, device=v.device)
+    new_memory = torch.empty(memory.shape, dtype=memory.dtype, device=v.device)
+    saved = (steps, batch, heads) if save else (0,)
+    matrices = torch.empty(*saved, high * wide, dtype=state, device=v.device)
+    errors = torch.empty(*saved, wide, dtype=state, device=v.device)
+    if batch * heads:
+        with on_device(v):
+            _forward_kernel[(batch * heads,)](
+                q, k, v, beta, memory.contiguous(), reset.view(torch.uint8), y, new_memory, matrices, errors,
+                steps, heads, batch * heads,
+                *q.stride(), *k.stride(), *v.stride(), *beta.stride(), *reset.stride(),
+                D=width, E=output, DP=high, EP=wide, SAVE=save, STATE=_TL_DTYPE[state], num_warps=_warps(width, output),
+            )  # fmt: skip
+    return y, new_memory, matrices, errors
+
+
+class _TritonDeltaNet(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, memory: Tensor, reset: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        y, new_memory, matrices, errors = _forward(q, k, v, beta, memory, reset, save=True)
+        ctx.save_for_backward(q, k, beta, reset, matrices, errors)
+        ctx.dtypes = v.dtype, memory.dtype
+        return y, new_memory
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_y: Tensor, grad_new_memory: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, None]:
+        q, k, beta, reset, matrices, errors = ctx.saved_tensors
+        v_dtype, memory_dtype = ctx.dtypes
+        steps, batch, heads, output = grad_y.shape
+        width, device = q.shape[-1], q.device
+        grad_q = torch.empty(q.shape, dtype=q.dtype, device=device)
+        grad_k = torch.empty(k.shape, dtype=k.dtype, device=device)
+        grad_v = torch.empty(grad_y.shape, dtype=v_dtype, device=device)
+        grad_beta = torch.empty(beta.shape, dtype=beta.dtype, device=device)
+        grad_memory = torch.empty(batch, heads, width, output, dtype=memory_dtype, device=device)
+        if batch * heads:
+            with on_device(q):
+                _backward_kernel[(batch * heads,)](
+                    q, k, beta, reset.view(torch.uint8), matrices, errors, grad_y, grad_new_memory.contiguous(),
+                    grad_q, grad_k, grad_v, grad_beta, grad_memory,
+                    steps, heads, batch * heads,
+                    *q.stride(), *k.stride(), *beta.stride(), *grad_y.stride(), *reset.stride(),
+                    D=width, E=output, DP=padded(width), EP=padded(output),
+                    STATE=_TL_DTYPE[matrices.dtype], num_warps=_warps(width, output),
+                )  # fmt: skip
+        return grad_q, grad_k, grad_v, grad_beta, grad_memory, None
+
+
+def deltanet_triton(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, memory: Tensor, reset: Tensor
+) -> tuple[Tensor, Tensor]:
+    """See `policies.ops.deltanet.deltanet`."""
+    if wants_gradient(q, k, v, beta, memory):
+        y, new_memory = _TritonDeltaNet.apply(q, k, v, beta, memory, reset)
+        return y, new_memory
+    y, new_memory, _, _ = _forward(q, k, v, beta, memory, reset, save=False)
+    return y, new_memory
