@@ -5,7 +5,10 @@ import sys
 from evaluation.command_line import main
 from experiments.cli import run_command, with_subcommands
 
-SUBCOMMANDS: dict[str, str] = {}
+SUBCOMMANDS: dict[str, str] = {
+    "report": "evaluation.report.command_line",
+    "watch": "evaluation.watch.command_line",
+}
 
 if __name__ == "__main__":
     sys.exit(run_command(with_subcommands(main, SUBCOMMANDS)))

@@ -7,6 +7,7 @@ from experiments.launch import main
 
 SUBCOMMANDS: dict[str, str] = {
     "suite": "experiments.suites.command_line",
+    "witness": "experiments.witness",
 }
 
 if __name__ == "__main__":

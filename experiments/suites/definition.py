@@ -202,7 +202,7 @@ class _Reader:
         value = self._data.pop(key)
         if isinstance(value, kind) and not (kind is not bool and isinstance(value, bool)):
             return value
-        words = {str: "a text", list: "a list [...]", dict: "a table"}
+        words: dict[Any, str] = {str: "a text", list: "a list [...]", dict: "a table"}
         self.problems.append(f"{key} is {value!r}: give {words[kind]}")
         return default
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -124,11 +125,13 @@ class Plan:
     def write_record(self) -> None:
         """Write down what the runs are, beside them.
 
-        Where other runs of the suite have been made before (other games, other seeds), they stay listed.
+        Groups made before with other options (other games) stay listed.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / RECORD
-        groups = {run.group: {"group": run.group, "label": run.label} for run in self.runs}
+        before = read_record(self.directory)
+        groups = {item["group"]: item for item in (before or {}).get("groups", [])}
+        groups |= {run.group: {"group": run.group, "label": run.label} for run in self.runs}
         write_json(
             path,
             {
@@ -142,7 +145,25 @@ class Plan:
         )
 
 
-def make_plan(suite: Suite, options: Options = Options()) -> Plan:  # noqa: B008  (frozen)
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """What `Plan.write_record` wrote into `directory`; None where there is nothing that can be read."""
+    try:
+        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def group_of(name: str) -> str:
+    """The group of the run called `name`.
+
+    >>> group_of("reset-50-seed1")
+    'reset-50'
+    """
+    return name.rpartition("-seed")[0]
+
+
+def make_plan(suite: Suite, options: Options = Options()) -> Plan:
     """The runs of `suite`, each with its checked settings; nothing is created.
 
     Raises:

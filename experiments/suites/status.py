@@ -50,7 +50,7 @@ def status_of(planned: PlannedRun) -> Status:
         return Status(Phase.MISSING)
     saved, (logged, speed) = saved_steps(run), latest_entry(run.progress_file)
     if is_finished(run, planned.config):
-        return Status(Phase.FINISHED, saved, logged, speed)
+        return Status(Phase.FINISHED, saved or 0, logged, speed)
     # Without a checkpoint there is nothing to go on from.
     return Status(Phase.UNFINISHED if saved is not None else Phase.MISSING, saved or 0, logged, speed)
 

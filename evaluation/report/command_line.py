@@ -1,0 +1,220 @@
+"""``python eval.py report RUNS... --out DIR``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from common.errors import UserError, unknown_name
+from evaluation.evaluator import Progress
+from evaluation.progress import show_progress
+from evaluation.protocol import Protocol
+from evaluation.report import pages
+from evaluation.report.gather import Study, common_protocol, gather, unfinished_line
+from evaluation.report.plots import all_plots
+from evaluation.report.runs import Run, find_runs
+from evaluation.report.tables import Table, all_tables
+from experiments.cli import without_box
+from experiments.problems import raise_problems
+from experiments.suites.plan import read_record
+
+PROGRAM = "python eval.py report"
+
+
+def _words(metavar: str, default: str) -> Any:
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+_Flag = tyro.conf.FlagCreatePairsOff[bool]
+_THEIRS = "that of the runs' final evaluation, or the paper's where they differ"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Compare runs: evaluate what has not been evaluated, and write tables, plots and numbers.
+
+    Writes report.html (self-contained), report.md with plots/, scores.csv and report.json. Evaluations are kept in the
+    runs, so that a second report is quick.
+
+    Attributes:
+        runs: runs of train.py, or directories that hold some, such as that of a suite.
+        out: directory to write to; files of an earlier report there are replaced.
+        title: of the report.
+        baseline: group that the others are ablations of.
+        splits: levels to play.
+        episodes: of each game and split.
+        greedy: take the most likely action.
+        sample: draw actions, as in training.
+        every_level: play each level of a split exactly once.
+        seed: of the levels and actions drawn.
+    """
+
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")] = ()
+    out: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(required)")] = None
+    title: Annotated[str | None, _words("TEXT", "the name of the suite")] = None
+    baseline: Annotated[str | None, _words("GROUP", "what the suite says")] = None
+    splits: Annotated[tuple[str, ...], _words("SPLIT ...", _THEIRS)] = ()
+    episodes: Annotated[int | None, _words("N", _THEIRS)] = None
+    greedy: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
+    sample: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
+    every_level: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+
+
+def main(words: Sequence[str]) -> int:
+    """Write the report that `words` ask for; returns the exit code.
+
+    Raises:
+        UserError: something that was asked for cannot be had, or the runs cannot be compared.
+        OSError: a file cannot be written.
+    """
+    options = parse(words)
+    runs, protocol, out = prepare(options)
+    console = Console(highlight=False, markup=False)
+    with contextlib.ExitStack() as stack:
+        study = gather(runs, protocol, options.baseline, _announcing(console, stack))
+    title = options.title or _title(runs)
+    introduction = [*_introduction(study), f"Made by: {' '.join([PROGRAM, *words])}"]
+    tables, plots = all_tables(study), all_plots(study)
+    files = {
+        "report.html": pages.page(title, introduction, tables, plots),
+        "report.md": pages.markdown(title, introduction, tables, plots),
+        "scores.csv": pages.scores_csv(study),
+        "report.json": pages.dumps(pages.report_json(study, tables, {})),
+        **{f"{pages.PLOTS}/{plot.key}.svg": plot.svg for plot in plots},
+    }
+    pages.write(out, files)
+    _show(study, tables, out, console)
+    return 0
+
+
+def parse(words: Sequence[str]) -> Options:
+    """The options that `words` give.
+
+    Raises:
+        UserError: they cannot be read.
+        SystemExit: after showing the help, code 0.
+    """
+    screen = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(screen):
+            options, unknown = tyro.cli(Options, prog=PROGRAM, args=list(words), return_unknown_args=True)
+    except SystemExit as exit:
+        if not exit.code:
+            raise
+        raise UserError(f"{without_box(screen.getvalue())}; see {PROGRAM} --help") from None
+    known = ["--" + item.name.replace("_", "-") for item in fields(Options) if item.name != "runs"]
+    names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+    problems = [unknown_name("option", name, known) for name in names]
+    if unknown and not names:
+        problems.append(f"unexpected {' '.join(unknown)}: name runs before the options")
+    if not options.runs:
+        problems.append(f"no runs: {PROGRAM} RUN ... --out DIR")
+    if options.out is None:
+        problems.append("nowhere to write to: give --out DIR")
+    if options.greedy and options.sample:
+        problems.append("--greedy and --sample contradict each other: give one of them")
+    raise_problems(problems)
+    return options
+
+
+def prepare(options: Options) -> tuple[list[Run], Protocol | None, Path]:
+    """The runs, how to score them (None: as they were scored at their ends), and where to write.
+
+    Raises:
+        UserError: naming everything that is wrong with the options.
+    """
+    assert options.out is not None
+    out = Path(options.out)
+    existing = next(path for path in [out, *out.absolute().parents] if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"--out {out} cannot be written: {existing} is a file; name a directory")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"--out {out} cannot be written: {existing} is read-only; choose another directory")
+    runs = find_runs(options.runs)
+    asked = (
+        options.splits,
+        options.episodes,
+        options.greedy,
+        options.sample,
+        options.every_level,
+        options.seed,
+    )
+    if not any(asked):
+        return runs, None, out
+    base = common_protocol(runs)
+    protocol = replace(
+        base,
+        splits=options.splits or base.splits,
+        episodes=base.episodes if options.episodes is None else options.episodes,
+        greedy=(base.greedy or options.greedy) and not options.sample,
+        every_level=options.every_level,
+        seed=options.seed,
+    )
+    raise_problems(protocol.problems())
+    return runs, protocol, out
+
+
+def _announcing(console: Console, stack: contextlib.ExitStack) -> Callable[[Run, str | None], Progress]:
+    """What tells how far the evaluation of each run is; the one before is taken down."""
+
+    def announce(run: Run, reset: str | None) -> Progress:
+        stack.close()
+        how = "" if reset is None else f", memory reset: {reset}"
+        console.print(f"Evaluating {run.name}{how}", soft_wrap=True)
+        return stack.enter_context(show_progress(console, "evaluating", "episodes"))
+
+    return announce
+
+
+def _title(runs: Sequence[Run]) -> str:
+    names = []
+    for run in runs:
+        record = read_record(run.directory.path.parent)
+        if record is not None:
+            scale = record.get("scale", 1)
+            names.append(str(record.get("suite")) + (f" at scale {scale:g}" if scale != 1 else ""))
+    unique = list(dict.fromkeys(names))
+    return f"Report on {', '.join(unique)}" if unique else "Report"
+
+
+def _introduction(study: Study) -> list[str]:
+    """What is compared, and how far it can be trusted, in a few sentences."""
+    games, counts = study.protocol.games, [len(group.rows) for group in study.groups]
+    steps = sorted({run.config.total_steps for group in study.groups for run in group.runs})
+    text = [
+        f"{len(study.groups)} groups of runs on {', '.join(games)} ({study.protocol.mode} mode), "
+        f"{' and '.join(f'{count:,}' for count in steps)} environment steps of training each."
+    ]
+    fewest = min(counts)
+    if fewest == 1:
+        text.append("With one seed, nothing can be said about how another seed would have done.")
+    elif fewest < 5:
+        text.append(
+            f"With {fewest} runs, intervals are rough: a bootstrap can only draw the values that were seen, and is "
+            "too narrow for so few. Differences within them, and many a little beyond, mean nothing."
+        )
+    if study.unfinished:
+        text.append("Unfinished: " + "; ".join(map(unfinished_line, study.unfinished)) + ".")
+    return text
+
+
+def _show(study: Study, tables: Sequence[Table], out: Path, console: Console) -> None:
+    """The most important numbers, and where the rest is."""
+    aggregates = next(table for table in tables if table.key == "aggregates")
+    width = max(len(row[0]) for row in aggregates.rows)
+    console.print(f"\n{aggregates.header[1] if len(aggregates.header) > 1 else ''}:", soft_wrap=True)
+    for row in aggregates.rows:
+        console.print(f"  {row[0]:{width}}  {row[1] if len(row) > 1 else ''}", soft_wrap=True)
+    for run in study.unfinished:
+        console.print(f"unfinished: {unfinished_line(run)}", soft_wrap=True)
+    for name in ("report.html", "report.md", "scores.csv", "report.json"):
+        console.print(f"  {out / name}", soft_wrap=True)

@@ -1,0 +1,338 @@
+"""The plots of a report, as SVG text."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from evaluation.report import statistics
+from evaluation.report.gather import Group, Study
+from evaluation.report.runs import Curve
+from evaluation.report.tables import runs_text
+
+REFERENCE = Path(__file__).resolve().parents[2] / "benchmarks" / "reference" / "openai_ppo_curves.json"
+# Okabe and Ito's colours, which most colour-blind readers can tell apart; then the same again, dashed.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "path",  # a reader need not have the font
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture.
+
+    Attributes:
+        key: names it in files.
+        title: says what it shows.
+        svg: the picture.
+        notes: how to read it, a line each.
+    """
+
+    key: str
+    title: str
+    svg: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published learning curve: mean and standard deviation over three runs, one agent for the game."""
+
+    steps: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+
+
+def published_curve(game: str, mode: str, levels: str) -> Published | None:
+    """OpenAI's PPO on a game, where it was trained on the same levels; None where nothing was published."""
+    if (mode, levels) != ("easy", "train") or not REFERENCE.is_file():
+        return None
+    data = json.loads(REFERENCE.read_text(encoding="utf-8"))
+    curve = data["easy-200"].get(game, {}).get("train")
+    if curve is None:
+        return None
+    steps, mean, deviation = (
+        np.array(x, dtype=float) for x in (data["steps"], curve["mean"], curve["std_over_runs"])
+    )
+    return Published(steps, mean, deviation)
+
+
+def all_plots(study: Study) -> list[Plot]:
+    """Every plot that `study` has the runs for."""
+    plots = [aggregate_plot(study), *learning_plots(study)]
+    if len(study.protocol.games) > 1 or study.experts:
+        plots.append(profile_plot(study))
+    return plots
+
+
+# Learning curves
+
+
+def common_curve(
+    curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], points: int = 200
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Curves (x, y) of several runs at the same places: x (n,) and y (runs, n).
+
+    None where they have no place in common.
+    """
+    known = [(x[np.isfinite(x) & np.isfinite(y)], y[np.isfinite(x) & np.isfinite(y)]) for x, y in curves]
+    if not known or any(len(x) == 0 for x, _ in known):
+        return None
+    low, high = max(x[0] for x, _ in known), min(x[-1] for x, _ in known)
+    if low > high:
+        return None
+    grid = np.linspace(low, high, points)
+    return grid, np.stack([np.interp(grid, x, y) for x, y in known])
+
+
+def learning_plots(study: Study) -> list[Plot]:
+    """Training returns against steps and wall-clock time, all games together and each on its own."""
+    curves = {group.label: [run.curve() for run in group.runs] for group in study.groups if not group.reset}
+    groups = [group for group in study.groups if not group.reset]
+    if not any(len(curve.steps) for members in curves.values() for curve in members):
+        return []
+    band = "Line: mean over runs; band: from the lowest to the highest run (none for one seed)."
+    returns = "Mean return of the last 100 training episodes (sampled actions, training levels)"
+    plots = []
+    single = all(len(run.config.games) == 1 for group in groups for run in group.runs)
+    if not (single and len(study.protocol.games) > 1):
+        for key, title, along, unit in (
+            ("curves-steps", "Learning curves against environment steps", _steps, "environment steps"),
+            ("curves-time", "Learning curves against wall-clock time", _hours, "hours of training"),
+        ):
+            figure, axes = _figure(7, 3.6)
+            for index, group in enumerate(groups):
+                _draw_band(
+                    axes,
+                    [(along(curve), curve.normalized) for curve in curves[group.label]],
+                    index,
+                    f"{group.label} ({runs_text(len(group.rows))})",
+                )
+            axes.set(xlabel=unit, ylabel="normalised training return")
+            _legend_beside(axes)
+            clock = () if along is _steps else ("Hours during which a run was stopped do not count.",)
+            note = f"{returns}, normalised, mean over games."
+            plots.append(Plot(key, title, _svg(figure, key), (note, band, *clock)))
+    return [*plots, _games_plot(study, groups, curves, returns, band)]
+
+
+def _steps(curve: Curve) -> NDArray[np.float64]:
+    return curve.steps
+
+
+def _hours(curve: Curve) -> NDArray[np.float64]:
+    return curve.seconds / 3600
+
+
+def _games_plot(
+    study: Study, groups: Sequence[Group], curves: dict[str, list[Curve]], returns: str, band: str
+) -> Plot:
+    games = study.protocol.games
+    columns = min(3, len(games))
+    rows = math.ceil(len(games) / columns)
+    wide = 7.0 if columns > 1 else 5.5
+    figure = Figure(figsize=(wide, 2.3 * rows + 0.7 if columns > 1 else 3.8), layout="constrained")
+    config = groups[0].config
+    references = False
+    with matplotlib.rc_context(_STYLE):
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, game in zip(panels, games, strict=False):
+            longest = 0.0
+            for index, group in enumerate(groups):
+                own = [curve for curve in curves[group.label] if game in curve.returns]
+                longest = max([longest, *(curve.steps[-1] for curve in own if len(curve.steps))])
+                _draw_band(panel, [(curve.steps, curve.returns[game]) for curve in own], index, group.label)
+            published = published_curve(game, config.mode, config.levels)
+            if published is not None:
+                within = published.steps <= 1.05 * longest
+                references = references or bool(within.any())
+                if within.any():
+                    panel.errorbar(
+                        published.steps[within],
+                        published.mean[within],
+                        published.deviation[within],
+                        fmt="ks",
+                        markersize=4,
+                        capsize=3,
+                        label="published PPO, this game alone (3 runs, ± std)",
+                    )
+            panel.set_title(game, fontsize=9)
+            panel.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
+        for panel in panels[len(games) :]:
+            panel.set_visible(False)
+        figure.supxlabel(
+            "environment steps (all games together)" if len(games) > 1 else "environment steps", fontsize=9
+        )
+        figure.supylabel("training return", fontsize=9)
+        handles, labels = max(
+            (panel.get_legend_handles_labels() for panel in panels), key=lambda x: len(x[1])
+        )
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
+    available = any(published_curve(game, config.mode, config.levels) is not None for game in games)
+    if references:
+        note = "Squares: published curves of OpenAI's PPO, one agent for each game, mean ± deviation of three runs."
+    elif available:
+        note = "The published curves of OpenAI's PPO begin at more steps than these runs have made."
+    else:
+        note = "No curves have been published for these levels."
+    title = "Learning curves of each game" if len(games) > 1 else f"Learning curves on {games[0]}"
+    return Plot("curves-games", title, _svg(figure, "curves-games"), (f"{returns}. {band}", note))
+
+
+def _draw_band(
+    axes: Axes, curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], index: int, label: str
+) -> None:
+    common = common_curve(curves)
+    if common is None:
+        return
+    x, y = common
+    colour, dashes = _look(index)
+    axes.plot(x, y.mean(0), color=colour, linestyle=dashes, linewidth=1.4, label=label)
+    if len(y) > 1:
+        axes.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, linewidth=0)
+
+
+# Scores
+
+
+def aggregate_plot(study: Study) -> Plot:
+    """Interquartile means with their intervals."""
+    parts = [
+        (name, splits)
+        for name, splits in (("unseen levels", study.unseen), ("training levels", study.seen))
+        if splits
+    ] or [("all splits", tuple(levels.name for levels in study.protocol.levels))]
+    figure = Figure(figsize=(7, 0.9 + 0.33 * len(study.groups)), layout="constrained")
+    with matplotlib.rc_context(_STYLE):
+        panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+        for panel, (name, splits) in zip(panels, parts, strict=True):
+            for index, group in enumerate(study.groups):
+                colour, _ = _look(index)
+                found = statistics.with_interval(statistics.interquartile_mean, group.normalized(splits))
+                if found.low is not None and found.high is not None:
+                    panel.plot(
+                        [found.low, found.high],
+                        [index, index],
+                        color=colour,
+                        linewidth=7,
+                        alpha=0.35,
+                        solid_capstyle="butt",
+                    )
+                panel.plot([found.value], [index], "|", color=colour, markersize=13, markeredgewidth=2.5)
+            panel.set_title(name, fontsize=9)
+            panel.set_xlabel("IQM of normalised scores")
+            panel.set_yticks(
+                range(len(study.groups)), [f"{g.label} ({runs_text(len(g.rows))})" for g in study.groups]
+            )
+            panel.set_ylim(len(study.groups) - 0.5, -0.5)
+            panel.grid(visible=False, axis="y")
+    note = (
+        "Interquartile mean over runs and games; bar: 95 % stratified bootstrap interval (none for one seed)."
+    )
+    return Plot("aggregates", "All games together", _svg(figure, "aggregates"), (note,))
+
+
+def profile_plot(study: Study) -> Plot:
+    """Performance profiles on unseen levels, or on training levels where no others were played."""
+    splits = study.unseen or study.seen or tuple(levels.name for levels in study.protocol.levels)
+    matrices = [group.normalized(splits) for group in study.groups]
+    low, high = min(float(m.min()) for m in matrices), max(float(m.max()) for m in matrices)
+    margin = 0.03 * max(high - low, 0.1)
+    thresholds = np.linspace(low - margin, high + margin, 101)
+    figure, axes = _figure(7, 3.2)
+    for index, (group, scores) in enumerate(zip(study.groups, matrices, strict=True)):
+        colour, dashes = _look(index)
+        profile = statistics.performance_profile(scores, thresholds)
+        axes.step(
+            thresholds,
+            profile.share,
+            where="post",
+            color=colour,
+            linestyle=dashes,
+            label=f"{group.label} ({runs_text(len(group.rows))})",
+        )
+        if profile.low is not None and profile.high is not None:
+            axes.fill_between(
+                thresholds, profile.low, profile.high, step="post", color=colour, alpha=0.12, linewidth=0
+            )
+    axes.set(xlabel="normalised score τ", ylabel="share of runs and games above τ", ylim=(-0.02, 1.02))
+    _legend_beside(axes)
+    where = "unseen levels" if study.unseen else "training levels"
+    note = (
+        f"Share of (run, game) pairs with a normalised score above τ on {where}; "
+        "band: 95 % stratified bootstrap interval (none for one seed)."
+    )
+    return Plot("profiles", "Performance profiles", _svg(figure, "profiles"), (note,))
+
+
+# Figures
+
+
+def _look(index: int) -> tuple[str, str]:
+    return COLOURS[index % len(COLOURS)], "-" if index < len(COLOURS) else "--"
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots()
+
+
+def _legend_beside(axes: Axes) -> None:
+    with matplotlib.rc_context(_STYLE):
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+
+
+def draw_lines(
+    panels: Sequence[tuple[str, Callable[[Axes], None]]], xlabel: str, ylabel: str, key: str, columns: int = 3
+) -> str:
+    """A row of panels with a common scale and one legend, as SVG.
+
+    Args:
+        panels: title and what draws each.
+        xlabel: of all panels.
+        ylabel: of all panels.
+        key: names the picture.
+        columns: panels beside one another, at most.
+    """
+    columns = min(columns, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(7 if columns > 1 else 5, 2.5 * rows + 0.6), layout="constrained")
+    with matplotlib.rc_context(_STYLE):
+        places = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+        for place, (title, draw) in zip(places, panels, strict=False):
+            draw(place)
+            place.set_title(title, fontsize=9)
+        for place in places[len(panels) :]:
+            place.set_visible(False)
+        figure.supxlabel(xlabel, fontsize=9)
+        figure.supylabel(ylabel, fontsize=9)
+        handles, labels = places[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
+    return _svg(figure, key)
+
+
+def _svg(figure: Figure, key: str) -> str:
+    """The same picture every time: without a date, and with ids that follow from `key`."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

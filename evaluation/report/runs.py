@@ -1,0 +1,166 @@
+"""What the directory of a run tells about it."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import UserError
+from experiments.config import TrainConfig, to_json
+from experiments.run_directory import RunDirectory
+from experiments.suites.plan import group_of, read_record
+from experiments.suites.status import saved_steps
+from experiments.witness import PROGRAM as WITNESS
+from experiments.witness import is_witness
+from experiments.writers import STEP
+
+# Settings in which runs of the same kind may differ: they move no score, or say what is measured at the end.
+_INCIDENTAL = (
+    *(
+        "seed",
+        "device",
+        "torch_threads",
+        "env_threads",
+        "checkpoint_every_steps",
+        "log_every_steps",
+        "videos",
+    ),
+    *("evaluation_episodes", "evaluation_splits", "evaluation_greedy"),
+)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Training returns in the course of a run.
+
+    Attributes:
+        steps: environment steps of all slots together (n,).
+        seconds: of training until then, without the time in which the run was stopped (n,).
+        normalized: mean over the games of the normalised training return (n,), NaN where unknown.
+        returns: raw training return of each game (n,).
+    """
+
+    steps: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    normalized: NDArray[np.float64]
+    returns: dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of train.py."""
+
+    directory: RunDirectory
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """Its path as it was given."""
+        return str(self.directory)
+
+    @property
+    def saved(self) -> int:
+        """Environment steps in its newest checkpoint."""
+        return saved_steps(self.directory) or 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has made the steps it was meant to make."""
+        return self.saved >= self.config.total_steps
+
+    @cached_property
+    def program(self) -> str:
+        """What trained it: "" for this project's agents."""
+        return WITNESS if is_witness(self.directory) else ""
+
+    @property
+    def group(self) -> str:
+        """Its group in the suite that made it; "" without one."""
+        return group_of(self.directory.path.name) if self._record is not None else ""
+
+    @property
+    def label(self) -> str:
+        """What the suite that made it calls its group; "" without one."""
+        labels = {item["group"]: item["label"] for item in (self._record or {}).get("groups", [])}
+        return str(labels.get(self.group, ""))
+
+    @cached_property
+    def _record(self) -> dict[str, Any] | None:
+        return read_record(self.directory.path.parent)
+
+    @cached_property
+    def kind(self) -> tuple[tuple[str, str], ...]:
+        """Equal for runs that differ in their seed alone or, with one game each, in seed and game."""
+        settings = {name: value for name, value in to_json(self.config).items() if name not in _INCIDENTAL}
+        if len(self.config.games) == 1:
+            del settings["games"]
+        return (("program", self.program), *((name, repr(value)) for name, value in settings.items()))
+
+    def curve(self) -> Curve:
+        """Its training returns; empty if it has logged none."""
+        rows: list[dict[str, str]] = []
+        if self.directory.progress_file.is_file():
+            with self.directory.progress_file.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if None not in row.values() and row.get(STEP)]
+
+        def column(name: str) -> NDArray[np.float64]:
+            return np.array([float(row.get(name) or "nan") for row in rows])
+
+        steps, speed = column(STEP), column("time/sps")
+        seconds = np.cumsum(np.diff(steps, prepend=0.0) / speed)
+        returns = {game: column(f"game/{game}/return") for game in self.config.games}
+        return Curve(steps, seconds, column("rollout/normalized_mean"), returns)
+
+
+def find_runs(paths: Sequence[str]) -> list[Run]:
+    """The runs in `paths`, each a run directory or a directory that holds some.
+
+    Raises:
+        UserError: a path is neither, or a run's settings cannot be read.
+    """
+    found: dict[Path, Run] = {}
+    for text in paths:
+        path = Path(text)
+        if not path.is_dir():
+            raise UserError(f"{path} is not a directory: name runs of train.py, or directories of runs")
+        here = (
+            [path]
+            if (path / "config.json").is_file()
+            else sorted(p.parent for p in path.glob("*/config.json"))
+        )
+        if not here:
+            raise UserError(f"{path} holds no run: name runs of train.py, or directories of runs")
+        for directory in here:
+            run = RunDirectory(directory)
+            found.setdefault(directory.resolve(), Run(run, run.read_config()))
+    return list(found.values())
+
+
+def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The settings in which kinds of runs differ, by dotted name, with the value of each run."""
+    flat = [_flat(to_json(run.config)) | {"trained by": run.program or "this project"} for run in runs]
+    names = dict.fromkeys(itertools.chain.from_iterable(flat))
+    found = {}
+    for name in names:
+        values = [str(settings.get(name, "-")) for settings in flat]
+        if len(set(values)) > 1 and name.partition(".")[0] not in (*_INCIDENTAL, "games"):
+            found[name] = values
+    return found
+
+
+def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
