@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.losses import action_log_probs
-from policies import Policy, State
+from policies import Policy, PolicyOutput, State
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,10 @@ def greedy(logits: Tensor) -> Tensor:
 
 
 def sample(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One action of each row, drawn from softmax(logits): (B, A) -> (B,)."""
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+    """One action of each row, drawn from softmax(logits): (B, A) -> (B,); any action where they are not numbers."""
+    # Such logits are found where they are learned from. Here they would end a process with a GPU without a word.
+    probabilities = logits.softmax(-1).nan_to_num(nan=1.0)
+    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
 
 
 class Actor:
@@ -77,8 +79,12 @@ class Actor:
         rgb = torch.as_tensor(observation["rgb"], device=self.device)
         reward = torch.as_tensor(observation["reward"], device=self.device)
         start = torch.as_tensor(episode_start, device=self.device)
-        output = self.policy(rgb.unsqueeze(0), reward.unsqueeze(0), self.state, start.unsqueeze(0))
+        output = self._forward(rgb.unsqueeze(0), reward.unsqueeze(0), self.state, start.unsqueeze(0))
         self.state = output.state
         logits, values = output.logits.squeeze(0), output.value.squeeze(0)
         actions = greedy(logits) if deterministic else sample(logits, self._generator)
         return ActionStep(actions, action_log_probs(logits, actions), values, logits)
+
+    def _forward(self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor) -> PolicyOutput:
+        output: PolicyOutput = self.policy(rgb, reward, state, episode_start)
+        return output

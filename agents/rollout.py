@@ -111,7 +111,9 @@ class RolloutStore:
     def observation(self, t: int, slots: slice) -> tuple[dict[str, Tensor], Tensor]:
         """Observation `t` of `slots` and its episode starts, as `Actor.step` takes them."""
         batch = self.batch
-        return {"rgb": batch.rgb[t, slots], "reward": batch.reward_input[t, slots]}, batch.episode_start[t, slots]
+        return {"rgb": batch.rgb[t, slots], "reward": batch.reward_input[t, slots]}, batch.episode_start[
+            t, slots
+        ]
 
     def put_action(self, t: int, slots: slice, actions: Tensor, log_probs: Tensor, values: Tensor) -> None:
         """Store action `t` of T of the environments `slots`."""

@@ -1,1 +1,3 @@
-"""Measurements: learning curves, speed and memory. Each module is one command."""
+"""Speed, memory and learning, measured; each module is a command: ``python -m benchmarks.training --help``."""
+
+from common import quiet_gym  # noqa: F401  (first: nothing that imports the old gym may come before it)

@@ -10,6 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import torch
 
+from common import quiet_gym  # noqa: F401  (before test modules import Stable-Baselines3: see there)
+
 # Without a GPU, kernels run in Triton's interpreter. That has to be known before Triton is loaded, which torch's
 # optimisers do.
 if not torch.cuda.is_available():

@@ -113,7 +113,9 @@ class DoubledReward(RawReward):
         return 2.0 * rewards
 
 
-def make_collector(course: Course, groups: Sequence[int] = (SLOTS,)) -> tuple[Collector, Stream, RolloutStore]:
+def make_collector(
+    course: Course, groups: Sequence[int] = (SLOTS,)
+) -> tuple[Collector, Stream, RolloutStore]:
     """`groups` are the sizes of groups of environments that are stepped by turns."""
 
     def make_actor(num_envs: int) -> Actor:
@@ -232,7 +234,14 @@ def test_a_group_steps_while_the_next_one_is_asked() -> None:
 
             setattr(thing, name, watched)
     collector.collect(stream, store, lambda infos: True)
-    turn = [("step", 0), ("step_async", 0), ("step_wait", 1), ("step", 1), ("step_async", 1), ("step_wait", 0)]
+    turn = [
+        ("step", 0),
+        ("step_async", 0),
+        ("step_wait", 1),
+        ("step", 1),
+        ("step_async", 1),
+        ("step_wait", 0),
+    ]
     assert events[:3] == [("step", 0), ("step_async", 0), ("step", 1)]
     assert events[4:28] == [*turn[5:], *turn[:5]] * 4
 

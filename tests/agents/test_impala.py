@@ -68,7 +68,9 @@ class Rows(KVWriter):
         self.rows: list[dict[str, Any]] = []
 
     def write(self, key_values: dict[str, Any], key_excluded: Any, step: int = 0) -> None:
-        self.rows.append({tag: value for tag, value in key_values.items() if not tag.startswith("time/sps")})
+        self.rows.append(
+            {tag: value for tag, value in key_values.items() if not tag.startswith(("time/sps", "memory/"))}
+        )
 
     def close(self) -> None:
         pass

@@ -36,7 +36,14 @@ def test_slots_play_the_games_in_turn_in_whole_rounds() -> None:
 
 @pytest.mark.parametrize(
     ("num_envs", "groups", "sizes"),
-    [(15, 2, [9, 6]), (15, 4, [6, 3, 3, 3]), (15, 9, [3] * 5), (3, 2, [3]), (15, 1, [15]), (None, 2, [33, 33])],
+    [
+        (15, 2, [9, 6]),
+        (15, 4, [6, 3, 3, 3]),
+        (15, 9, [3] * 5),
+        (3, 2, [3]),
+        (15, 1, [15]),
+        (None, 2, [33, 33]),
+    ],
 )
 def test_sizes_of_groups(num_envs: int | None, groups: int, sizes: list[int]) -> None:
     env = grouped_procgen(GAMES, num_envs, groups=groups, num_threads=0)
@@ -63,7 +70,9 @@ def test_a_step_is_the_steps_of_its_groups() -> None:
         observation, rewards, dones, infos = env.step(actions)
         first, second = (part.step(actions[slots]) for part, slots in zip(parts, env.slots, strict=True))
         for name in ("rgb", "reward"):
-            np.testing.assert_array_equal(observation[name], np.concatenate([first[0][name], second[0][name]]))
+            np.testing.assert_array_equal(
+                observation[name], np.concatenate([first[0][name], second[0][name]])
+            )
         np.testing.assert_array_equal(rewards, np.concatenate([first[1], second[1]]))
         np.testing.assert_array_equal(dones, np.concatenate([first[2], second[2]]))
         for info, part in zip(infos, [*first[3], *second[3]], strict=True):
