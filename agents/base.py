@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,16 +26,33 @@ from agents.allocator import keep_large_buffers
 from agents.collector import Collector, Infos, StageTimes, Stream
 from agents.config import AgentConfig
 from agents.episodes import EpisodeLog
+from agents.memory import peak_memory
 from agents.persistence import Persistent
 from agents.randomness import RandomStreams
 from agents.rewards import make_reward_transform
 from agents.rollout import Batch, RolloutStore
+from agents.safety import (
+    MAX_SKIPS,
+    EnvironmentFault,
+    Interrupted,
+    NotFinite,
+    Snapshot,
+    StateWatch,
+    causes,
+    finite,
+    healed,
+    optimizer_tensors,
+    write_bundle,
+)
 from agents.spaces import image_and_actions
+from agents.step_graph import actor_class
 from common.errors import UserError, unknown_name
-from policies import Policy, PolicyConfig, policy_config
+from policies import Policy, PolicyConfig, policy_config, to_json
 
 SelfAgent = TypeVar("SelfAgent", bound="Agent")
 Metrics = dict[str, float]
+
+logger = logging.getLogger(__name__)
 
 
 class Agent(Persistent):
@@ -41,6 +61,14 @@ class Agent(Persistent):
     Environments give observations ``Dict(rgb: uint8 (H, W, C), reward: float32 (1,))`` and discrete actions;
     `envs.ProcgenVecEnv` does. A checkpoint written by `save` is always the state at a rollout's start, even if asked
     for in the middle of one, so that training that continues from it repeats what would have happened.
+
+    Attributes:
+        config: hyperparameters.
+        policy_config: the network.
+        experiment: plain values that checkpoints carry along.
+        stop_when: asked often during `learn`, also between two updates; once it says yes, the phase of learning that
+            is under way is undone and `learn` returns.
+        diagnostics: directory for what numbers that are not finite can be understood from; None writes nothing.
     """
 
     def __init__(
@@ -92,7 +120,11 @@ class Agent(Persistent):
             verbose=verbose,
         )
         self.experiment: dict[str, Any] = {}
+        self.stop_when: Callable[[], bool] | None = None
+        self.diagnostics: Path | None = None
         self._boundary: dict[str, Any] | None = None
+        self._skipped = self._skipped_in_a_row = 0
+        self._state_watch = StateWatch()
         if env is not None:
             self._setup_model()
 
@@ -135,9 +167,10 @@ class Agent(Persistent):
         self._slot_games = games
         self._episodes = EpisodeLog(games)
         self._times = StageTimes()
+        make_actor = actor_class(self.device)
         self._collector = Collector(
             self.env,
-            lambda num_envs: Actor(self._behaviour, num_envs, self.device, self._random.acting),
+            lambda num_envs: make_actor(self._behaviour, num_envs, self.device, self._random.acting),
             make_reward_transform(self.config.reward_transform, games, self.config.discount),
             self.device,
             self._times,
@@ -244,6 +277,12 @@ class Agent(Persistent):
             tb_log_name: name of the run below `tensorboard_log`.
             reset_num_timesteps: start counting, and the environments, anew.
             progress_bar: show Stable-Baselines3's progress bar.
+
+        Raises:
+            NotFinite: a loss, gradient, weight or state is not finite, and `on_nan` is "stop" or skipping did not help.
+            EnvironmentFault: environments in other processes have died.
+
+        In both cases, and after any other error, the agent can be saved: it is as at the start of the rollout.
         """
         if self.env is None:
             raise UserError(
@@ -261,11 +300,12 @@ class Agent(Persistent):
         began = (time.perf_counter(), self.num_timesteps)
         iterations = self._iterate_lagged if self.config.lag else self._iterate
         rollout_steps = self.n_envs * self.config.rollout_length
-        for metrics in iterations(total_timesteps, callback):
-            # Counted from the beginning of the run, so that one that was continued logs at the same steps.
-            if self.num_timesteps // rollout_steps % log_interval == 0:
-                self._log(metrics, began)
-                began = (time.perf_counter(), self.num_timesteps)
+        with contextlib.suppress(Interrupted):
+            for metrics in iterations(total_timesteps, callback):
+                # Counted from the beginning of the run, so that one that was continued logs at the same steps.
+                if self.num_timesteps // rollout_steps % log_interval == 0:
+                    self._log(metrics, began)
+                    began = (time.perf_counter(), self.num_timesteps)
         callback.on_training_end()
         return self
 
@@ -275,14 +315,14 @@ class Agent(Persistent):
         while self.num_timesteps < total_timesteps:
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
             callback.on_rollout_start()
-            stream, complete = self._collector.collect(
-                self._stream, store, lambda infos: self._after_step(infos, callback)
-            )
+            stream, complete = self._collect(store, lambda infos: self._after_step(infos, callback))
             self._stream = stream
             if not complete:
                 return
             callback.on_rollout_end()
             metrics = self._timed_update(store.batch)
+            if not metrics:
+                self._heal_state()
             self._mark_boundary()
             yield metrics
 
@@ -298,9 +338,9 @@ class Agent(Persistent):
 
             def keep(infos: Infos) -> bool:
                 steps.append(infos)
-                return True
+                return not self._stop_asked()
 
-            return self._collector.collect(self._stream, store, keep)[0]
+            return self._collect(store, keep)[0]
 
         with ThreadPoolExecutor(1, "acting") as thread:
             callback.on_rollout_start()
@@ -313,12 +353,15 @@ class Agent(Persistent):
                     return
                 last = self.num_timesteps >= total_timesteps
                 acting = None
+                self._mark_boundary()
                 if not last:
                     callback.on_rollout_start()
                     acting = thread.submit(collect, free)
                 metrics = self._timed_update(ready.batch)
                 if acting is not None:
                     self._stream = acting.result()
+                if not metrics:
+                    self._heal_state()
                 self._behaviour.load_state_dict(self.policy.state_dict())
                 ready, free = free, ready
                 yield metrics
@@ -334,22 +377,94 @@ class Agent(Persistent):
         callback.update_locals({"infos": infos, "self": self})
         return callback.on_step()
 
+    def _collect(self, store: RolloutStore, on_step: Callable[[Infos], bool]) -> tuple[Stream, bool]:
+        try:
+            return self._collector.collect(self._stream, store, on_step)
+        except (EOFError, ConnectionError) as error:
+            what = str(error) or type(error).__name__
+            raise EnvironmentFault(f"environments died after {self.num_timesteps:,} steps: {what}") from error
+
     def _timed_update(self, batch: Batch) -> Metrics:
+        """A phase of learning, undone if it is broken off; no metrics if its numbers were not finite."""
         began = time.perf_counter()
+        before, updates = Snapshot(self.policy, self.optimizer), self._n_updates
         self._update_learning_rate(self.optimizer)
         self.policy.train()
-        metrics = self.update(batch)
+        metrics: Metrics = {}
+        try:
+            if names := self._state_watch.check(batch.final_state):
+                raise NotFinite(names, batch)
+            metrics = self.update(batch)
+            if not finite([*self.policy.parameters(), *optimizer_tensors(self.optimizer)]):
+                raise NotFinite([*causes(self.policy, None, None), "the optimizer's state"])
+            self._skipped_in_a_row = 0
+        except NotFinite as fault:
+            try:
+                self._report(fault)
+            finally:
+                before.restore()
+                self._n_updates = updates
+        except BaseException:
+            before.restore()
+            self._n_updates = updates
+            raise
         self._times.learning += time.perf_counter() - began
         return metrics
 
-    def _step_optimizer(self, loss: torch.Tensor) -> torch.Tensor:
-        """Follow the gradient of `loss`; returns its norm before clipping."""
+    def _step_optimizer(self, loss: torch.Tensor, batch: object = None) -> torch.Tensor:
+        """Follow the gradient of `loss`, which follows from the record `batch`; returns its norm before clipping.
+
+        Raises:
+            NotFinite: loss or gradient is not finite; nothing was changed.
+            Interrupted: the agent was asked to stop; nothing was changed.
+        """
+        self._stop_point()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self._stop_point()
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
+        if not (loss.detach() + norm).isfinite():
+            raise NotFinite(causes(self.policy, loss, batch), batch)
         self.optimizer.step()
         self._n_updates += 1
         return norm
+
+    def _stop_asked(self) -> bool:
+        return self.stop_when is not None and self.stop_when()
+
+    def _stop_point(self) -> None:
+        if self._stop_asked():
+            raise Interrupted
+
+    # Numbers that are not finite
+
+    def _report(self, fault: NotFinite) -> None:
+        """Write down what happened and go on without the update, or raise `NotFinite`, as configured."""
+        self._skipped += 1
+        self._skipped_in_a_row += 1
+        where = f"at {self.num_timesteps:,} steps, update {self._n_updates + 1}"
+        bundle = None
+        if self.diagnostics is not None:
+            content = {
+                "updates": self._n_updates,
+                "config": asdict(self.config),
+                "policy_config": to_json(self.policy_config),
+                "policy": self.policy.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            }
+            bundle = write_bundle(self.diagnostics, self.num_timesteps, fault, content)
+        told = f"{fault} ({where}); the update was undone" + (f"; see {bundle}" if bundle else "")
+        if self.config.on_nan == "stop":
+            raise NotFinite(fault.names, fault.batch, told) from fault
+        if self._skipped_in_a_row >= MAX_SKIPS:
+            told = f"{told}; so were {MAX_SKIPS} in a row: going on makes no sense"
+            raise NotFinite(fault.names, fault.batch, told) from fault
+        logger.warning("warning: %s; going on without it (on_nan is skip)", told)
+
+    def _heal_state(self) -> None:
+        """Streams whose state is not finite begin with an empty one."""
+        fresh = self.policy.initial_state(self.n_envs, self.device)
+        self._collector.state = healed(self._collector.state, fresh)
 
     # Logging
 
@@ -361,6 +476,8 @@ class Agent(Persistent):
         for tag, value in metrics.items():
             record(f"train/{tag}", value)
         record("train/updates", self._n_updates)
+        if self.config.on_nan == "skip":
+            record("train/skipped_updates", self._skipped)
         for tag, value in self._core_metrics().items():
             record(f"core/{tag}", value)
         record("time/sps", steps / seconds)
@@ -368,6 +485,8 @@ class Agent(Persistent):
             record(f"time/sps_{stage}", steps / spent if spent else float("nan"))
         self._times.clear()
         record("time/total_timesteps", self.num_timesteps)
+        for tag, value in peak_memory(self.device).items():
+            record(f"memory/{tag}", value)
         self.logger.dump(step=self.num_timesteps)
 
     @torch.no_grad()

@@ -118,7 +118,7 @@ def _write(file: IO[bytes], header: bytes, tensors: Sequence[Tensor]) -> None:
     put(header)
     for tensor in tensors:
         if tensor.numel():
-            put(memoryview(_as_bytes(tensor).numpy()))
+            put(_as_bytes(tensor).numpy().data)
     file.write(digest.digest())
 
 

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 from agents.rewards import reward_transform_problems
+from agents.safety import on_nan_problems
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class AgentConfig:
         max_grad_norm: gradients are scaled down to this norm.
         reward_transform: what the learner sees instead of the raw reward: "clip" to [-1, 1], "normalize" by the
             running standard deviation of each game's returns, or "none".
+        on_nan: what to do when a loss, gradient, weight or state is not finite: "stop", or "skip" the update and go on
+            with the weights of before it.
     """
 
     learning_rate: float
@@ -31,6 +34,7 @@ class AgentConfig:
     value_cost: float
     max_grad_norm: float
     reward_transform: str
+    on_nan: str = "stop"
 
     @property
     @abstractmethod
@@ -44,7 +48,7 @@ class AgentConfig:
 
     def problems(self, num_envs: int) -> list[str]:
         """Everything wrong with these values for `num_envs` environments, a line each."""
-        found = reward_transform_problems(self.reward_transform)
+        found = [*reward_transform_problems(self.reward_transform), *on_nan_problems(self.on_nan)]
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 found.append(f"{name} must be positive and finite, not {getattr(self, name)}")

@@ -130,7 +130,7 @@ class IMPALA(Agent):
             + config.value_cost * critic_loss
             - config.entropy_cost * mean_entropy * batch.actions.numel()
         )
-        grad_norm = self._step_optimizer(loss)
+        grad_norm = self._step_optimizer(loss, batch)
         with torch.no_grad():
             weights = torch.exp(log_probs - batch.log_probs)
         steps = batch.actions.numel()

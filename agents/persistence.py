@@ -44,6 +44,7 @@ class Persistent(BaseAlgorithm):
     optimizer: torch.optim.Optimizer
     experiment: dict[str, Any]
     _boundary: dict[str, Any] | None
+    _skipped: int
     _behaviour: Policy
     _random: RandomStreams
     _collector: Collector
@@ -59,8 +60,13 @@ class Persistent(BaseAlgorithm):
     def _stream(self, stream: Stream) -> None: ...
 
     def _mark_boundary(self) -> None:
-        # With lag, callbacks run only between rollouts, where the present state is the boundary.
-        self._boundary = None if self.config.lag else self._run_state()
+        self._boundary = self._run_state()
+
+    @property
+    def checkpoint_step(self) -> int:
+        """The environment step whose state `save` would write now: that of a rollout's start."""
+        step: int = self.num_timesteps if self._boundary is None else self._boundary["num_timesteps"]
+        return step
 
     def _run_state(self) -> dict[str, Any]:
         """All that training needs to go on from here, except weights and optimizer."""
@@ -68,6 +74,7 @@ class Persistent(BaseAlgorithm):
             "num_timesteps": self.num_timesteps,
             "total_timesteps": self._total_timesteps,
             "updates": self._n_updates,
+            "skipped": self._skipped,
             "random": self._random.state(),
             "num_envs": getattr(self, "n_envs", None),
         }
@@ -121,7 +128,8 @@ class Persistent(BaseAlgorithm):
                 "experiment": self.experiment,
                 "policy": self.policy.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "run": self._boundary or self._run_state(),
+                # With lag, the update whose rollout the boundary follows may have been made since.
+                "run": {**(self._boundary or self._run_state()), "updates": self._n_updates},
             },
         )
 
@@ -165,6 +173,7 @@ class Persistent(BaseAlgorithm):
                 "agents.load finds the right class"
             )
         try:
+            _check_sizes(content, name)
             make: Callable[..., SelfAgent] = cls  # `Agent`'s constructor
             agent = make(
                 from_json(content["policy_config"]),
@@ -190,7 +199,9 @@ class Persistent(BaseAlgorithm):
                 agent._behaviour.load_state_dict(content["policy"])
             agent.optimizer.load_state_dict(_optimizer_state(content["optimizer"], agent.policy))
             agent._load_run_state(content["run"], force_reset)
-        except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+        except CheckpointError:
+            raise
+        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise CheckpointError(f"{name} does not fit: {reason}") from error
         agent.experiment = content["experiment"]
@@ -200,6 +211,7 @@ class Persistent(BaseAlgorithm):
         self.num_timesteps = state["num_timesteps"]
         self._total_timesteps = state["total_timesteps"]
         self._n_updates = state["updates"]
+        self._skipped = state.get("skipped", 0)
         self._random.load_state(state["random"])
         if self.env is None:
             self._boundary = dict(state)  # for `save`, and for environments that come later
@@ -219,6 +231,26 @@ class Persistent(BaseAlgorithm):
         self.env.set_state(state["env"])  # type: ignore[attr-defined]  # reached through any VecEnvWrapper
         self._stream = Stream(dict(state["observation"]), state["episode_start"])
         self._collector.state = {key: value.to(self.device) for key, value in state["core_state"].items()}
+
+
+def _check_sizes(content: Mapping[str, Any], name: str) -> None:
+    """Refuse a network other than that of the stored weights before it is made: it may be of any size."""
+    weights = content["policy"]
+    config = from_json(content["policy_config"])
+    if getattr(config.core, "layers", 1) > len(weights) or len(config.encoder.channels) > len(weights):
+        raise CheckpointError(
+            f"{name} does not fit: its network has more layers than there are stored weights"
+        )
+    height, width, channels = content["image_shape"]
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        policy = Policy(config, (height, width, channels), content["num_actions"])
+    described = {name: tuple(tensor.shape) for name, tensor in policy.state_dict().items()}
+    stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if described != stored:
+        different = sorted(name for name in {*described, *stored} if described.get(name) != stored.get(name))
+        raise CheckpointError(
+            f"{name} does not fit: its network has other weights, such as {', '.join(different[:3])}"
+        )
 
 
 def _optimizer_state(stored: Mapping[str, Any], policy: Policy) -> dict[str, Any]:

@@ -194,5 +194,5 @@ class PPO(Agent):
 
     def _update_once(self, minibatch: Sequences) -> Metrics:
         terms = self.losses(minibatch)
-        grad_norm = self._step_optimizer(terms["loss"])
+        grad_norm = self._step_optimizer(terms["loss"], minibatch)
         return {**{tag: term.item() for tag, term in terms.items()}, "grad_norm": grad_norm.item()}

@@ -1,7 +1,7 @@
-"""Errors that a user can cause, told apart from bugs.
+"""Errors that a user can cause, and failures of a run, told apart from bugs.
 
-The command lines print a `UserError` as one line and leave with exit code 2; any other exception is a bug and
-keeps its traceback.
+The command lines print a `UserError` as one line and leave with exit code 2, a `RunError` as one line and with code 1;
+any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from difflib import get_close_matches
 
 class UserError(ValueError):
     """Something the user asked for cannot be had. The message is one line and says what to do."""
+
+
+class RunError(RuntimeError):
+    """A run cannot go on: numbers that are not finite, environments that died. The message is one line."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
