@@ -2,7 +2,8 @@
 
 Same function as `naive`. The loop over time stays, since each step's matrix depends on all of the one before;
 but a step is a handful of batched products over all streams and heads at once, without a record of each
-elementary operation for autograd.
+elementary operation for autograd, and without memory of its own: buffers are made once, and every step writes
+into them.
 
 The matrices themselves are not kept for the backward pass. It starts from the last one and takes the updates
 back, one after the other, so that the matrix stays in the processor's cache; only where a reset threw a
@@ -13,9 +14,9 @@ a step, z = phi(x) W = [y, q, k, beta], m = phi(q) - phi(k), d = m W, r = sigmoi
 of columns, u = r * d, and W' = W + phi(k)^T u is the matrix after it. g is the gradient with respect to what
 follows it, and G = gW':
 
-    gu = phi(k) G        gd = r * gu        gr = d * gu, summed over each block
+    gu = phi(k) G        gd = r * gu        gbeta = (1 - r) * u * gu, summed over each block
     gm = gd W^T          gphi(q) = gm       gphi(k) = u G^T - gm
-    gz = [gy, gq, gk, gbeta], through softmax and sigmoid
+    gz = [gy, gq, gk, gbeta], with gq and gk through softmax
     gphi(x) = gz W^T     gW = G + m^T gd + phi(x)^T gz
 """
 
@@ -30,10 +31,10 @@ from torch.autograd.function import once_differentiable
 from policies.ops.checks import rows_to_reset
 
 
-def _spread(output: int, width: int, like: Tensor) -> Tensor:
-    """(4, E + 2D + 4): one where a column is in the rate's block; rates @ spread has each column's rate."""
-    sizes = torch.tensor([output, width, width, 4], device=like.device)
-    return torch.eye(4, dtype=like.dtype, device=like.device).repeat_interleave(sizes, dim=1)
+def _block_of_column(output: int, width: int, device: torch.device) -> Tensor:
+    """For each of the E + 2D + 4 columns, which of the blocks y, q, k, beta it is in."""
+    sizes = torch.tensor([output, width, width, 4], device=device)
+    return torch.arange(4, device=device).repeat_interleave(sizes, output_size=output + 2 * width + 4)
 
 
 def _softmax_backward(gradient: Tensor, softmax: Tensor) -> Tensor:
@@ -42,82 +43,115 @@ def _softmax_backward(gradient: Tensor, softmax: Tensor) -> Tensor:
 
 
 class _FusedSrwm(torch.autograd.Function):
-    """Streams and heads are one dimension, n = B * H, wherever they need not be told apart."""
+    """Streams and heads are one dimension, n = B * H, wherever they need not be told apart.
+
+    A product of batches of matrices is fast only if what it writes is contiguous; what it reads need not be.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
         steps, batch, heads, width = x.shape
         n, columns = batch * heads, w0.shape[-1]
         output = columns - 2 * width - 4  # E
-        spread = _spread(output, width, x)
-        phi_x = x.softmax(dim=-1).reshape(steps, n, 1, width)
+        block = _block_of_column(output, width, x.device)
+        # What is kept for the backward pass, one step after the other.
+        m_phi_x = x.new_empty(steps, n, 2, width)  # m above phi(x)
+        m_phi_x[:, :, 1] = x.softmax(dim=-1).view(steps, n, width)
+        phi = x.new_empty(steps, 2, n, width)  # phi(q) and phi(k)
+        rate, u = x.new_empty(steps, n, columns), x.new_empty(steps, n, 1, columns)
+        y = x.new_empty(steps, n, output)
+        discarded: list[Tensor] = []
+        # What each step uses up.
+        z, d, sigmoid = x.new_empty(n, 1, columns), x.new_empty(n, 1, columns), x.new_empty(n, 4)
+        z_y, z_beta = z[:, 0, :output], z[:, 0, -4:]
+        z_qk = z[:, 0, output:-4].unflatten(1, (2, width)).transpose(0, 1)
         w = w0 + shift  # (B, H, D, columns); updated in place
         w_n = w.view(n, width, columns)
-        outputs, every_phi, every_m, every_d, every_sigmoid, discarded = [], [], [], [], [], []
-        for phi_x_t, rows in zip(phi_x.unbind(), rows_to_reset(reset), strict=True):
+        per_step = zip(
+            m_phi_x[:, :, :1].unbind(),
+            m_phi_x[:, :, 1:].unbind(),
+            phi.unbind(),
+            phi.unsqueeze(3).unbind(),
+            phi.unsqueeze(4).unbind(),
+            rate.unbind(),
+            rate.unsqueeze(2).unbind(),
+            u.unbind(),
+            y.unbind(),
+            rows_to_reset(reset),
+            strict=True,
+        )
+        for m, phi_x, phi_t, phi_row, phi_column, rate_t, rate_row, u_t, y_t, rows in per_step:
             if len(rows):
                 discarded.append(w[rows])
                 w[rows] = w0
-            z = torch.bmm(phi_x_t, w_n)
-            phi = z[:, 0, output:-4].unflatten(1, (2, width)).softmax(dim=-1)
-            phi_q, phi_k = phi.split(1, dim=1)
-            m = phi_q - phi_k
-            d = torch.bmm(m, w_n)
-            sigmoid = z[:, 0, -4:].sigmoid()
-            w_n.addcmul_(phi_k.transpose(1, 2), d * (sigmoid @ spread).unsqueeze(1))
-            outputs.append(z[..., :output])
-            every_phi.append(phi)
-            every_m.append(m)
-            every_d.append(d)
-            every_sigmoid.append(sigmoid)
-        saved = [torch.stack(every) for every in (every_phi, every_m, every_d, every_sigmoid)]
-        ctx.save_for_backward(phi_x, *saved, w, reset, *discarded)
-        return torch.stack(outputs).view(steps, batch, heads, output), w - w0
+            torch.bmm(phi_x, w_n, out=z)
+            y_t.copy_(z_y)
+            torch.softmax(z_qk, dim=-1, out=phi_t)
+            torch.sub(phi_row[0], phi_row[1], out=m)
+            torch.bmm(m, w_n, out=d)
+            torch.sigmoid(z_beta, out=sigmoid)
+            torch.index_select(sigmoid, 1, block, out=rate_t)
+            torch.mul(rate_row, d, out=u_t)
+            w_n.addcmul_(phi_column[1], u_t)
+        ctx.save_for_backward(m_phi_x, phi, rate, u, w, reset, *discarded)
+        return y.view(steps, batch, heads, output), w - w0
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor, grad_shift: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        phi_x, every_phi, every_m, every_d, every_sigmoid, w, reset, *discarded = ctx.saved_tensors
+        m_phi_x, phi, rate, u, w, reset, *discarded = ctx.saved_tensors
         steps, batch, heads, output = grad_y.shape
         n, (width, columns) = batch * heads, w.shape[-2:]
-        spread = _spread(output, width, w)
-        spread_t = spread.t()
-        # What the loop needs of each step: (T, n, ...), made for all steps at once.
-        every_rate = (every_sigmoid @ spread).unsqueeze(2)
-        every_slope = ((every_sigmoid - every_sigmoid.square()) @ spread).unsqueeze(2)
-        per_step = zip(
-            every_phi.unbind(),
-            (every_rate * every_d).unbind(),
-            every_rate.unbind(),
-            (every_slope * every_d).squeeze(2).unbind(),
-            torch.cat([every_m, phi_x], dim=2).transpose(2, 3).unbind(),
-            grad_y.reshape(steps, n, 1, output).unbind(),
-            rows_to_reset(reset),
-            strict=True,
-        )
+        in_block = torch.eye(4, dtype=w.dtype, device=w.device)
+        in_block = in_block[:, _block_of_column(output, width, w.device)].t()  # (columns, 4)
         w = w.clone()
         grad_w = grad_shift.clone(memory_format=torch.contiguous_format)
         w_n, grad_w_n = w.view(n, width, columns), grad_w.view(n, width, columns)
         w_n_t, grad_w_n_t = w_n.transpose(1, 2), grad_w_n.transpose(1, 2)
         grad_w0 = -grad_shift.sum(dim=0)
-        grad_phi_x = []
-        for phi, u, rate, d_slope, m_and_phi_x, grad_y_t, rows in reversed(list(per_step)):
-            phi_k = phi[:, 1:]
-            w_n.addcmul_(phi_k.transpose(1, 2), u, value=-1.0)  # the matrix that the step's products used
-            grad_u = torch.bmm(phi_k, grad_w_n)
-            grad_phi_k = torch.bmm(u, grad_w_n_t)
-            grad_d = rate * grad_u
-            grad_beta = (d_slope * grad_u.squeeze(1)) @ spread_t
-            grad_m = torch.bmm(grad_d, w_n_t)
-            grad_qk = _softmax_backward(torch.cat([grad_m, grad_phi_k - grad_m], dim=1), phi)
-            grad_z = torch.cat([grad_y_t, grad_qk.view(n, 1, 2 * width), grad_beta.unsqueeze(1)], dim=2)
-            grad_phi_x.append(torch.bmm(grad_z, w_n_t))
-            grad_w_n.baddbmm_(m_and_phi_x, torch.cat([grad_d, grad_z], dim=1))
+        grad_phi_x = w.new_empty(steps, n, 1, width)
+        # What each step uses up.
+        grad_u, by_rate = w.new_empty(n, 1, columns), w.new_empty(n, 1, columns)
+        grad_phi, product, sums = (w.new_empty(2, n, size) for size in (width, width, 1))
+        grad_m, grad_phi_k = grad_phi.unsqueeze(2).unbind()
+        grad_dz = w.new_empty(n, 2, columns)  # gd above gz
+        grad_d, grad_z = grad_dz[:, :1], grad_dz[:, 1:]
+        grad_z_y, grad_z_beta = grad_dz[:, 1, :output], grad_dz[:, 1, -4:]
+        grad_z_qk = grad_dz[:, 1, output:-4].unflatten(1, (2, width)).transpose(0, 1)
+        per_step = zip(
+            m_phi_x.transpose(2, 3).unbind(),
+            phi.unbind(),
+            phi[:, 1].unsqueeze(2).unbind(),
+            phi[:, 1].unsqueeze(3).unbind(),
+            rate.unsqueeze(2).unbind(),
+            u.unbind(),
+            grad_y.reshape(steps, n, output).unbind(),
+            grad_phi_x.unbind(),
+            rows_to_reset(reset),
+            strict=True,
+        )
+        for columns_t, phi_t, phi_k, phi_k_column, rate_t, u_t, grad_y_t, grad_phi_x_t, rows in reversed(
+            list(per_step)
+        ):
+            w_n.addcmul_(phi_k_column, u_t, value=-1.0)  # the matrix that the step's products used
+            torch.bmm(phi_k, grad_w_n, out=grad_u)
+            torch.bmm(u_t, grad_w_n_t, out=grad_phi_k)
+            torch.mul(rate_t, grad_u, out=grad_d)
+            torch.bmm(grad_d, w_n_t, out=grad_m)
+            grad_phi_k.sub_(grad_m)
+            torch.sub(grad_u, grad_d, out=by_rate).mul_(u_t)
+            grad_z_y.copy_(grad_y_t)
+            grad_z_beta.copy_(by_rate.squeeze(1) @ in_block)
+            torch.mul(grad_phi, phi_t, out=product)
+            torch.sum(product, dim=2, keepdim=True, out=sums)
+            torch.addcmul(product, phi_t, sums, value=-1.0, out=grad_z_qk)
+            torch.bmm(grad_z, w_n_t, out=grad_phi_x_t)
+            grad_w_n.baddbmm_(columns_t, grad_dz)
             if len(rows):
                 grad_w0 += grad_w[rows].sum(dim=0)
                 grad_w[rows] = 0.0
                 w[rows] = discarded.pop()
-        grad_x = _softmax_backward(torch.stack(grad_phi_x[::-1]), phi_x).view(steps, batch, heads, width)
+        grad_x = _softmax_backward(grad_phi_x, m_phi_x[:, :, 1:]).view(steps, batch, heads, width)
         return grad_x, grad_w0 + grad_w.sum(dim=0), grad_w, None
 
 
