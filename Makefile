@@ -11,12 +11,13 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 
 RUN = $(VENV)/bin/python
 
-.PHONY: help train test check format clean
+.PHONY: help train test check bench format clean
 
 help:
 	@echo "make train   set up and train SRWM with IMPALA on six games (about 5 minutes); other runs: make train ARGS='--help'"
 	@echo "make test    set up and run the whole test suite"
 	@echo "make check   set up and run ruff, the formatting check and mypy"
+	@echo "make bench   set up and run a short version of every benchmark (about 10 minutes); prints one table of ratios"
 	@echo "make format  sort imports, format, and apply ruff's safe fixes"
 	@echo "make clean   remove the environment and all caches (never runs/)"
 
@@ -30,6 +31,9 @@ check: $(VENV)/.installed-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+bench: $(VENV)/.installed-test
+	$(RUN) -m benchmarks $(BENCH_ARGS)
 
 format: $(VENV)/.installed-test
 	$(RUN) -m ruff check --fix .

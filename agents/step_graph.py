@@ -43,7 +43,8 @@ class StepGraph:
             self._output = self._step()
 
     def _step(self) -> PolicyOutput:
-        return self._policy(self._rgb, self._reward, self._state, self._start)
+        output: PolicyOutput = self._policy(self._rgb, self._reward, self._state, self._start)
+        return output
 
     def __call__(self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor) -> PolicyOutput:
         """`policy(...)` of one step, for as many streams as the first call had."""

@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from agents.allocator import keep_large_buffers
 from benchmarks.machine import describe_machine
+from common.errors import UserError
+from evaluation.parsing import Flag, parse_options
 from experiments.cli import run_command
 
 
@@ -56,7 +56,7 @@ Measure = Callable[[bool], Sequence[Figure]]
 
 @dataclass(frozen=True)
 class Settings:
-    """How to measure.
+    """Measure, and print a table of ratios.
 
     Attributes:
         quick: fewer shapes and repetitions.
@@ -64,7 +64,7 @@ class Settings:
         threads: of torch; none for torch's own choice.
     """
 
-    quick: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    quick: Flag = False
     json: Path | None = None
     threads: int | None = None
 
@@ -127,8 +127,16 @@ def main(title: str, measure: Measure) -> int:
     """The command line of one benchmark; returns the exit code."""
 
     def run() -> int:
-        settings = tyro.cli(Settings, description=title)
+        settings = parse_options(
+            Settings, sys.argv[1:], shlex.join(["python", "-m", _module_and_words()[0]]), ""
+        )
+        if settings.json is not None and not settings.json.parent.is_dir():
+            raise UserError(
+                f"--json {settings.json} cannot be written, there is no directory {settings.json.parent}"
+            )
         if settings.threads is not None:
+            if settings.threads < 1:
+                raise UserError(f"--threads must be at least 1, not {settings.threads}")
             torch.set_num_threads(settings.threads)
         keep_large_buffers()  # as every agent does
         figures = measure(settings.quick)

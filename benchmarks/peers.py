@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import stable_baselines3
 import torch
 from gymnasium import spaces
-from stable_baselines3 import PPO as PeerPPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
@@ -68,7 +68,7 @@ class PlainEncoder(BaseFeaturesExtractor):
         return torch.cat([self.network(observations["rgb"]), observations["reward"]], dim=1)
 
 
-def _peer(make: type[PeerPPO], **policy: Any) -> Any:
+def _peer(make: Callable[..., Any], **policy: Any) -> Any:
     return make(
         "MultiInputLstmPolicy" if policy else "MultiInputPolicy",
         ProcgenVecEnv(TASK_SETS["easy6"], SLOTS),
@@ -100,7 +100,7 @@ def _ours(algorithm: str, core: str) -> Any:
 
 
 SUBJECTS: dict[str, Callable[[], Any]] = {
-    "stable-baselines3 PPO": lambda: _peer(PeerPPO),
+    "stable-baselines3 PPO": lambda: _peer(stable_baselines3.PPO),
     "sb3-contrib RecurrentPPO": _recurrent_peer,
     "PPO feedforward": lambda: _ours("ppo", "feedforward"),
     "PPO lstm": lambda: _ours("ppo", "lstm"),

@@ -11,9 +11,9 @@ import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from agents import ALGORITHMS, Agent
+from agents import IMPALA, Agent
 from benchmarks.figures import Figure, best_seconds, main
 from envs import TASK_SETS, grouped_procgen
 from policies import CORES
@@ -29,15 +29,11 @@ class Case:
     games: tuple[str, ...] = TASK_SETS["easy6"]
     slots: int = SLOTS
     groups: int = 1
-    algorithm: str = "impala"
 
     def agent(self) -> Agent:
         """A fresh agent with one rollout behind it."""
         env = grouped_procgen(self.games, self.slots, groups=self.groups)
-        options: dict[str, Any] = {}
-        if self.algorithm == "ppo":
-            options = {"rollout_steps": 64, "minibatches": 2}  # minibatches of about the published size
-        agent = ALGORITHMS[self.algorithm](self.core, env, seed=0, **options)
+        agent = IMPALA(self.core, env, seed=0)
         agent.learn(1)
         return agent
 
@@ -69,7 +65,7 @@ def measure(quick: bool = False) -> list[Figure]:
 def _rates(cases: dict[str, Case], work: Callable[[Agent], None], repetitions: int) -> dict[str, float]:
     """Environment steps a second of each case."""
     agents = {name: case.agent() for name, case in cases.items()}
-    seconds = best_seconds({name: lambda a=agent: work(a) for name, agent in agents.items()}, repetitions)
+    seconds = best_seconds({name: partial(work, agent) for name, agent in agents.items()}, repetitions)
     steps = {name: agent.n_envs * agent.config.rollout_length for name, agent in agents.items()}
     for agent in agents.values():
         assert agent.env is not None

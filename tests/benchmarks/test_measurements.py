@@ -1,0 +1,92 @@
+"""Benchmarks measure what they say; how fast it is, is not tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import stable_baselines3
+
+from benchmarks import environment, network, peers, training
+from envs.native import IMAGE_SHAPE
+from policies import EncoderConfig, Policy, policy_config
+from policies.encoder import ImpalaEncoder
+
+Calls = dict[str, int]
+
+
+@pytest.fixture
+def one_second_each(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """Every part of a benchmark runs once, and is said to take a second; how many parts each one had."""
+    seen: Calls = {}
+
+    def best_seconds(parts: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
+        for name, part in parts.items():
+            part()
+            seen[name] = seen.get(name, 0) + 1
+        return dict.fromkeys(parts, 1.0)
+
+    for module in (environment, network, training):
+        monkeypatch.setattr(module, "best_seconds", best_seconds)
+    return seen
+
+
+def test_operations_are_those_of_the_layers() -> None:
+    """Counted by hooks on the real network, layer by layer."""
+    encoder = ImpalaEncoder(EncoderConfig(), IMAGE_SHAPE)
+    counted = 0.0
+    side, sides = 64, []
+    for channels in (16, 32, 32):
+        sides.append((side, channels))
+        side //= 2
+    for section, (size, outputs) in zip(encoder.sections, sides, strict=True):
+        for name, weight in section.named_parameters():
+            if name.endswith("weight"):
+                resolution = size if name == "conv.weight" else size // 2
+                counted += 2.0 * resolution**2 * weight.numel()
+                assert weight.shape[0] == outputs
+    counted += 2.0 * encoder.linear.weight.numel()
+    forward, both = network.operations(EncoderConfig())
+    assert forward == counted
+    assert forward == pytest.approx(61e6, rel=0.01)
+    assert both == pytest.approx(180e6, rel=0.01)
+
+
+def test_the_environment_is_compared_with_the_bare_one(one_second_each: Calls) -> None:
+    (figure,) = environment.measure(quick=True)
+    assert figure.ratio == 1.0
+    assert figure.facts == {"ours steps/s": 6600.0, "bare steps/s": 6600.0}
+    assert one_second_each == {"ours": 1, "bare": 1}
+
+
+def test_training_is_compared_with_its_parts(one_second_each: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "SLOTS", 12)
+    case = training.Case
+    monkeypatch.setattr(training, "Case", lambda *names, **options: case(*names, **{"slots": 12, **options}))
+    make = training.IMPALA
+    monkeypatch.setattr(training, "IMPALA", lambda *words, **options: make(*words, **options, unroll_steps=2))
+    figures = {(figure.name, figure.against): figure for figure in training.measure(quick=True)}
+    # Each part takes a second, so acting and learning by themselves allow half of what training reaches.
+    name = "IMPALA, srwm: training, steps/s"
+    assert figures[name, "what acting and learning by themselves allow"].ratio == pytest.approx(2.0)
+    assert figures[name, "feedforward"].facts == {"srwm": 24.0, "feedforward": 24.0}
+    assert figures["acting with slots in two groups", "in one"].ratio == 1.0
+    assert ("IMPALA, deltanet: training, steps/s", "feedforward") in figures
+    assert {"acting", "in two groups", "learning", "training"} <= one_second_each.keys()
+
+
+def test_peers_have_the_network_of_ours() -> None:
+    policy = Policy(policy_config("feedforward"), IMAGE_SHAPE, 15)
+    agent = peers._peer(stable_baselines3.PPO)
+    ours, theirs = (sum(p.numel() for p in module.parameters()) for module in (policy, agent.policy))
+    assert ours == theirs
+    agent.env.close()
+
+
+def test_peers_and_ours_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "SLOTS", 6)
+    monkeypatch.setattr(peers, "STEPS", 2)
+    for name in ("stable-baselines3 PPO", "sb3-contrib RecurrentPPO", "PPO feedforward", "IMPALA srwm"):
+        result = peers.run_subject(name, 1, keep_buffers=False)
+        assert result["steps/s"] > 0
+        assert 0.1 < result["peak GB"] < 20
