@@ -83,9 +83,14 @@ def agent_problems(agent: Agent) -> list[str]:
 
 def policy_with_reset(agent: Agent, reset: str | None) -> Policy:
     """The agent's policy, or for a reset rule other than its own a copy that follows this rule."""
+    if reset is None or reset == agent.policy.config.reset:
+        return agent.policy
+    return policy_copy(agent, reset)
+
+
+def policy_copy(agent: Agent, reset: str) -> Policy:
+    """A copy of the agent's policy that follows a reset rule."""
     policy = agent.policy
-    if reset is None or reset == policy.config.reset:
-        return policy
     shape, num_actions = image_and_actions(agent.observation_space, agent.action_space)
     with torch.random.fork_rng(devices=[]):  # the copy's first weights must not use up training's randomness
         copy = Policy(replace(policy.config, reset=reset), shape, num_actions)

@@ -1,0 +1,1 @@
+"""Watch policies play in a browser, and watch their weights change."""

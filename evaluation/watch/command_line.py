@@ -1,0 +1,177 @@
+"""The command line of `eval.py watch`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+import agents
+from agents import Agent
+from common.errors import UserError
+from envs import expand_games
+from evaluation.modification import Modification, parse_modification
+from evaluation.parsing import Flag, parse_options, words_option
+from evaluation.rebuild import Training, find_checkpoint, training_of
+from evaluation.subject import agent_problems
+from evaluation.watch.controls import MAX_SPEED, MIN_SPEED
+from evaluation.watch.desktop import has_desktop, open_page
+from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, quiet_library, serve
+from evaluation.watch.session import DEFAULT_SPEED, Program, Session
+from evaluation.watch.side import Contestant
+from evaluation.watch.stage import Stage
+from experiments.problems import raise_problems
+from experiments.validation import device_problems
+
+PROGRAM = "python eval.py watch"
+MAX_PORT = 65535
+
+
+@dataclass(frozen=True)
+class Options:
+    """Watch a policy play in the browser, and watch its weights change.
+
+    Attributes:
+        checkpoint: directory of a run, of which the newest checkpoint is taken, or a checkpoint file.
+        versus: a second one, or the same one with other settings, which plays the same levels in step.
+        games: games or task sets to play.
+        split: levels to draw from: train, test1, test2, test3, all, or A:B for levels A to B-1.
+        level: play this level again and again instead.
+        mode: distribution of levels: easy, hard, memory, exploration or extreme.
+        sample: draw actions, as in training, instead of taking the most likely one.
+        versus_sample: the same for the second one.
+        modification: self-modification: on, frozen, or a number of steps after which weights are reset.
+        versus_modification: the same for the second one.
+        speed: steps per second at first; 0 for as fast as possible.
+        seed: of levels and of actions drawn.
+        host: address to listen at; others than this machine's own can be reached from outside.
+        port: to listen at; 0 for a free one.
+        no_browser: do not open the page, only print its address.
+        history_mb: memory for looking back, in megabytes.
+        device: auto, cpu or cuda.
+    """
+
+    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN_OR_CHECKPOINT")]
+    versus: Annotated[str | None, words_option("RUN_OR_CHECKPOINT", "none")] = None
+    games: Annotated[tuple[str, ...], words_option("GAME ...", "those it was trained on")] = ()
+    split: Annotated[str | None, words_option("SPLIT", "levels that it was not trained on")] = None
+    level: Annotated[int | None, words_option("N", "drawn from the split")] = None
+    mode: Annotated[str | None, words_option("MODE", "that of its training")] = None
+    sample: Flag = False
+    versus_sample: Flag = False
+    modification: Annotated[str, tyro.conf.arg(metavar="HOW")] = "on"
+    versus_modification: Annotated[str, tyro.conf.arg(metavar="HOW")] = "on"
+    speed: Annotated[float, tyro.conf.arg(metavar="N")] = DEFAULT_SPEED
+    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = DEFAULT_HOST
+    port: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    no_browser: Flag = False
+    history_mb: Annotated[int, tyro.conf.arg(metavar="N")] = 512
+    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
+
+
+def main(words: Sequence[str]) -> int:
+    """Serve the page until it is interrupted; returns the exit code.
+
+    Args:
+        words: the arguments behind "watch".
+
+    Raises:
+        UserError: something that was asked for cannot be had.
+    """
+    options = parse_options(Options, words, PROGRAM, "checkpoint")
+    console = Console(highlight=False)
+    stage = Stage(prepare(options))
+
+    def ready(address: str) -> None:
+        console.print(f"Watching at {address}", soft_wrap=True)
+        if options.host not in LOOPBACK:
+            console.print("Whoever can reach this machine can watch and control it.", soft_wrap=True)
+        elif os.environ.get("SSH_CONNECTION"):
+            port = address.rstrip("/").rpartition(":")[2]
+            console.print(
+                f"From your own machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, then open the address there",
+                soft_wrap=True,
+            )
+        console.print("Stop with Ctrl-C.")
+        if not options.no_browser and has_desktop():
+            open_page(address)
+
+    quiet_library()
+    try:
+        asyncio.run(serve(stage, options.host, options.port, ready))
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+    return 0
+
+
+def prepare(options: Options) -> Session:
+    """The session that `options` ask for.
+
+    Raises:
+        UserError: naming everything that is wrong with the options.
+    """
+    problems = device_problems(options.device)
+    if not 0 <= options.port <= MAX_PORT:
+        problems.append(f"--port is {options.port}: give 1 to {MAX_PORT}, or leave it out for a free one")
+    if options.speed != 0 and not MIN_SPEED <= options.speed <= MAX_SPEED:
+        problems.append(
+            f"--speed is {options.speed:g}: give {MIN_SPEED:g} to {MAX_SPEED:g}, or 0 for as fast as possible"
+        )
+    if options.history_mb < 1:
+        problems.append(f"--history-mb is {options.history_mb}: give 1 or more")
+    if options.versus is None and (options.versus_sample or options.versus_modification != "on"):
+        problems.append(
+            "--versus-sample and --versus-modification are about a second side: name it with --versus"
+        )
+    device = "cpu" if problems else options.device
+    first = _contestant(options.checkpoint, options.modification, not options.sample, device, problems)
+    contestants = [first]
+    if options.versus is not None:
+        greedy, how = not options.versus_sample, options.versus_modification
+        contestants.append(_contestant(options.versus, how, greedy, device, problems))
+    training = first.training if first is not None else Training()
+    games = expand_games(options.games or training.games)
+    if first is not None and not games:
+        problems.append(f"{options.checkpoint} was not made by train.py, so name what to play: --games maze")
+    mode = training.mode if options.mode is None else options.mode
+    program = Program(games, mode, options.split or _unseen(training), options.level, options.seed)
+    if games:
+        problems += program.problems()
+    raise_problems(problems)
+    session = Session([one for one in contestants if one is not None], program, options.history_mb * 2**20)
+    session.speed = options.speed or None
+    return session
+
+
+def _unseen(training: Training) -> str:
+    return "test1" if training.levels != "test1" else "test2"
+
+
+def _contestant(
+    path: str, modification: str, greedy: bool, device: str, problems: list[str]
+) -> Contestant | None:
+    """Adds to `problems` what is wrong."""
+    how = Modification()
+    try:
+        how = parse_modification(modification)
+    except UserError as error:
+        problems.append(str(error))
+    try:
+        agent, name = _load(path, device)
+    except UserError as error:
+        problems.append(str(error))
+        return None
+    problems += agent_problems(agent)
+    return Contestant(agent, name, training_of(agent), greedy, how)
+
+
+def _load(path: str, device: str) -> tuple[Agent, str]:
+    checkpoint = find_checkpoint(Path(path))
+    return agents.load(checkpoint, device=device), str(checkpoint)

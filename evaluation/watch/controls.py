@@ -1,0 +1,181 @@
+"""What viewers can ask for: each message is a small dataclass, read from JSON and checked here.
+
+A message is an object with the name of the control under "type" and its fields beside it, such as
+``{"type": "speed", "steps_per_second": 15}``.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Union
+
+from common.errors import UserError, unknown_name
+
+MAX_SPEED = 1000.0
+MIN_SPEED = 0.1
+
+
+@dataclass(frozen=True)
+class Play:
+    """Go on playing, or pause."""
+
+    playing: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """Pause, and play a single step."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Steps per second; None for as fast as possible."""
+
+    steps_per_second: float | None
+
+    def __post_init__(self) -> None:
+        speed = self.steps_per_second
+        if speed is not None and not MIN_SPEED <= speed <= MAX_SPEED:
+            raise UserError(f"{speed:g} steps a second: give {MIN_SPEED:g} to {MAX_SPEED:g}, or null")
+
+
+@dataclass(frozen=True)
+class Restart:
+    """Start all games again, on the levels that they play now, or on the next ones."""
+
+    next_levels: bool = False
+
+
+@dataclass(frozen=True)
+class ChooseGames:
+    """Play other games."""
+
+    games: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ChooseLevels:
+    """Play levels of a split (train, test1, ..., "A:B"), or a single level again and again."""
+
+    split: str
+    level: int | None = None
+
+
+@dataclass(frozen=True)
+class ChooseActions:
+    """Take the most likely actions, or draw them; on one side, or on both."""
+
+    greedy: bool
+    side: int | None = None
+
+
+@dataclass(frozen=True)
+class Modify:
+    """Self-modification: "on", "frozen", or "reset" every `span` steps; on one side, or on both."""
+
+    kind: str
+    span: int | None = None
+    side: int | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """Pause and look back at a step that was played; None to return to the present."""
+
+    tick: int | None
+
+
+@dataclass(frozen=True)
+class View:
+    """How this viewer wants to see it; nobody else is concerned. Fields that are left out stay as they are.
+
+    Attributes:
+        game: the index of the one game that is enlarged; -1 for all of them.
+        eye: whether to show the 64 x 64 pixels that the policy sees instead of the full rendering.
+        large: whether tiles of the grid are large enough to need pictures at full size.
+        weights: name of the matrix in the heat maps, such as "layer0/shift"; "" for none.
+        head: of that matrix.
+    """
+
+    game: int | None = None
+    eye: bool | None = None
+    large: bool | None = None
+    weights: str | None = None
+    head: int | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The viewer has shown an update and is ready for the next one."""
+
+
+Control = (
+    Play | Step | Speed | Restart | ChooseGames | ChooseLevels | ChooseActions | Modify | Look | View | Seen
+)
+
+CONTROLS: dict[str, type[Any]] = {
+    "play": Play,
+    "step": Step,
+    "speed": Speed,
+    "restart": Restart,
+    "games": ChooseGames,
+    "levels": ChooseLevels,
+    "actions": ChooseActions,
+    "modify": Modify,
+    "look": Look,
+    "view": View,
+    "seen": Seen,
+}
+"""Controls by the "type" of their messages."""
+
+
+def parse_control(message: object) -> Control:
+    """The control that a message (plain JSON values) stands for.
+
+    Raises:
+        UserError: it is none, or has fields that do not exist, are missing or are of a wrong type.
+    """
+    if not isinstance(message, Mapping):
+        raise UserError('a message must be an object such as {"type": "step"}')
+    values = dict(message)
+    name = values.pop("type", None)
+    if not isinstance(name, str) or name not in CONTROLS:
+        raise UserError(unknown_name("message type", str(name)[:40], CONTROLS))
+    kind = CONTROLS[name]
+    hints = typing.get_type_hints(kind)
+    for key, value in values.items():
+        if key not in hints:
+            raise UserError(unknown_name(f"field of {name!r}", str(key)[:40], hints))
+        values[key] = _checked(f"{name}.{key}", value, hints[key])
+    missing = [item.name for item in fields(kind) if item.default is MISSING and item.name not in values]
+    if missing:
+        raise UserError(f"message {name!r} lacks {', '.join(missing)}")
+    control: Control = kind(**values)
+    return control
+
+
+def _checked(name: str, value: object, hint: Any) -> Any:
+    """`value`, if it is what `hint` says: bool, int, float, str, a tuple of str, or None."""
+    origin = typing.get_origin(hint)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+        origin = typing.get_origin(hint)
+    if origin is tuple:
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise UserError(f"{name} must be a list of texts")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    # bool is a kind of int in Python, but not in a message.
+    if not isinstance(value, hint) or isinstance(value, bool) is not (hint is bool):
+        names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        raise UserError(f"{name} must be {names[hint]}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name} must be a finite number")
+    return value
