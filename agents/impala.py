@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from agents.base import Agent, Metrics
 from agents.config import AgentConfig
 from agents.losses import action_log_probs, entropy, explained_variance, policy_gradient_loss, value_loss
 from agents.rollout import Batch
-from agents.vtrace import vtrace
+from agents.vtrace import VTrace, vtrace
 
 PUBLISHED_BATCH = 32
 
@@ -111,17 +112,7 @@ class IMPALA(Agent):
         # The last observation only bootstraps: from here on, index t is "observation t, then action t".
         logits, values, bootstrap = output.logits[:-1], output.value[:-1], output.value[-1]
         log_probs = action_log_probs(logits, batch.actions)
-        estimates = vtrace(
-            behaviour_log_probs=batch.log_probs,
-            target_log_probs=log_probs,
-            rewards=batch.rewards,
-            discounts=config.discount * (~batch.dones).float(),
-            values=values,
-            bootstrap_value=bootstrap,
-            rho_clip=config.rho_clip,
-            c_clip=config.c_clip,
-            trace_lambda=config.trace_lambda,
-        )
+        estimates = self._estimates(batch, log_probs, values, bootstrap)
         policy_loss = policy_gradient_loss(log_probs, estimates.advantages).sum()
         critic_loss = value_loss(values, estimates.targets).sum()
         mean_entropy = entropy(logits).mean()
@@ -143,3 +134,17 @@ class IMPALA(Agent):
             "explained_variance": explained_variance(values.detach(), estimates.targets),
             "rho_clipped": (weights > config.rho_clip).float().mean().item(),
         }
+
+    def _estimates(self, batch: Batch, log_probs: Tensor, values: Tensor, bootstrap: Tensor) -> VTrace:
+        config = self.config
+        return vtrace(
+            behaviour_log_probs=batch.log_probs,
+            target_log_probs=log_probs,
+            rewards=batch.rewards,
+            discounts=config.discount * (~batch.dones).float(),
+            values=values,
+            bootstrap_value=bootstrap,
+            rho_clip=config.rho_clip,
+            c_clip=config.c_clip,
+            trace_lambda=config.trace_lambda,
+        )

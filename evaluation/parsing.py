@@ -34,7 +34,7 @@ def parse_options(
         kind: dataclass of options; its docstring describes them.
         words: without the program's name.
         program: how it is started.
-        positional: the field that takes the words without an option: a run or a checkpoint.
+        positional: the field that takes the words without an option, a run or a checkpoint; "" if there is none.
 
     Raises:
         UserError: they cannot be read.
@@ -47,15 +47,14 @@ def parse_options(
     except SystemExit as exit:
         if not exit.code:
             raise
-        if "Required options" in screen.getvalue():
+        if positional and "Required options" in screen.getvalue():
             raise UserError(f"name a run or a checkpoint: {program} RUN_OR_CHECKPOINT") from None
         raise UserError(f"{without_box(screen.getvalue())}; see {program} --help") from None
     if unknown:
         known = ["--" + item.name.replace("_", "-") for item in fields(kind) if item.name != positional]  # type: ignore[arg-type]
         names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         if not names:
-            raise UserError(
-                f"unexpected {' '.join(unknown)}: name one run or checkpoint; see {program} --help"
-            )
+            advice = "name one run or checkpoint; " if positional else ""
+            raise UserError(f"unexpected {' '.join(unknown)}: {advice}see {program} --help")
         raise_problems([unknown_name("option", name, known) for name in names])
     return options
