@@ -123,6 +123,7 @@ class Agent(Persistent):
         self.stop_when: Callable[[], bool] | None = None
         self.diagnostics: Path | None = None
         self._boundary: dict[str, Any] | None = None
+        self._before_update: Snapshot | None = None
         self._skipped = self._skipped_in_a_row = 0
         self._state_watch = StateWatch()
         if env is not None:
@@ -387,7 +388,7 @@ class Agent(Persistent):
     def _timed_update(self, batch: Batch) -> Metrics:
         """A phase of learning, undone if it is broken off; no metrics if its numbers were not finite."""
         began = time.perf_counter()
-        before, updates = Snapshot(self.policy, self.optimizer), self._n_updates
+        before = self._before_update = Snapshot(self.policy, self.optimizer, self._n_updates)
         self._update_learning_rate(self.optimizer)
         self.policy.train()
         metrics: Metrics = {}
@@ -402,14 +403,18 @@ class Agent(Persistent):
             try:
                 self._report(fault)
             finally:
-                before.restore()
-                self._n_updates = updates
+                self._undo_update(before)
         except BaseException:
-            before.restore()
-            self._n_updates = updates
+            self._undo_update(before)
             raise
+        self._before_update = None
         self._times.learning += time.perf_counter() - began
         return metrics
+
+    def _undo_update(self, before: Snapshot) -> None:
+        before.restore()
+        self._n_updates = before.updates
+        self._before_update = None
 
     def _step_optimizer(self, loss: torch.Tensor, batch: object = None) -> torch.Tensor:
         """Follow the gradient of `loss`, which follows from the record `batch`; returns its norm before clipping.

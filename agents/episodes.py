@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+WINDOW = 100
+"""Episodes of each game that means are taken over."""
+
 
 class EpisodeLog:
     """The last `window` episodes of each game, fed from `infos` and read as TensorBoard tags."""
 
-    def __init__(self, games: Sequence[str], window: int = 100) -> None:
+    def __init__(self, games: Sequence[str], window: int = WINDOW) -> None:
         """`games` may name a game more than once; each gets one window."""
         self._episodes: dict[str, deque[tuple[float, int, float | None]]] = {
             game: deque(maxlen=window) for game in dict.fromkeys(games)
@@ -59,3 +62,17 @@ class EpisodeLog:
             if game in self._episodes:
                 self._episodes[game].clear()
                 self._episodes[game].extend((float(r), int(n), z) for r, n, z in episodes)
+
+
+def full_window_score(state: Mapping[str, Any]) -> float | None:
+    """Mean over games of their mean normalised return, from what `EpisodeLog.state` returned.
+
+    None unless every game has ended `WINDOW` episodes whose normalised return is known.
+    """
+    means = []
+    for episodes in state.values():
+        known = [float(z) for _, _, z in episodes if z is not None]
+        if len(known) < WINDOW:
+            return None
+        means.append(fmean(known))
+    return fmean(means) if means else None

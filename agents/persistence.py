@@ -18,8 +18,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from agents.collector import Collector, Stream
 from agents.config import AgentConfig
-from agents.episodes import EpisodeLog
+from agents.episodes import EpisodeLog, full_window_score
 from agents.randomness import RandomStreams
+from agents.safety import Snapshot
 from agents.spaces import image_and_actions, spaces_of
 from common.errors import UserError
 from policies import Policy, PolicyConfig, from_json, to_json
@@ -50,6 +51,8 @@ class Persistent(BaseAlgorithm):
     _collector: Collector
     _episodes: EpisodeLog
 
+    _before_update: Snapshot | None
+
     @property
     @abstractmethod
     def _stream(self) -> Stream:
@@ -67,6 +70,20 @@ class Persistent(BaseAlgorithm):
         """The environment step whose state `save` would write now: that of a rollout's start."""
         step: int = self.num_timesteps if self._boundary is None else self._boundary["num_timesteps"]
         return step
+
+    @property
+    def movement(self) -> tuple[int, int]:
+        """Environment steps and updates made: changes as long as training moves."""
+        return self.num_timesteps, self._n_updates
+
+    @property
+    def training_score(self) -> float | None:
+        """Mean over games of the normalised returns of their latest episodes, at the state that `save` would write.
+
+        None where a game has not ended a whole window of episodes yet, or has no normalised return.
+        """
+        episodes = (self._boundary or self._statistics()).get("episodes", {})
+        return full_window_score(episodes)
 
     def _run_state(self) -> dict[str, Any]:
         """All that training needs to go on from here, except weights and optimizer."""
@@ -116,6 +133,7 @@ class Persistent(BaseAlgorithm):
         if not isinstance(path, (str, os.PathLike)):
             raise UserError("a checkpoint is written to a path, not to an open file")
         image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
+        undo = self._before_update  # in the middle of a phase of learning, what was before it
         write_checkpoint(
             path,
             {
@@ -126,10 +144,13 @@ class Persistent(BaseAlgorithm):
                 "num_actions": num_actions,
                 "seed": self.seed,
                 "experiment": self.experiment,
-                "policy": self.policy.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "policy": self.policy.state_dict() if undo is None else undo.weights,
+                "optimizer": self.optimizer.state_dict() if undo is None else undo.optimizer_state,
                 # With lag, the update whose rollout the boundary follows may have been made since.
-                "run": {**(self._boundary or self._run_state()), "updates": self._n_updates},
+                "run": {
+                    **(self._boundary or self._run_state()),
+                    "updates": self._n_updates if undo is None else undo.updates,
+                },
             },
         )
 

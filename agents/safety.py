@@ -55,18 +55,19 @@ def on_nan_problems(value: str) -> list[str]:
 
 
 class Snapshot:
-    """Weights and optimizer as they are now, to go back to. Made once per phase of learning: a copy in memory."""
+    """A copy of weights and optimizer as they are now, to go back to; made once per phase of learning."""
 
-    def __init__(self, policy: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, policy: nn.Module, optimizer: torch.optim.Optimizer, updates: int) -> None:
         self._policy, self._optimizer = policy, optimizer
         with torch.no_grad():
-            self._weights = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-        self._optimizer_state = deepcopy(optimizer.state_dict())
+            self.weights = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+        self.optimizer_state = deepcopy(optimizer.state_dict())
+        self.updates = updates
 
     def restore(self) -> None:
         """Put everything back."""
-        self._policy.load_state_dict(self._weights)
-        self._optimizer.load_state_dict(self._optimizer_state)
+        self._policy.load_state_dict(self.weights)
+        self._optimizer.load_state_dict(self.optimizer_state)
 
 
 # Looking

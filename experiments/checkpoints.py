@@ -1,56 +1,206 @@
-"""Checkpoints in the course of a run and at its end."""
+"""Checkpoints in the course of a run and at its end: when they are written, which are kept, which is the best."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from experiments.run_directory import RunDirectory
+from agents import Agent
+from common.errors import RunError
+from experiments.run_directory import RunDirectory, checkpoint_step, write_json
+
+RETRY_SECONDS = 60.0
+"""Between two attempts to write where writing has failed."""
+END_TRIES = 3
+END_PAUSE_SECONDS = 1.0
+"""At the end of a run, which somebody may be waiting for."""
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointFailure(RunError):  # noqa: N818  (as a failed write is called)
+    """The last checkpoint of a run could not be written."""
 
 
 class SaveCheckpoints(BaseCallback):
-    """Saves every so many environment steps, between two rollouts, and when training ends or is stopped.
+    """Saves every so many environment steps and minutes, between two rollouts, and when training ends or is stopped.
 
-    A checkpoint is the state at the start of a rollout, and its file is named after the step of that start.
+    A checkpoint is the state at the start of a rollout, and its file is named after the step of that start. Where
+    it cannot be written, training goes on, and it is tried again every minute.
     """
 
-    def __init__(self, run: RunDirectory, every_steps: int | None) -> None:
-        """`every_steps` None saves at the end only."""
+    def __init__(
+        self,
+        run: RunDirectory,
+        every_steps: int | None,
+        every_minutes: float | None = None,
+        keep: int | None = None,
+        resumed_from: Path | None = None,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Nothing is written until training begins.
+
+        Args:
+            run: where checkpoints go.
+            every_steps: environment steps between two of them.
+            every_minutes: minutes after which one is written even before that.
+            keep: the newest so many are kept, and the best; None keeps all.
+            resumed_from: the checkpoint that training goes on from.
+            before: called before each attempt to save; may raise `OSError` too.
+        """
         super().__init__()
         self._run = run
         self._every_steps = every_steps
-        self._saved: Path | None = None
-        self._next = 0
-        self._rollout_start: int | None = None
+        self._every_seconds = None if every_minutes is None else 60 * every_minutes
+        self._keep = keep
+        self._before = before
+        self._saved = resumed_from
+        self._next_step = 0
+        self._last_time = self._retry_time = 0.0
+        self._failing = False
+        self._best = BestCheckpoint(run)
 
     @property
     def saved(self) -> Path | None:
-        """The latest checkpoint of this callback."""
+        """The latest checkpoint: of this callback, or the one that the run goes on from."""
         return self._saved
 
+    @property
+    def _agent(self) -> Agent:
+        assert isinstance(self.model, Agent)
+        return self.model
+
     def _on_training_start(self) -> None:
+        self._last_time = time.monotonic()
+        self._plan_next(self._agent.checkpoint_step)
+        self._best.load(self._agent.checkpoint_step)
+
+    def _plan_next(self, step: int) -> None:
         if self._every_steps is not None:
-            self._next = (self.model.num_timesteps // self._every_steps + 1) * self._every_steps
+            self._next_step = (step // self._every_steps + 1) * self._every_steps
 
     def _on_rollout_start(self) -> None:
-        self._rollout_start = step = self.model.num_timesteps
-        if self._every_steps is not None and step >= self._next:
-            self._save(step)
-            self._next = (step // self._every_steps + 1) * self._every_steps
+        if self._due():
+            self._save_or_wait()
 
-    def _on_rollout_end(self) -> None:
-        self._rollout_start = None
+    def _due(self) -> bool:
+        now = time.monotonic()
+        if self._failing:
+            return now >= self._retry_time
+        by_steps = self._every_steps is not None and self._agent.checkpoint_step >= self._next_step
+        return by_steps or (self._every_seconds is not None and now - self._last_time >= self._every_seconds)
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
-        # A rollout that was abandoned does not count.
-        self._save(self.model.num_timesteps if self._rollout_start is None else self._rollout_start)
+        self.save_last()
 
-    def _save(self, step: int) -> None:
+    def save_last(self) -> Path:
+        """Save as training ends, whatever ended it.
+
+        Raises:
+            CheckpointFailure: it cannot be written; the message names the last one that could.
+        """
+        for attempt in range(END_TRIES):
+            if attempt:
+                time.sleep(END_PAUSE_SECONDS)
+            try:
+                return self._save()
+            except OSError as error:
+                reason = _reason(error)
+        last = f"the last good one is {self._saved}" if self._saved else "there is none before it"
+        raise CheckpointFailure(
+            f"the checkpoint of step {self._agent.checkpoint_step} could not be saved ({reason}), {last}: "
+            f"see to {self._run} and continue with --resume"
+        )
+
+    def _save_or_wait(self) -> None:
+        """Save, or say why not and when it is tried again."""
+        try:
+            path = self._save()
+        except OSError as error:
+            self._failing = True
+            self._retry_time = time.monotonic() + RETRY_SECONDS
+            last = f"the last good one is {self._saved}" if self._saved else "there is none yet"
+            logger.warning(
+                "warning: the checkpoint of step %d could not be saved (%s): training goes on, %s; next try in %.0f s",
+                *(self._agent.checkpoint_step, _reason(error), last, RETRY_SECONDS),
+            )
+            return
+        if self._failing:
+            self._failing = False
+            logger.warning("checkpoints can be saved again: %s", path)
+
+    def _save(self) -> Path:
+        self._before()
+        step = self._agent.checkpoint_step
         path = self._run.checkpoint_at(step)
-        if not path.exists():
-            self.model.save(path)
+        # What stands under this name may be of an earlier life of the run: only what was written or read is trusted.
+        if path != self._saved or not path.exists():
+            self._agent.save(path)
         self._saved = path
+        self._last_time = time.monotonic()
+        self._plan_next(step)
+        self._best.offer(path, self._agent.training_score)
+        if self._keep is not None:
+            prune(self._run, self._keep, self._best.path)
+        return path
+
+
+class BestCheckpoint:
+    """The checkpoint with the highest normalised return in training.
+
+    That is the mean over games of the normalised returns of the latest 100 episodes of each, and is compared as soon
+    as every game has ended so many. ``best.json`` names it, ``best.ckpt`` links to it.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+        self.path: Path | None = None
+        self._score = float("-inf")
+
+    def load(self, up_to_step: int) -> None:
+        """Take up what an earlier life of the run found, unless it lies beyond `up_to_step`."""
+        try:
+            stored = json.loads(self._run.best_file.read_text(encoding="utf-8"))
+            path = self._run.checkpoints / str(stored["checkpoint"])
+            score = float(stored["normalized_return"])
+            if path.exists() and checkpoint_step(path) <= up_to_step:
+                self.path, self._score = path, score
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # none, or damaged: the best is looked for anew
+
+    def offer(self, path: Path, score: float | None) -> None:
+        """Take `path` if its `score` is the highest so far."""
+        if score is None or score <= self._score:
+            return
+        self.path, self._score = path, score
+        try:
+            write_json(self._run.best_file, {"checkpoint": path.name, "normalized_return": score})
+            link = self._run.checkpoints / "best.ckpt"
+            partial = link.with_name(f".{link.name}.partial")
+            partial.unlink(missing_ok=True)
+            partial.symlink_to(path.name)
+            os.replace(partial, link)
+        except OSError as error:
+            logger.warning("warning: could not note that %s is the best so far (%s)", path, _reason(error))
+
+
+def prune(run: RunDirectory, keep: int, best: Path | None) -> None:
+    """Delete all checkpoints but the newest `keep` and `best`."""
+    for path in run.checkpoint_files()[:-keep]:
+        if path != best:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

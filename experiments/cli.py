@@ -8,8 +8,9 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 
-from common.errors import UserError
+from common.errors import RunError, UserError
 
+RUN_FAILED = 1
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -18,7 +19,7 @@ def run_command(main: Callable[[], int]) -> int:
     """Run `main` and return the exit code of the process.
 
     A `UserError` and an error of the operating system (a full disk, a directory that is read-only) become
-    one line on stderr and code 2. Other exceptions are bugs and keep their traceback.
+    one line on stderr and code 2, a `RunError` one line and code 1. Other exceptions are bugs and keep their traceback.
     """
     try:
         return main()
@@ -28,6 +29,9 @@ def run_command(main: Callable[[], int]) -> int:
         return 0
     except UserError as error:
         return _complain(str(error))
+    except RunError as error:
+        _complain(str(error))
+        return RUN_FAILED
     except OSError as error:
         return _complain(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
     except KeyboardInterrupt:

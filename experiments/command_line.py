@@ -27,6 +27,7 @@ from tyro.constructors import (
 )
 
 from agents import ALGORITHMS
+from agents.safety import on_nan_problems
 from common.errors import UserError, unknown_name
 from experiments import validation
 from experiments.cli import without_box
@@ -62,10 +63,12 @@ class Resume:
     Attributes:
         run_dir: where it is.
         total_steps: environment steps at which it shall now end; none for the stored number.
+        on_nan: what to do from now on when numbers are not finite, stop or skip; none for what is stored.
     """
 
     run_dir: str
     total_steps: int | None = None
+    on_nan: str | None = None
 
 
 def overview() -> str:
@@ -133,7 +136,7 @@ def _parse_resume(words: Sequence[str]) -> Resume:
     values, unknown = _Reader().read(Resume(""), words, PROGRAM, "Continue a run.", ("resume", "run_dir"))
     if unknown:
         problems.append(
-            f"--resume continues a run with its stored settings: only --total-steps may be given with it, "
+            f"--resume continues a run with its stored settings: only --total-steps and --on-nan may be given with it, "
             f"not {' '.join(word for word in unknown if word.startswith('-')) or unknown[0]}"
         )
     command = build(Resume, values, Resume(""), problems)
@@ -141,6 +144,8 @@ def _parse_resume(words: Sequence[str]) -> Resume:
         problems.append(f"--resume needs a run directory: {PROGRAM} --resume RUN_DIR")
     if command.total_steps is not None and command.total_steps < 1:
         problems.append(f"total_steps is {command.total_steps}: give 1 or more")
+    if command.on_nan is not None:
+        problems += on_nan_problems(command.on_nan)
     raise_problems(problems)
     return command
 

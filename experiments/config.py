@@ -40,6 +40,9 @@ class TrainConfig:
         env_groups: groups of slots, of which one steps while the actions of another are chosen; none for 2 with a GPU
             and 1 without (there, choosing actions keeps the processor busy anyway). Each group draws its own levels.
         checkpoint_every_steps: environment steps between two checkpoints; none for one at the end only.
+        checkpoint_every_minutes: minutes after which one is written even before that; none for no such limit.
+        keep_checkpoints: the newest so many are kept, and that of the best normalised return in training; none: all.
+        watchdog_minutes: when nothing has moved for so long, the run is saved and ended; none to wait for ever.
         log_every_steps: environment steps between two entries of progress.csv and TensorBoard.
         evaluation_episodes: episodes of each game and split in the final evaluation; none for no evaluation.
         evaluation_splits: levels that the final evaluation plays.
@@ -66,6 +69,9 @@ class TrainConfig:
     env_threads: int = 4
     env_groups: int | None = None
     checkpoint_every_steps: int | None = 1_000_000
+    checkpoint_every_minutes: float | None = 10.0
+    keep_checkpoints: int | None = 5
+    watchdog_minutes: float | None = 15.0
     log_every_steps: int = 10_000
     evaluation_episodes: int | None = 100
     evaluation_splits: tuple[str, ...] = ("train", "test1")

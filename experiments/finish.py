@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
 from agents import Agent
-from evaluation import Protocol, evaluate, print_table, record, show_progress, write_json
+from evaluation import Progress, Protocol, evaluate, print_table, record, show_progress, write_json
 from experiments.config import TrainConfig
 from experiments.run_directory import RunDirectory
 
@@ -16,7 +18,12 @@ VIDEO_FRAMES = 300
 
 
 def evaluate_and_record(
-    agent: Agent, config: TrainConfig, run: RunDirectory, checkpoint: Path, console: Console
+    agent: Agent,
+    config: TrainConfig,
+    run: RunDirectory,
+    checkpoint: Path,
+    console: Console,
+    beat: Callable[[], None] = lambda: None,
 ) -> None:
     """Score `agent` as `config` says, print the table, and record a video of each game.
 
@@ -26,6 +33,7 @@ def evaluate_and_record(
         run: where scores and videos go.
         checkpoint: is named beside the scores.
         console: where progress and table are shown.
+        beat: called after each episode and frame; what it raises ends the evaluation.
 
     Raises:
         OSError: scores or videos cannot be written.
@@ -39,7 +47,7 @@ def evaluate_and_record(
             greedy=config.evaluation_greedy,
         )
         with show_progress(console, "evaluating", "episodes") as progress:
-            results = evaluate(agent, protocol, progress)
+            results = evaluate(agent, protocol, _with(beat, progress))
         console.print()
         print_table(results, console)
         write_json(results, run.evaluation_file, str(checkpoint))
@@ -55,5 +63,31 @@ def evaluate_and_record(
                     levels=config.evaluation_splits[-1] if config.evaluation_splits else config.levels,
                     frames=VIDEO_FRAMES,
                     greedy=config.evaluation_greedy,
-                    progress=progress,
+                    progress=_with(beat, progress),
                 )
+
+
+def is_finished(config: TrainConfig, run: RunDirectory, step: int) -> bool:
+    """Whether a run that has come to `step` has nothing left to do: scores and videos, where asked for, are there."""
+    if step < config.total_steps or (config.evaluation_episodes is None and not config.videos):
+        return False
+    evaluated = config.evaluation_episodes is None or _evaluated_step(run) == step
+    recorded = not config.videos or all((run.videos / f"{game}.mp4").exists() for game in config.games)
+    return evaluated and recorded
+
+
+def _evaluated_step(run: RunDirectory) -> int | None:
+    """The environment step that the stored scores belong to: they may be of before the run was extended."""
+    try:
+        step = json.loads(run.evaluation_file.read_text(encoding="utf-8"))["subject"]["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
+
+
+def _with(beat: Callable[[], None], progress: Progress) -> Progress:
+    def report(done: int, total: int, what: str) -> None:
+        beat()
+        progress(done, total, what)
+
+    return report

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents import ALGORITHMS, Agent, read_checkpoint
+from agents import ALGORITHMS, Agent
 from common.errors import UserError
 from envs import grouped_procgen
 from experiments import validation
-from experiments.checkpoints import SaveCheckpoints
 from experiments.command_line import PROGRAM, Launch, Resume, parse
-from experiments.config import TrainConfig, to_json
-from experiments.finish import evaluate_and_record
-from experiments.progress import training_progress
-from experiments.run_directory import RunDirectory, new_path
-from experiments.stopping import StopOnRequest, StopRequest
-from experiments.writers import make_logger
+from experiments.config import TrainConfig, from_json, to_json
+from experiments.finish import evaluate_and_record, is_finished
+from experiments.lock import RunLock
+from experiments.run_directory import RunDirectory, UsableCheckpoint, new_path
+from experiments.stopping import Heartbeat, Stopped, StopRequest
+from experiments.training import Training
+from experiments.watchdog import Watchdog
+
+MAY_CHANGE = (
+    *("total_steps", "checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints"),
+    *("log_every_steps", "watchdog_minutes", "env_threads", "torch_threads"),
+    *("evaluation_episodes", "evaluation_splits", "evaluation_greedy", "videos"),
+)
+"""Settings that a run may be continued with another value of: they do not decide what is learned."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -45,8 +52,8 @@ def main(words: Sequence[str] | None = None) -> int:
         case Launch(preset, config, run_dir):
             path = new_path(preset, config) if run_dir is None else Path(run_dir)
             return train(config, path, command=[*PROGRAM.split(), *words])
-        case Resume(run_dir, total_steps):
-            return resume(run_dir, total_steps, command=[*PROGRAM.split(), *words])
+        case Resume(run_dir, total_steps, on_nan):
+            return resume(run_dir, total_steps, on_nan, command=[*PROGRAM.split(), *words])
 
 
 def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = ()) -> int:
@@ -63,6 +70,7 @@ def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = 
     Raises:
         UserError: the settings contradict one another, or the directory exists.
         OSError: the directory cannot be written.
+        RunError: numbers are not finite, or the last checkpoint cannot be written; what could be saved is saved.
     """
     validation.check(config)
     if config.env_groups is None:
@@ -70,139 +78,139 @@ def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = 
         config = replace(config, env_groups=2 if get_device(config.device).type == "cuda" else 1)
     run = RunDirectory(run_dir)
     run.create(config, command)
-    return _run(config, run, None)
+    with run.lock as lock:
+        return _run(config, run, lock, None)
 
 
-def resume(run_dir: str | Path, total_steps: int | None = None, *, command: Sequence[str] = ()) -> int:
-    """Continue a run from its newest checkpoint with its stored settings, then evaluate.
+def resume(
+    run_dir: str | Path,
+    total_steps: int | None = None,
+    on_nan: str | None = None,
+    *,
+    command: Sequence[str] = (),
+) -> int:
+    """Continue a run from its newest whole checkpoint with its stored settings, then evaluate.
 
     With the same `total_steps`, on a CPU and with `rollout_lag` 0, the result is that of a run that was never
-    interrupted. A learning rate that decays is spread over the new `total_steps`.
+    interrupted. A learning rate that decays is spread over the new `total_steps`. A run that was killed before its
+    first checkpoint begins anew.
 
     Args:
-        run_dir: of a run that was stopped or has ended.
+        run_dir: of a run that was stopped, killed, or has ended.
         total_steps: environment steps at which it shall now end; None for the stored number.
+        on_nan: what to do from now on when numbers are not finite; None for what is stored.
         command: what to write down as the command.
 
     Returns:
         As for `train`.
 
     Raises:
-        UserError: it is not a run, has no usable checkpoint, or has ended already.
+        UserError: it is not a run, none of its checkpoints is whole, another process is training it, or it has ended.
+        RunError: as for `train`.
     """
     run = RunDirectory(run_dir)
-    config = run.read_config()
-    if total_steps is not None:
-        config = replace(config, total_steps=total_steps)
-    validation.check(config)
-    path = run.newest_checkpoint()
-    content = read_checkpoint(path)
-    _check_same_run(content, config, path)
-    step = content["run"]["num_timesteps"]
-    if step >= config.total_steps and run.evaluation_file.exists():
-        raise UserError(
-            f"{run} has ended at {step} of {config.total_steps} steps: extend it with a larger --total-steps"
-        )
-    run.write_config(config)
-    run.add_command(command)
-    return _run(config, run, (path, content))
+    run.read_config()  # before anything is written there
+    with run.lock as lock:
+        config = run.read_config()
+        if total_steps is not None:
+            config = replace(config, total_steps=total_steps)
+        if on_nan is not None:
+            config = replace(config, agent=replace(config.agent, on_nan=on_nan))
+        validation.check(config)
+        checkpoint = run.usable_checkpoint()
+        if checkpoint is not None:
+            _check_same_run(checkpoint, config)
+            if is_finished(config, run, checkpoint.step):
+                raise UserError(
+                    f"{run} has ended at {checkpoint.step} of {config.total_steps} steps: "
+                    "extend it with a larger --total-steps"
+                )
+        run.remove_leftovers()
+        run.write_config(config)
+        run.add_command(command)
+        return _run(config, run, lock, checkpoint)
 
 
-def _check_same_run(content: Mapping[str, Any], config: TrainConfig, path: Path) -> None:
+def _check_same_run(checkpoint: UsableCheckpoint, config: TrainConfig) -> None:
     """Refuse a checkpoint that was made with other settings than those stored in the run directory."""
-    made_with, stored = content.get("experiment"), to_json(config)
-    if not made_with:
-        raise UserError(f"{path} was not made by train.py: load it with agents.load")
-    different = [
-        key for key in stored if key != "total_steps" and made_with.get(key, stored[key]) != stored[key]
-    ]
-    if different:
+    try:
+        made_with = from_json(checkpoint.content["experiment"])
+    except UserError as error:
+        raise UserError(f"{checkpoint.path} was made with settings that cannot be used: {error}") from error
+    same: dict[str, Any] = {name: getattr(config, name) for name in MAY_CHANGE}
+    made_with = replace(made_with, **same, agent=replace(made_with.agent, on_nan=config.agent.on_nan))
+    before, now = to_json(made_with), to_json(config)
+    if different := [key for key in now if before[key] != now[key]]:
         raise UserError(
-            f"{path} belongs to another run than its directory: config.json differs in {', '.join(different)}"
+            f"{checkpoint.path} belongs to another run than its directory: config.json differs in "
+            f"{', '.join(different)}"
         )
 
 
-def _run(config: TrainConfig, run: RunDirectory, checkpoint: tuple[Path, Mapping[str, Any]] | None) -> int:
+def _run(config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: UsableCheckpoint | None) -> int:
     console = Console(markup=False, highlight=False)
-    _introduce(config, run, checkpoint, console)
-    if config.torch_threads is not None:
-        torch.set_num_threads(config.torch_threads)
-    env = grouped_procgen(
-        config.games,
-        config.slots,
-        groups=config.env_groups or 1,
-        mode=config.mode,
-        levels=config.levels,
-        seed=config.seed,
-        num_threads=config.env_threads,
-    )
-    try:
-        agent = _make_agent(config, env, checkpoint)
-        request = StopRequest()
-        with request.listening():
-            saved = _learn(agent, config, run, request, resumed=checkpoint is not None, console=console)
-    finally:
-        env.close()
-    if request.signal is not None:
+    request = StopRequest()
+    with request.listening():
+        _introduce(config, run, checkpoint, console)
+        if config.torch_threads is not None:
+            torch.set_num_threads(config.torch_threads)
+        env = grouped_procgen(
+            config.games,
+            config.slots,
+            groups=config.env_groups or 1,
+            mode=config.mode,
+            levels=config.levels,
+            seed=config.seed,
+            num_threads=config.env_threads,
+        )
+        try:
+            agent = _make_agent(config, env, checkpoint)
+            agent.stop_when = lambda: request.asked
+            agent.diagnostics = run.diagnostics
+            training = Training(agent, config, run, lock, checkpoint, console)
+            beat = Heartbeat(request)
+            with Watchdog(
+                config.watchdog_minutes,
+                lambda: (*agent.movement, beat.count),
+                run.diagnostics,
+                training.save_in_need,
+            ):
+                saved = training.learn(request)
+                env.close()
+                if not request.asked:
+                    with contextlib.suppress(Stopped):
+                        evaluate_and_record(agent, config, run, saved, console, beat)
+        finally:
+            env.close()
+    if request.asked:
         reached = f"{agent.num_timesteps:,} of {config.total_steps:,} steps"
         console.print(f"Stopped at {reached}; saved {saved}", soft_wrap=True)
         console.print(f"Continue with: {PROGRAM} --resume {run}", soft_wrap=True)
         return request.exit_code
-    evaluate_and_record(agent, config, run, saved, console)
     _conclude(config, run, saved, console)
     return 0
 
 
-def _make_agent(
-    config: TrainConfig, env: VecEnv, checkpoint: tuple[Path, Mapping[str, Any]] | None
-) -> Agent:
+def _make_agent(config: TrainConfig, env: VecEnv, checkpoint: UsableCheckpoint | None) -> Agent:
     algorithm = ALGORITHMS[config.algorithm]
     if checkpoint is None:
         agent = algorithm(config.policy_config, env, config.agent, seed=config.seed, device=config.device)
     else:
-        path, content = checkpoint
-        agent = algorithm.from_content(content, str(path), env, config.device, force_reset=False)
+        agent = algorithm.from_content(
+            checkpoint.content, str(checkpoint.path), env, config.device, force_reset=False
+        )
+        agent.config = replace(agent.config, on_nan=config.agent.on_nan)
     agent.experiment = to_json(config)
     return agent
-
-
-def _learn(
-    agent: Agent,
-    config: TrainConfig,
-    run: RunDirectory,
-    request: StopRequest,
-    resumed: bool,
-    console: Console,
-) -> Path:
-    """Train to the end, or until a request; returns the last checkpoint."""
-    start = agent.num_timesteps
-    if start >= config.total_steps:
-        return run.newest_checkpoint()
-    logger = make_logger(run.progress_file, run.tensorboard, start if resumed else None)
-    agent.set_logger(logger)
-    checkpoints = SaveCheckpoints(run, config.checkpoint_every_steps)
-    progress = training_progress(config.total_steps, console)
-    try:
-        agent.learn(
-            config.total_steps - start,
-            CallbackList([progress, checkpoints, StopOnRequest(request)]),
-            log_interval=max(1, round(config.log_every_steps / config.rollout_steps)),
-            reset_num_timesteps=not resumed,
-        )
-    finally:
-        progress.close()
-        logger.close()
-    assert checkpoints.saved is not None
-    return checkpoints.saved
 
 
 def _introduce(
     config: TrainConfig,
     run: RunDirectory,
-    checkpoint: tuple[Path, Mapping[str, Any]] | None,
+    checkpoint: UsableCheckpoint | None,
     console: Console,
 ) -> None:
-    verb = "Training" if checkpoint is None else f"Continuing {checkpoint[0].name}:"
+    verb = "Training" if checkpoint is None else f"Continuing {checkpoint.path.name}:"
     console.print(
         f"{verb} {config.policy} with {config.algorithm} on {', '.join(config.games)} ({config.mode}, levels "
         f"{config.levels}), {config.slots} slots, {config.total_steps:,} steps",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,6 +16,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 LINE_SECONDS = 10.0
 WINDOW_SECONDS = 60.0
 """The speed is that of the last whole rollouts of about a minute: it counts acting and learning alike."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingProgress(BaseCallback):
@@ -30,6 +34,7 @@ class TrainingProgress(BaseCallback):
         self.total_steps = total_steps
         self.console = console
         self._marks: deque[tuple[float, int]] = deque()
+        self._shown_to_nobody = False
 
     @property
     def steps(self) -> int:
@@ -57,21 +62,33 @@ class TrainingProgress(BaseCallback):
         while len(self._marks) > 2 and now - self._marks[1][0] > WINDOW_SECONDS:
             self._marks.popleft()
 
+    def _show(self, action: Callable[[], None]) -> None:
+        """Do it, unless what it is shown on has gone: a terminal that was closed, a pipe, a log on a full disk."""
+        if self._shown_to_nobody:
+            return
+        try:
+            action()
+        except OSError as error:
+            self._shown_to_nobody = True
+            logger.warning(
+                "warning: progress cannot be shown any more (%s): training goes on", error.strerror or error
+            )
+
     def _on_training_start(self) -> None:
         self._marks.clear()
         self._mark()
-        self._start()
+        self._show(self._start)
 
     def _on_rollout_start(self) -> None:
         self._mark()
 
     def _on_step(self) -> bool:
-        self._update()
+        self._show(self._update)
         return True
 
     def _on_training_end(self) -> None:
         self._mark()
-        self._finish()
+        self._show(self._finish)
 
     def _start(self) -> None:
         """Show the beginning."""

@@ -7,28 +7,67 @@
     versions.json    libraries and git commit
     progress.csv     what TensorBoard shows, one row per entry
     tb/              TensorBoard files
-    checkpoints/     step_000000123456.ckpt, the number being environment steps
+    checkpoints/     step_000000123456.ckpt, the number being environment steps; best.ckpt, a link
+    diagnostics/     what went wrong, where something did
     evaluation.json  scores at the end
     videos/          one mp4 per game
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import re
+import secrets
 import shlex
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agents import CheckpointError, read_checkpoint
 from common.errors import UserError
 from experiments.config import TrainConfig, from_json, to_json
+from experiments.lock import RunLock
 from experiments.versions import versions
 
 RUNS = Path("runs")
 CHECKPOINT = re.compile(r"step_([0-9]{12,})\.ckpt")
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class UsableCheckpoint:
+    """A checkpoint that was read.
+
+    Attributes:
+        path: of its file.
+        content: what it holds.
+    """
+
+    path: Path
+    content: Mapping[str, Any]
+
+    @property
+    def step(self) -> int:
+        """The environment step at which it was made."""
+        step: int = self.content["run"]["num_timesteps"]
+        return step
+
+    @classmethod
+    def read(cls, path: Path) -> UsableCheckpoint:
+        """Read `path`. Raises `CheckpointError` if it is not a whole checkpoint of train.py."""
+        content = read_checkpoint(path)
+        run, experiment = content.get("run"), content.get("experiment")
+        if not isinstance(run, Mapping) or not isinstance(run.get("num_timesteps"), int) or not experiment:
+            raise CheckpointError(f"{path} was not made by train.py: load it with agents.load")
+        return cls(path, content)
 
 
 class RunDirectory:
@@ -57,6 +96,19 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def best_file(self) -> Path:
+        return self.checkpoints / "best.json"
+
+    @property
+    def diagnostics(self) -> Path:
+        return self.path / "diagnostics"
+
+    @property
+    def lock(self) -> RunLock:
+        """To be held while something is written here; its directory must exist."""
+        return RunLock(self.path / ".lock")
+
+    @property
     def evaluation_file(self) -> Path:
         return self.path / "evaluation.json"
 
@@ -65,7 +117,7 @@ class RunDirectory:
         return self.path / "videos"
 
     def create(self, config: TrainConfig, command: Sequence[str]) -> None:
-        """Make the directory and write down what the run is.
+        """Make the directory and write down what the run is. It appears whole or not at all.
 
         Args:
             config: its settings.
@@ -77,11 +129,27 @@ class RunDirectory:
         """
         for problem in existing_problems(self.path):
             raise UserError(problem)
-        self.path.mkdir(parents=True)
-        self.checkpoints.mkdir()
-        self.write_config(config)
-        write_json(self.path / "versions.json", versions())
-        self.add_command(command)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = RunDirectory(self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial"))
+        try:
+            partial.path.mkdir()
+            partial.checkpoints.mkdir()
+            partial.write_config(config)
+            write_json(partial.path / "versions.json", versions())
+            partial.add_command(command)
+            partial.path.rename(self.path)
+        except BaseException as error:
+            shutil.rmtree(partial.path, ignore_errors=True)
+            if isinstance(error, OSError):  # or somebody else has just made it
+                for problem in existing_problems(self.path):
+                    raise UserError(problem) from error
+            raise
+
+    def restore(self, config: TrainConfig) -> None:
+        """Make the directory anew if somebody deleted it, as far as it is needed to continue the run."""
+        if not self.config_file.exists():
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.write_config(config)
 
     def add_command(self, command: Sequence[str]) -> None:
         """Add a line to command.txt."""
@@ -110,6 +178,40 @@ class RunDirectory:
     def checkpoint_at(self, step: int) -> Path:
         """Where the checkpoint of environment step `step` goes; names sort like steps."""
         return self.checkpoints / f"step_{step:012d}.ckpt"
+
+    def usable_checkpoint(self) -> UsableCheckpoint | None:
+        """The newest checkpoint that is whole; None if there has never been one.
+
+        Those that are newer and damaged are said to be so, and get another name (suffix ``.damaged``).
+
+        Raises:
+            UserError: there are some, and none is whole.
+        """
+        files = self.checkpoint_files()
+        skipped: list[tuple[Path, CheckpointError]] = []
+        for path in reversed(files):
+            try:
+                found = UsableCheckpoint.read(path)
+            except CheckpointError as error:
+                skipped.append((path, error))
+                continue
+            for other, fault in skipped:
+                logger.warning("warning: skipped a checkpoint: %s", fault)
+                if not isinstance(fault.__cause__, OSError):  # else it may be whole, and only out of reach
+                    with contextlib.suppress(OSError):
+                        other.rename(other.with_name(f"{other.name}.damaged"))
+            return found
+        if skipped:
+            what = f"none of the {len(files)} checkpoints" if len(files) > 1 else "the only checkpoint"
+            raise UserError(f"{what} of {self.path} can be used: {skipped[0][1]}")
+        return None
+
+    def remove_leftovers(self) -> None:
+        """Delete what a crash left half-written. Only for who holds the lock."""
+        for directory in (self.path, self.checkpoints):
+            for path in directory.glob(".*.partial"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def newest_checkpoint(self) -> Path:
         """The checkpoint of the highest step.
@@ -165,5 +267,8 @@ def new_path(preset: str, config: TrainConfig, runs: Path = RUNS) -> Path:
 def write_json(path: Path, data: Any) -> None:
     """Write `data` to `path`, whole or not at all."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(data, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run stops at the next step and saves; the second signal leaves at once."""
+"""Ctrl-C and SIGTERM: a run stops within seconds and saves; the second signal leaves at once."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ class StopRequest:
         self.signal: int | None = None
 
     @property
+    def asked(self) -> bool:
+        """Whether a signal has come."""
+        return self.signal is not None
+
+    @property
     def exit_code(self) -> int:
         """What a shell expects of a process that ends because of the signal (130, 143); 0 without one."""
         return 0 if self.signal is None else 128 + self.signal
@@ -49,6 +54,24 @@ class StopRequest:
         self.signal = number
 
 
+class Stopped(Exception):  # noqa: N818  (nothing is wrong)
+    """What follows training was ended by a request."""
+
+
+class Heartbeat:
+    """Called whenever something has moved: counts for the watchdog, and ends what is going on after a request."""
+
+    def __init__(self, request: StopRequest) -> None:
+        self.count = 0
+        self._request = request
+
+    def __call__(self) -> None:
+        """Raises `Stopped` after a request."""
+        self.count += 1
+        if self._request.asked:
+            raise Stopped
+
+
 class StopOnRequest(BaseCallback):
     """Ends `learn` at the next step of the environments after a request."""
 
@@ -57,4 +80,4 @@ class StopOnRequest(BaseCallback):
         self._request = request
 
     def _on_step(self) -> bool:
-        return self._request.signal is None
+        return not self._request.asked

@@ -19,6 +19,7 @@ from policies import PolicyConfig
 # Beyond these a number is a typing error.
 MAX_STEPS = 10**13
 MAX_THREADS = 1024
+MAX_MINUTES = 1_000_000
 MAX_GROUPS = 16
 
 
@@ -40,6 +41,7 @@ def problems(config: TrainConfig) -> list[str]:
         *_agent_problems(config),
         *_policy_problems(config),
         *_number_problems(config),
+        *_minute_problems(config),
         *_memory_problems(config),
         *device_problems(config.device),
         *_evaluation_problems(config),
@@ -68,6 +70,7 @@ def _number_problems(config: TrainConfig) -> list[str]:
     limits = {
         "total_steps": (1, MAX_STEPS),
         "checkpoint_every_steps": (1, MAX_STEPS),
+        "keep_checkpoints": (1, MAX_STEPS),
         "log_every_steps": (1, MAX_STEPS),
         "evaluation_episodes": (1, MAX_STEPS),
         "torch_threads": (1, MAX_THREADS),
@@ -79,6 +82,15 @@ def _number_problems(config: TrainConfig) -> list[str]:
         value = getattr(config, name)
         if value is not None and not low <= value <= high:
             found.append(f"{name} is {value}: give {f'{low} or more' if value < low else f'at most {high}'}")
+    return found
+
+
+def _minute_problems(config: TrainConfig) -> list[str]:
+    found = []
+    for name in ("checkpoint_every_minutes", "watchdog_minutes"):
+        value = getattr(config, name)
+        if value is not None and not 0 < value <= MAX_MINUTES:
+            found.append(f"{name} is {value}: give more than 0 and at most {MAX_MINUTES:,}, or none")
     return found
 
 

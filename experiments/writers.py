@@ -1,13 +1,21 @@
-"""Where Stable-Baselines3's logger writes: a CSV file and TensorBoard files that a resumed run continues.
+"""Where Stable-Baselines3's logger writes: a CSV file and a TensorBoard file that a resumed run continues.
 
-A run that goes on from the checkpoint of step S makes the entries after S again, so those are dropped.
+A run that goes on from the checkpoint of step S makes the entries after S again, so those are dropped first. What
+cannot be written (a full disk, a directory that is gone) is kept and tried again with the next entry: no log is worth
+a run.
 """
 
 from __future__ import annotations
 
 import csv
+import io
+import logging
 import os
-from collections.abc import Mapping
+import struct
+import time
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +24,10 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 STEP = "time/total_timesteps"
 """The column, and the tag, that holds the environment step."""
+MAX_WAITING = 10_000
+"""Entries that are kept while nothing can be written; then the oldest are lost."""
+
+logger = logging.getLogger(__name__)
 
 
 def make_logger(progress_file: Path, tensorboard: Path, resume_step: int | None = None) -> Logger:
@@ -33,6 +45,13 @@ def make_logger(progress_file: Path, tensorboard: Path, resume_step: int | None 
     return Logger(folder=None, output_formats=writers)
 
 
+def sync(log: Logger) -> None:
+    """Flush what `log` has written to the disk, so that it survives a power failure as a checkpoint does."""
+    for writer in log.output_formats:
+        if isinstance(writer, PatientWriter):
+            writer.sync()
+
+
 def _numbers(key_values: Mapping[str, Any]) -> dict[str, float | int]:
     return {
         key: value.item() if isinstance(value, np.generic) else value
@@ -41,49 +60,115 @@ def _numbers(key_values: Mapping[str, Any]) -> dict[str, float | int]:
     }
 
 
-class CsvWriter(KVWriter):
+class PatientWriter(KVWriter):
+    """Appends entries to a file; those that cannot be written wait for the next one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._size = 0  # bytes up to the end of the last whole entry
+        self._waiting: deque[tuple[int, dict[str, float | int]]] = deque(maxlen=MAX_WAITING)
+        self._failing = False
+
+    def write(self, key_values: dict[str, Any], key_excluded: Mapping[str, Any], step: int = 0) -> None:
+        self._waiting.append((step, _numbers(key_values)))
+        try:
+            self._check_place()
+            while self._waiting:
+                self._append(*self._waiting[0])
+                self._waiting.popleft()
+        except OSError as error:
+            if not self._failing:
+                logger.warning(
+                    "warning: could not write to %s (%s): training goes on, entries wait until it is possible",
+                    *(self._path, error.strerror or error),
+                )
+            self._failing = True
+            return
+        if self._failing:
+            logger.warning("%s can be written again", self._path)
+        self._failing = False
+
+    def sync(self) -> None:
+        """Flush to the disk. Raises `OSError` if that fails; entries that still wait stay waiting."""
+        if self._path.exists():
+            with self._path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+    def close(self) -> None:
+        pass
+
+    def _check_place(self) -> None:
+        """Start anew where somebody deleted the file."""
+        if not self._path.exists():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._size = 0
+            self._begin()
+
+    def _put(self, data: bytes) -> None:
+        """Append `data` after the last whole entry: what an attempt left that failed half-way is overwritten."""
+        with self._path.open("rb+", buffering=0) as file:
+            file.truncate(self._size)
+            file.seek(self._size)
+            rest = memoryview(data)
+            while rest:  # a disk that is nearly full takes a part
+                rest = rest[file.write(rest) :]
+        self._size += len(data)
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Make the file, without entries."""
+
+    @abstractmethod
+    def _append(self, step: int, numbers: Mapping[str, float | int]) -> None:
+        """Write one entry, or raise `OSError`; then it is tried again."""
+
+
+class CsvWriter(PatientWriter):
     """Rows of numbers under tags; a new tag adds a column, empty in the rows before."""
 
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
         """Start `path` anew, or keep its rows up to `resume_step`."""
-        self._path = path
+        super().__init__(path)
         self._columns: list[str] = []
         rows: list[dict[str, str]] = []
         if resume_step is not None and path.exists():
             self._columns, rows = _read(path)
             rows = [row for row in rows if _step(row) <= resume_step]
-        self._rewrite(rows)
+        self._rewrite(self._columns, rows)
 
-    def write(self, key_values: dict[str, Any], key_excluded: Mapping[str, Any], step: int = 0) -> None:
-        row = {STEP: step, **_numbers(key_values)}
+    def _begin(self) -> None:
+        self._rewrite([], [])
+
+    def _append(self, step: int, numbers: Mapping[str, float | int]) -> None:
+        row = {STEP: step, **numbers}
         new = [key for key in row if key not in self._columns]
         if new:
             rows = _read(self._path)[1] if self._columns else []
-            self._columns = sorted([*self._columns, *new], key=lambda key: (key != STEP, key))
-            self._rewrite(rows)
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns, restval="").writerow(row)
+            self._rewrite(sorted([*self._columns, *new], key=lambda key: (key != STEP, key)), rows)
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self._columns, restval="").writerow(row)
+        self._put(text.getvalue().encode())
 
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+    def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         """Write the header and `rows`; the old file stays until the new one is whole."""
         partial = self._path.with_name(f".{self._path.name}.partial")
         with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
-            if self._columns:
+            writer = csv.DictWriter(file, columns, restval="")
+            if columns:
                 writer.writeheader()
             writer.writerows(rows)
         os.replace(partial, self._path)
-
-    def close(self) -> None:
-        pass
+        self._columns, self._size = columns, self._path.stat().st_size
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Columns and whole rows; a last row cut off by a crash is left out."""
     with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = [row for row in reader if None not in row and None not in row.values()]
-        return list(reader.fieldnames or []), rows
+        text = file.read()
+    whole = text[: text.rfind("\n") + 1]  # the last number of a row without an end may have lost digits
+    reader = csv.DictReader(io.StringIO(whole, newline=""))
+    rows = [row for row in reader if None not in row and None not in row.values()]
+    return list(reader.fieldnames or []), rows
 
 
 def _step(row: Mapping[str, str]) -> float:
@@ -93,21 +178,71 @@ def _step(row: Mapping[str, str]) -> float:
         return float("inf")
 
 
-class TensorBoardWriter(KVWriter):
-    """Scalars for TensorBoard."""
+class TensorBoardWriter(PatientWriter):
+    """Scalars for TensorBoard, in one file however often the run is continued.
+
+    TensorBoard's own writer belongs to a thread that dies of the first failed write, and starts a new file each time.
+    A record is: length (8 bytes), its checksum (4), an `Event` message, its checksum (4).
+    """
 
     def __init__(self, folder: Path, resume_step: int | None = None) -> None:
-        """Write below `folder`; TensorBoard then hides what older files hold beyond `resume_step`."""
-        # Here, since it takes a second to load and only training needs it.
-        from torch.utils.tensorboard import SummaryWriter
+        """Start a file in `folder`, or continue the latest one; events beyond `resume_step` are cut off."""
+        # Here, since it takes a while to load and only training needs it.
+        from tensorboard.compat.proto import event_pb2, summary_pb2  # type: ignore[import-untyped]
+        from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c  # type: ignore[import-untyped]
 
-        purge_step = None if resume_step is None else resume_step + 1
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+        self._event, self._summary, self._checksum = event_pb2.Event, summary_pb2.Summary, masked_crc32c
+        folder.mkdir(parents=True, exist_ok=True)
+        files = sorted(folder.glob("events.out.tfevents.*"))
+        for path in files:
+            if resume_step is None:
+                path.unlink()
+            else:
+                os.truncate(path, self._length_up_to(path, resume_step))
+        files = [path for path in files if path.exists() and path.stat().st_size]
+        super().__init__(files[-1] if files else folder / f"events.out.tfevents.{time.time():.0f}.run")
+        if files:
+            self._size = self._path.stat().st_size
+        else:
+            self._begin()
 
-    def write(self, key_values: dict[str, Any], key_excluded: Mapping[str, Any], step: int = 0) -> None:
-        for key, value in _numbers(key_values).items():
-            self._writer.add_scalar(key, value, step)
-        self._writer.flush()
+    def _begin(self) -> None:
+        self._path.touch()
+        first = self._event(wall_time=time.time(), file_version="brain.Event:2")
+        self._put(self._record(first.SerializeToString()))
 
-    def close(self) -> None:
-        self._writer.close()
+    def _append(self, step: int, numbers: Mapping[str, float | int]) -> None:
+        values = [self._summary.Value(tag=tag, simple_value=float(number)) for tag, number in numbers.items()]
+        event = self._event(wall_time=time.time(), step=step, summary=self._summary(value=values))
+        self._put(self._record(event.SerializeToString()))
+
+    def _record(self, data: bytes) -> bytes:
+        length = struct.pack("<Q", len(data))
+        sums = [struct.pack("<I", self._checksum(part)) for part in (length, data)]
+        return length + sums[0] + data + sums[1]
+
+    def _length_up_to(self, path: Path, step: int) -> int:
+        """Bytes of the whole records at the beginning of `path` that belong to steps up to `step`."""
+        end = 0
+        for data, data_end in self._records(path):
+            try:
+                if self._event.FromString(data).step > step:
+                    break
+            except Exception:  # the message library's own DecodeError
+                break
+            end = data_end
+        return end
+
+    def _records(self, path: Path) -> Iterator[tuple[bytes, int]]:
+        """Each whole record and where it ends, up to the first that is cut off or damaged."""
+        with path.open("rb") as file:
+            size, end = os.fstat(file.fileno()).st_size, 0
+            while len(head := file.read(12)) == 12:
+                length, checksum = struct.unpack("<QI", head)
+                if checksum != self._checksum(head[:8]) or end + length + 16 > size:
+                    return
+                data = file.read(length)
+                if struct.unpack("<I", file.read(4))[0] != self._checksum(data):
+                    return
+                end += length + 16
+                yield data, end

@@ -126,8 +126,8 @@ BAD = {
     "quick --agent.discount nan": ["agent.discount is 'nan': give a number"],
     "quick --core.heads 7": ["core width 128 is not a multiple of its 7 heads"],
     "--resume": ["missing value for argument '--resume'"],
-    "--resume runs/x --slots 4": ["only --total-steps may be given with it, not --slots"],
-    "quick --resume runs/x": ["only --total-steps may be given with it, not quick"],
+    "--resume runs/x --slots 4": ["only --total-steps and --on-nan may be given with it, not --slots"],
+    "quick --resume runs/x": ["only --total-steps and --on-nan may be given with it, not quick"],
     "--resume runs/x --total-steps x": ["total_steps is 'x': give a whole number"],
     "--resume runs/x --total-steps 0": ["total_steps is 0"],
     "quik --games bigfsh --policy srmw --algorithm imapla --core.heads 3 --agent.x 1 --slots many --foo": [

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from agents import CheckpointError, read_checkpoint
+from agents import read_checkpoint, write_checkpoint
 from common.errors import UserError
 from experiments import launch
 from experiments.config import TrainConfig, from_json, to_json
 from experiments.launch import resume, train
-from experiments.run_directory import RunDirectory, checkpoint_step
+from experiments.run_directory import RunDirectory, UsableCheckpoint, checkpoint_step
 from experiments.stopping import StopOnRequest
 
 
@@ -114,7 +114,7 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(
     for step in (320, 480):
         assert_same(read_checkpoint(copy.checkpoint_at(step)), read_checkpoint(finished.checkpoint_at(step)))
     assert (copy.path / "command.txt").read_text().splitlines()[1] == "python train.py --resume x"
-    timing = ("time/sps",)
+    timing = ("time/sps", "memory/")
     for mine, theirs in zip(rows_of(copy), rows_of(finished), strict=True):
         for tag in mine:
             assert tag.startswith(timing) or mine[tag] == theirs[tag], tag
@@ -209,21 +209,31 @@ class TestResumeRefuses:
     def test_a_directory_without_a_run(self, tmp_path: Path) -> None:
         assert "is not a run: it has no config.json" in self.refused(RunDirectory(tmp_path))
 
-    def test_a_run_without_checkpoints(self, copy: RunDirectory) -> None:
-        shutil.rmtree(copy.checkpoints)
-        assert "has no checkpoint to go on from" in self.refused(copy)
-
     @pytest.mark.parametrize("length", [0, 100, -10])
-    def test_a_truncated_checkpoint(self, copy: RunDirectory, length: int) -> None:
-        path = copy.newest_checkpoint()
-        path.write_bytes(path.read_bytes()[:length])
-        with pytest.raises(CheckpointError):
-            resume(copy.path, 10_000)
-        assert path.name in self.refused(copy)
+    def test_checkpoints_none_of_which_is_whole(self, copy: RunDirectory, length: int) -> None:
+        for path in copy.checkpoint_files():
+            path.write_bytes(path.read_bytes()[:length])
+        before = sorted(copy.checkpoints.iterdir())
+        message = self.refused(copy)
+        assert "none of the 3 checkpoints" in message
+        assert "step_000000000480.ckpt is not a whole checkpoint" in message
+        assert sorted(copy.checkpoints.iterdir()) == before  # and the next attempt does not begin anew
 
     def test_a_foreign_file(self, copy: RunDirectory) -> None:
+        for path in copy.checkpoint_files()[:-1]:
+            path.unlink()
         torch.save({"weights": torch.zeros(3)}, copy.newest_checkpoint())
+        assert "the only checkpoint" in self.refused(copy)
         assert "was not written by this project" in self.refused(copy)
+
+    def test_a_checkpoint_that_train_py_did_not_make(self, copy: RunDirectory) -> None:
+        for path in copy.checkpoint_files():
+            write_checkpoint(path, {**read_checkpoint(path), "experiment": {}})
+        assert "was not made by train.py" in self.refused(copy)
+
+    def test_a_run_that_another_process_trains(self, copy: RunDirectory) -> None:
+        with copy.lock:
+            assert f"is in use by process {os.getpid()} on" in self.refused(copy)
 
     def test_a_checkpoint_of_another_run(self, copy: RunDirectory) -> None:
         copy.write_config(tiny(seed=5, games=["bigfish"]))
@@ -233,7 +243,8 @@ class TestResumeRefuses:
         )
 
     def test_a_run_that_has_ended(self, copy: RunDirectory) -> None:
-        copy.evaluation_file.write_text("{}")
+        copy.write_config(tiny(evaluation_episodes=5))
+        copy.evaluation_file.write_text('{"subject": {"steps": 480}}')
         expected = "has ended at 480 of 480 steps: extend it with a larger --total-steps"
         assert expected in self.refused(copy, None)
         assert "has ended at 480 of 300 steps" in self.refused(copy, 300)
@@ -244,6 +255,78 @@ class TestResumeRefuses:
         copy.write_config(tiny(device="cuda"))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         assert "device 'cuda' is not available" in self.refused(copy)
+
+
+@pytest.fixture
+def trained_with(monkeypatch: pytest.MonkeyPatch) -> list[UsableCheckpoint | None]:
+    """What `_run` is called with, instead of calling it."""
+    calls: list[UsableCheckpoint | None] = []
+
+    def note(config: Any, run: Any, lock: Any, checkpoint: UsableCheckpoint | None) -> int:
+        calls.append(checkpoint)
+        return 0
+
+    monkeypatch.setattr(launch, "_run", note)
+    return calls
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_the_others_named(
+    copy: RunDirectory, trained_with: list[UsableCheckpoint | None], caplog: pytest.LogCaptureFixture
+) -> None:
+    newest, middle, oldest = reversed(copy.checkpoint_files())
+    newest.write_bytes(newest.read_bytes()[:-1])
+    middle.write_bytes(b"")
+    assert resume(copy.path, 1000) == 0
+    assert [found and found.path for found in trained_with] == [oldest]
+    assert copy.checkpoint_files() == [oldest]
+    assert (copy.checkpoints / f"{newest.name}.damaged").exists()
+    assert [record.message.split(" is ")[0] for record in caplog.records] == [
+        f"warning: skipped a checkpoint: {path}" for path in (newest, middle)
+    ]
+
+
+def test_scores_of_before_a_run_was_extended_do_not_count(
+    copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
+) -> None:
+    copy.write_config(tiny(evaluation_episodes=5))
+    copy.evaluation_file.write_text('{"subject": {"steps": 320}}')
+    resume(copy.path)
+    assert len(trained_with) == 1
+
+
+def test_scores_without_the_videos_that_were_asked_for_are_not_the_end(
+    copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
+) -> None:
+    copy.write_config(tiny(evaluation_episodes=5, videos=True))
+    copy.evaluation_file.write_text('{"subject": {"steps": 480}}')
+    copy.videos.mkdir()
+    (copy.videos / "bigfish.mp4").touch()
+    resume(copy.path)
+    assert len(trained_with) == 1
+    (copy.videos / "maze.mp4").touch()
+    with pytest.raises(UserError, match="has ended"):
+        resume(copy.path)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
+    finished: RunDirectory, copy: RunDirectory
+) -> None:
+    shutil.rmtree(copy.checkpoints)
+    partial = copy.path / ".progress.csv.partial"
+    partial.touch()
+    assert resume(copy.path) == 0
+    assert steps_of(copy) == [160, 320, 480]
+    assert_same(read_checkpoint(copy.checkpoint_at(480)), read_checkpoint(finished.checkpoint_at(480)))
+    assert [row["time/total_timesteps"] for row in rows_of(copy)] == ["80", "160", "240", "320", "400", "480"]
+    assert not partial.exists()
+
+
+def test_settings_that_decide_nothing_may_differ_from_those_of_the_checkpoint(
+    copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
+) -> None:
+    copy.write_config(tiny(keep_checkpoints=2, watchdog_minutes=None, log_every_steps=160, videos=True))
+    assert resume(copy.path, 1000, on_nan="skip") == 0
+    assert copy.read_config().agent.on_nan == "skip"
 
 
 def test_a_finished_run_without_scores_only_scores(

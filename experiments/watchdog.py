@@ -1,0 +1,153 @@
+"""Notices when nothing moves any more, says what a run is doing then, saves it and ends it.
+
+A hang would otherwise look like a slow run, and hold a machine until somebody looks. Nothing in the training has to
+report: the watchdog reads counters that move anyway, and what each thread is doing from its stack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType, TracebackType
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 5.0
+EXIT_CODE = 1
+
+_STAGES: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    # (part of the file's path, functions, stage); a stack is read from the outside inwards
+    ("evaluation/", ("evaluate",), "evaluation"),
+    ("evaluation/", ("record",), "recording"),
+    ("agents/base", ("_timed_update",), "learning"),
+    ("agents/base", ("_log",), "logging"),
+    ("agents/persistence", ("save",), "saving"),
+    ("agents/checkpoint", ("write_checkpoint",), "saving"),
+    ("agents/acting", ("step",), "acting"),
+    ("", ("step_async", "step_wait"), "environment"),
+    ("envs/", ("reset", "get_state", "set_state", "observe", "__init__"), "environment"),
+)
+
+
+def stage_of(frame: FrameType | None) -> str | None:
+    """What a thread is doing, as far as its stack `frame` tells: "learning", "evaluation: environment", ..."""
+    found: list[str] = []
+    while frame is not None:
+        path, function = frame.f_code.co_filename.replace(os.sep, "/"), frame.f_code.co_name
+        for part, functions, stage in _STAGES:
+            if function in functions and part in path:
+                found.append(stage)
+                break
+        frame = frame.f_back
+    stages = list(dict.fromkeys(reversed(found)))
+    if not stages:
+        return None
+    outer = [stage for stage in stages[:-1] if stage in ("evaluation", "recording")]
+    return ": ".join([*outer, stages[-1]])
+
+
+def stages() -> list[str]:
+    """What all threads of the process that do something known are doing."""
+    found = [stage_of(frame) for frame in sys._current_frames().values()]
+    return list(dict.fromkeys(stage for stage in found if stage))
+
+
+class Watchdog:
+    """Watches while it is entered with ``with``.
+
+    Args:
+        minutes: without movement until it acts; None never.
+        signs: gives something that changes as long as the run moves.
+        directory: for the stacks of all threads.
+        save: called, in another thread than the run's, to save what can be saved; returns what to say about it.
+        leave: called with the exit code at the end; ends the process at once.
+    """
+
+    def __init__(
+        self,
+        minutes: float | None,
+        signs: Callable[[], object],
+        directory: Path,
+        save: Callable[[], str],
+        leave: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._seconds = None if minutes is None else 60 * minutes
+        self._signs, self._directory, self._save, self._leave = signs, directory, save, leave
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Watchdog:
+        if self._seconds is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._disarm()
+
+    def _watch(self) -> None:
+        assert self._seconds is not None
+        pause = min(POLL_SECONDS, self._seconds / 4)
+        last, still = self._signs(), 0.0
+        while not self._done.is_set():
+            self._arm()
+            before = time.monotonic()
+            if self._done.wait(pause):
+                return
+            # A machine or a process that was suspended did not hang in the meantime.
+            still += min(time.monotonic() - before, 2 * pause)
+            now = self._signs()
+            if now != last:
+                last, still = now, 0.0
+            elif still >= self._seconds:
+                if self._act(last):
+                    return
+                last, still = self._signs(), 0.0
+
+    def _act(self, last: object) -> bool:
+        """Say what is wrong, save, leave; False if it has moved again in the meantime."""
+        assert self._seconds is not None
+        what = ", ".join(stages()) or "something unknown"
+        where = self._write_stacks()
+        logger.error("error: nothing has moved for %.3g minutes, in: %s%s", self._seconds / 60, what, where)
+        told = self._save()
+        if self._signs() != last:
+            logger.error("it moves again: going on")
+            return False
+        logger.error("%s; leaving, continue with --resume", told)
+        self._leave(EXIT_CODE)
+        return True
+
+    def _write_stacks(self) -> str:
+        path = self._directory / f"stuck_{time.strftime('%Y%m%d-%H%M%S')}.txt"
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with path.open("w", encoding="utf-8") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
+        except OSError as error:
+            return f" (its stacks could not be written: {error.strerror or error})"
+        return f" (stacks of all threads: {path})"
+
+    # Native code that never gives the interpreter back stops this thread too. For that case a timer in C, always set
+    # anew, writes the stacks to stderr and ends the process.
+
+    def _arm(self) -> None:
+        assert self._seconds is not None
+        with contextlib.suppress(Exception):  # stderr may be no file
+            file = sys.__stderr__ or sys.stderr
+            faulthandler.dump_traceback_later(2 * self._seconds + 2 * POLL_SECONDS, exit=True, file=file)
+
+    def _disarm(self) -> None:
+        if self._seconds is not None:
+            faulthandler.cancel_dump_traceback_later()
