@@ -129,10 +129,9 @@ class RunDirectory:
         """
         for problem in existing_problems(self.path):
             raise UserError(problem)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = RunDirectory(self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial"))
         try:
-            partial.path.mkdir()
+            partial.path.mkdir(parents=True)
             partial.checkpoints.mkdir()
             partial.write_config(config)
             write_json(partial.path / "versions.json", versions())
@@ -140,10 +139,11 @@ class RunDirectory:
             partial.path.rename(self.path)
         except BaseException as error:
             shutil.rmtree(partial.path, ignore_errors=True)
-            if isinstance(error, OSError):  # or somebody else has just made it
-                for problem in existing_problems(self.path):
-                    raise UserError(problem) from error
-            raise
+            if not isinstance(error, OSError):
+                raise
+            for problem in existing_problems(self.path):  # somebody else has just made it
+                raise UserError(problem) from error
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def restore(self, config: TrainConfig) -> None:
         """Make the directory anew if somebody deleted it, as far as it is needed to continue the run."""

@@ -243,7 +243,7 @@ class TestResumeRefuses:
         )
 
     def test_a_run_that_has_ended(self, copy: RunDirectory) -> None:
-        copy.write_config(tiny(evaluation_episodes=5))
+        copy.write_config(tiny(env_groups=1, evaluation_episodes=5))
         copy.evaluation_file.write_text('{"subject": {"steps": 480}}')
         expected = "has ended at 480 of 480 steps: extend it with a larger --total-steps"
         assert expected in self.refused(copy, None)
@@ -288,7 +288,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_others_named(
 def test_scores_of_before_a_run_was_extended_do_not_count(
     copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
 ) -> None:
-    copy.write_config(tiny(evaluation_episodes=5))
+    copy.write_config(tiny(env_groups=1, evaluation_episodes=5))
     copy.evaluation_file.write_text('{"subject": {"steps": 320}}')
     resume(copy.path)
     assert len(trained_with) == 1
@@ -297,7 +297,7 @@ def test_scores_of_before_a_run_was_extended_do_not_count(
 def test_scores_without_the_videos_that_were_asked_for_are_not_the_end(
     copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
 ) -> None:
-    copy.write_config(tiny(evaluation_episodes=5, videos=True))
+    copy.write_config(tiny(env_groups=1, evaluation_episodes=5, videos=True))
     copy.evaluation_file.write_text('{"subject": {"steps": 480}}')
     copy.videos.mkdir()
     (copy.videos / "bigfish.mp4").touch()
@@ -324,7 +324,9 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
 def test_settings_that_decide_nothing_may_differ_from_those_of_the_checkpoint(
     copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
 ) -> None:
-    copy.write_config(tiny(keep_checkpoints=2, watchdog_minutes=None, log_every_steps=160, videos=True))
+    copy.write_config(
+        tiny(env_groups=1, keep_checkpoints=2, watchdog_minutes=None, log_every_steps=160, videos=True)
+    )
     assert resume(copy.path, 1000, on_nan="skip") == 0
     assert copy.read_config().agent.on_nan == "skip"
 
