@@ -17,6 +17,7 @@ from envs.grouped import GroupedVecEnv, grouped_procgen
 from envs.gym_env import ProcgenEnv, environment_id
 from envs.levels import SPLITS, Levels, parse_levels
 from envs.native import ACTION_NAMES, BUTTON_COMBOS, library_version
+from envs.stream import Stay, StreamVecEnv, parse_stay
 from envs.vec_env import ProcgenVecEnv
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "ProcgenEnv",
     "ProcgenVecEnv",
     "ScoreRange",
+    "Stay",
+    "StreamVecEnv",
     "environment_id",
     "environment_problems",
     "expand_games",
@@ -40,5 +43,6 @@ __all__ = [
     "library_version",
     "normalized_score",
     "parse_levels",
+    "parse_stay",
     "score_range",
 ]

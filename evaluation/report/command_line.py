@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import tyro
 from rich.console import Console
 
 from common.errors import UserError, unknown_name
+from evaluation.adaptation import DEFAULT_SPAN, WAYS, StreamProtocol
 from evaluation.evaluator import Progress
 from evaluation.progress import show_progress
 from evaluation.protocol import Protocol
@@ -21,6 +23,14 @@ from evaluation.report import pages
 from evaluation.report.gather import Study, common_protocol, gather, unfinished_line
 from evaluation.report.plots import all_plots
 from evaluation.report.runs import Run, find_runs
+from evaluation.report.stream import (
+    default_protocol,
+    gather_streams,
+    stream_groups,
+    stream_plot,
+    stream_table,
+    streams_json,
+)
 from evaluation.report.tables import Table, all_tables
 from experiments.cli import without_box
 from experiments.problems import raise_problems
@@ -55,6 +65,11 @@ class Options:
         sample: draw actions, as in training.
         every_level: play each level of a split exactly once.
         seed: of the levels and actions drawn.
+        stream: also play streams of games, which takes as long as some hundred episodes for each run with a memory.
+        stay: how long a stream stays with a game: "4 episodes", "2:6 episodes" (drawn) or "500 steps".
+        streams: streams played side by side.
+        stays: scored stays of each stream.
+        span: steps after which the memory is cleared in one of the lines.
     """
 
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")] = ()
@@ -67,6 +82,11 @@ class Options:
     sample: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
     every_level: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    stream: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
+    stay: Annotated[str, tyro.conf.arg(metavar="TEXT")] = StreamProtocol.stay
+    streams: Annotated[int, tyro.conf.arg(metavar="N")] = StreamProtocol.streams
+    stays: Annotated[int, tyro.conf.arg(metavar="N")] = StreamProtocol.stays
+    span: Annotated[int, tyro.conf.arg(metavar="N")] = int(DEFAULT_SPAN)
 
 
 def main(words: Sequence[str]) -> int:
@@ -82,13 +102,20 @@ def main(words: Sequence[str]) -> int:
     with contextlib.ExitStack() as stack:
         study = gather(runs, protocol, options.baseline, _announcing(console, stack))
     title = options.title or _title(runs)
-    introduction = [*_introduction(study), f"Made by: {' '.join([PROGRAM, *words])}"]
+    introduction = [*_introduction(study), f"Made by: {shlex.join([*PROGRAM.split(), *words])}"]
     tables, plots = all_tables(study), all_plots(study)
+    extra: dict[str, Any] = {}
+    if options.stream:
+        with contextlib.ExitStack() as stack:
+            scores = gather_streams(study, _stream_protocol(study, options), _announcing(console, stack))
+        tables.append(stream_table(scores))
+        plots.append(stream_plot(scores))
+        extra["stream"] = streams_json(scores)
     files = {
         "report.html": pages.page(title, introduction, tables, plots),
         "report.md": pages.markdown(title, introduction, tables, plots),
         "scores.csv": pages.scores_csv(study),
-        "report.json": pages.dumps(pages.report_json(study, tables, {})),
+        "report.json": pages.dumps(pages.report_json(study, tables, extra)),
         **{f"{pages.PLOTS}/{plot.key}.svg": plot.svg for plot in plots},
     }
     pages.write(out, files)
@@ -161,6 +188,26 @@ def prepare(options: Options) -> tuple[list[Run], Protocol | None, Path]:
     )
     raise_problems(protocol.problems())
     return runs, protocol, out
+
+
+def _stream_protocol(study: Study, options: Options) -> StreamProtocol:
+    """The streams that `options` ask for.
+
+    Raises:
+        UserError: they cannot be played, or no run can play them.
+    """
+    protocol = replace(
+        default_protocol(study),
+        stay=options.stay,
+        streams=options.streams,
+        stays=options.stays,
+        ways=(*WAYS, str(options.span)),
+    )
+    problems = protocol.problems()
+    if not stream_groups(study):
+        problems.append("--stream needs a run of several games whose policy has a memory")
+    raise_problems(problems)
+    return protocol
 
 
 def _announcing(console: Console, stack: contextlib.ExitStack) -> Callable[[Run, str | None], Progress]:

@@ -24,7 +24,7 @@ from evaluation.report.tables import runs_text
 REFERENCE = Path(__file__).resolve().parents[2] / "benchmarks" / "reference" / "openai_ppo_curves.json"
 # Okabe and Ito's colours, which most colour-blind readers can tell apart; then the same again, dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "path",  # a reader need not have the font
     "font.size": 9,
     "axes.spines.top": False,
@@ -111,6 +111,9 @@ def learning_plots(study: Study) -> list[Plot]:
         return []
     band = "Line: mean over runs; band: from the lowest to the highest run (none for one seed)."
     returns = "Mean return of the last 100 training episodes (sampled actions, training levels)"
+    early = (
+        "The first entries know only episodes that were over early, which in some games are the solved ones."
+    )
     plots = []
     single = all(len(run.config.games) == 1 for group in groups for run in group.runs)
     if not (single and len(study.protocol.games) > 1):
@@ -130,8 +133,8 @@ def learning_plots(study: Study) -> list[Plot]:
             _legend_beside(axes)
             clock = () if along is _steps else ("Hours during which a run was stopped do not count.",)
             note = f"{returns}, normalised, mean over games."
-            plots.append(Plot(key, title, _svg(figure, key), (note, band, *clock)))
-    return [*plots, _games_plot(study, groups, curves, returns, band)]
+            plots.append(Plot(key, title, _svg(figure, key), (note, band, early, *clock)))
+    return [*plots, _games_plot(study, groups, curves, (f"{returns}. {band}", early))]
 
 
 def _steps(curve: Curve) -> NDArray[np.float64]:
@@ -143,7 +146,7 @@ def _hours(curve: Curve) -> NDArray[np.float64]:
 
 
 def _games_plot(
-    study: Study, groups: Sequence[Group], curves: dict[str, list[Curve]], returns: str, band: str
+    study: Study, groups: Sequence[Group], curves: dict[str, list[Curve]], notes: tuple[str, ...]
 ) -> Plot:
     games = study.protocol.games
     columns = min(3, len(games))
@@ -194,7 +197,7 @@ def _games_plot(
     else:
         note = "No curves have been published for these levels."
     title = "Learning curves of each game" if len(games) > 1 else f"Learning curves on {games[0]}"
-    return Plot("curves-games", title, _svg(figure, "curves-games"), (f"{returns}. {band}", note))
+    return Plot("curves-games", title, _svg(figure, "curves-games"), (*notes, note))
 
 
 def _draw_band(

@@ -16,7 +16,8 @@ from evaluation.report.runs import Run
 from evaluation.report.statistics import Interval, standard_error
 from policies import CORES
 
-NOTHING = "–"
+NOTHING = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,8 @@ def heading(group: Group) -> str:
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number with a true minus sign, so that columns line up; "–" where it is not known."""
-    return f"{value:.{digits}f}".replace("-", "−") if np.isfinite(value) else NOTHING
+    """A number with a true minus sign, so that columns line up; a dash where it is not known."""
+    return f"{value:.{digits}f}".replace("-", MINUS) if np.isfinite(value) else NOTHING
 
 
 def interval_text(interval: Interval, digits: int = 3) -> str:
@@ -223,7 +224,7 @@ def split_table(study: Study, splits: Sequence[str], key: str, title: str) -> Ta
     rows.append(("all games, normalised", *means))
     over = "runs" if len(splits) == 1 else f"runs and the splits {', '.join(splits)}"
     notes = (
-        f"Mean episode return ± standard error over {over}; in brackets (R − R_min) / (R_max − R_min). "
+        f"Mean episode return ± standard error over {over}; in brackets (R - R_min) / (R_max - R_min). "
         "Last row: mean over games of the latter ± standard error over runs.",
         *protocol_notes(study.protocol, study.groups),
     )

@@ -1,0 +1,211 @@
+"""Adaptation in a stream of games, for the recurrent groups of a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+import agents
+from envs import parse_stay
+from evaluation.adaptation import (
+    WAYS,
+    StreamEpisode,
+    StreamProtocol,
+    adaptation_curve,
+    from_json,
+    play_streams,
+    to_json,
+)
+from evaluation.evaluator import Progress
+from evaluation.report.gather import EVALUATIONS, Group, Study
+from evaluation.report.plots import COLOURS, Plot, draw_lines
+from evaluation.report.runs import Run
+from evaluation.report.statistics import Scores
+from evaluation.report.tables import (
+    NOTHING,
+    Table,
+    heading,
+    horizon,
+    is_recurrent,
+    plus_minus,
+    rule_text,
+    runs_text,
+)
+from experiments.run_directory import write_json
+
+
+@dataclass(frozen=True)
+class StreamScores:
+    """What the recurrent groups of a report did in streams of games.
+
+    Attributes:
+        protocol: how they were played.
+        groups: those that were.
+        curves: by label and way of clearing, the normalised score by episodes since the switch, (runs, places).
+    """
+
+    protocol: StreamProtocol
+    groups: tuple[Group, ...]
+    curves: Mapping[tuple[str, str], Scores]
+
+
+def stream_groups(study: Study) -> tuple[Group, ...]:
+    """The groups that can adapt: several games in one run, and a memory."""
+    return tuple(
+        group
+        for group in study.groups
+        if group.reset is None and is_recurrent(group) and len(group.config.games) > 1
+    )
+
+
+def gather_streams(
+    study: Study, protocol: StreamProtocol, progress: Callable[[Run, str | None], Progress] | None = None
+) -> StreamScores:
+    """Play the streams that have not been played yet.
+
+    Raises:
+        UserError: the protocol cannot be played.
+    """
+    groups = stream_groups(study)
+    curves: dict[tuple[str, str], Scores] = {}
+    for group in groups:
+        played = [_episodes(run, protocol, progress) for run in group.runs]
+        for way in protocol.ways:
+            each = [adaptation_curve(episodes, way, protocol.games) for episodes in played]
+            places = min(map(len, each))
+            curves[group.label, way] = np.array([curve[:places] for curve in each])
+    return StreamScores(protocol, groups, curves)
+
+
+def _episodes(
+    run: Run, protocol: StreamProtocol, progress: Callable[[Run, str | None], Progress] | None
+) -> list[StreamEpisode]:
+    checkpoint = run.directory.newest_checkpoint()
+    path = _cache_file(run, protocol)
+    wanted = to_json(protocol, [])["protocol"]
+    try:
+        stored: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        stored = None
+    if isinstance(stored, dict) and (stored.get("protocol"), stored.get("checkpoint")) == (
+        wanted,
+        checkpoint.name,
+    ):
+        return from_json(stored)
+    agent = agents.load(checkpoint)
+    episodes = play_streams(agent, protocol, *([] if progress is None else [progress(run, None)]))
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, {"checkpoint": checkpoint.name, **to_json(protocol, episodes)})
+    return episodes
+
+
+def _cache_file(run: Run, protocol: StreamProtocol) -> Path:
+    parts = [
+        "stream",
+        "greedy" if protocol.greedy else "sampled",
+        protocol.split,
+        str(protocol.stay),
+        f"{protocol.streams}x{protocol.stays}",
+        *protocol.ways,
+        f"seed{protocol.seed}",
+    ]
+    return run.directory.path / EVALUATIONS / f"{'_'.join(parts).replace(' ', '-').replace(':', '-')}.json"
+
+
+def way_text(way: str) -> str:
+    """A way of clearing the memory in words."""
+    words = {
+        "carried": "never cleared",
+        "switch": "cleared at each switch",
+        "episode": "cleared at each episode",
+    }
+    return words.get(way, f"cleared every {way} steps")
+
+
+def stream_notes(scores: StreamScores) -> tuple[str, ...]:
+    """How the streams were played, and how to read the result."""
+    protocol = scores.protocol
+    chosen = "greedy (most likely) actions" if protocol.greedy else "sampled actions"
+    trained = "; ".join(
+        f"{group.label}: memory reset {rule_text(group.config.reset)} in training, gradient horizon {horizon(group)} "
+        f"of {group.config.agent.rollout_length} steps, {runs_text(len(group.rows))}"
+        for group in scores.groups
+    )
+    return (
+        "Normalised score of the first, second, ... episode since the switch to another game, mean over the "
+        f"{len(protocol.games)} games. The switch is not announced, and the memory is cleared only as the line says.",
+        f"{chosen}; levels {protocol.split} drawn with replacement; stays of {parse_stay(protocol.stay)}; "
+        f"{protocol.streams} streams of {protocol.stays} scored stays each, the same for every line; "
+        f"{protocol.mode} mode; seed {protocol.seed}.",
+        f"{trained}.",
+    )
+
+
+def stream_table(scores: StreamScores) -> Table:
+    """Score by episodes since the switch, for each way of clearing."""
+    places = max((curve.shape[1] for curve in scores.curves.values()), default=0)
+    rows = []
+    for group in scores.groups:
+        for way in scores.protocol.ways:
+            curve = scores.curves[group.label, way]
+            cells = [
+                plus_minus(curve[:, place], len(curve), 3) if place < curve.shape[1] else NOTHING
+                for place in range(places)
+            ]
+            gain = plus_minus(curve[:, -1] - curve[:, 0], len(curve), 3) if curve.shape[1] > 1 else NOTHING
+            rows.append((heading(group), way_text(way), *cells, gain))
+    header = ("group", "memory", *(f"episode {place + 1}" for place in range(places)), "last minus first")
+    notes = ("± standard error over runs (none for one seed).", *stream_notes(scores))
+    return Table("stream", "Adaptation in a stream of games", header, tuple(rows), notes)
+
+
+def stream_plot(scores: StreamScores) -> Plot:
+    """A panel for each group, a line for each way of clearing."""
+
+    def draw(group: Group, axes: Axes) -> None:
+        for index, way in enumerate(scores.protocol.ways):
+            curve = scores.curves[group.label, way]
+            places = np.arange(1, curve.shape[1] + 1)
+            axes.plot(places, curve.mean(0), "o-", color=COLOURS[index], markersize=3, label=way_text(way))
+            if len(curve) > 1:
+                axes.fill_between(
+                    places, curve.min(0), curve.max(0), color=COLOURS[index], alpha=0.12, linewidth=0
+                )
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    panels = [(heading(group), partial(draw, group)) for group in scores.groups]
+    svg = draw_lines(panels, "episodes since the switch", "normalised score", "stream")
+    note = "Line: mean over runs; band: from the lowest to the highest run (none for one seed)."
+    return Plot("stream", "Adaptation in a stream of games", svg, (note,))
+
+
+def streams_json(scores: StreamScores) -> dict[str, Any]:
+    """The curves as plain JSON values."""
+    return {
+        "protocol": to_json(scores.protocol, [])["protocol"],
+        "curves": [
+            {"group": label, "memory": way, "normalized": curve.tolist()}
+            for (label, way), curve in scores.curves.items()
+        ],
+    }
+
+
+def default_protocol(study: Study, ways: Sequence[str] = WAYS) -> StreamProtocol:
+    """Streams of the study's games on its first unseen split, with its way of choosing actions."""
+    splits = [*study.unseen, *(levels.name for levels in study.protocol.levels)]
+    return StreamProtocol(
+        study.protocol.games,
+        study.protocol.mode,
+        splits[0],
+        ways=tuple(ways),
+        greedy=study.protocol.greedy,
+        seed=study.protocol.seed,
+    )
