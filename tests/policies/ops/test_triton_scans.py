@@ -27,6 +27,9 @@ from policies.ops.srwm import srwm
 
 pytest.importorskip("triton", reason="Triton exists for Linux only")
 
+# What the interpreters of older versions of Triton do to NumPy.
+pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0:DeprecationWarning")
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 OPERATORS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"srwm": srwm, "deltanet": deltanet}
 BOTH = sorted(OPERATORS)
