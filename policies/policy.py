@@ -144,6 +144,12 @@ class Policy(nn.Module):
         """Where the parameters are."""
         return self.actor.weight.device
 
+    def implementations(self, steps: int) -> dict[str, str]:
+        """By sequence operator of the core, the version that runs in calls of so many steps: 1 in acting, the whole
+        unroll in learning (`bptt_span` cuts it)."""
+        span = self.core.bptt_span
+        return self.core.implementations(steps if span is None else min(span, steps))
+
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
         """The state of `batch_size` fresh streams; `device` None for where the parameters are."""
         return self.core.initial_state(batch_size, self.device if device is None else device)

@@ -87,6 +87,10 @@ class Core(nn.Module, ABC):
         if not (writing or self.self_modifying):
             raise UserError(f"a {type(self).__name__} does not modify its weights: there is nothing to stop")
 
+    def implementations(self, steps: int) -> dict[str, str]:
+        """By operator (`policies.ops`), the version that runs in calls of so many steps, where the parameters are."""
+        return {}
+
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
         """The state of `batch_size` fresh streams: a flat dict of tensors, batch first.
 

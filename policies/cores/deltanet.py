@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from policies.cores.layered import Layer, LayeredConfig, LayeredCore, held
+from policies.cores.layered import Layer, LayeredCore, OperatorConfig, held
+from policies.ops import requested
 from policies.ops.deltanet import deltanet
 from policies.resets import ResetRule, State
 
@@ -23,8 +26,10 @@ def elu_sum_norm(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DeltaNetConfig(LayeredConfig):
+class DeltaNetConfig(OperatorConfig):
     """Sizes of the DeltaNet core; the defaults are those of SRWM."""
+
+    operators: ClassVar[tuple[str, ...]] = ("deltanet",)
 
 
 class DeltaNetLayer(Layer):
@@ -34,9 +39,10 @@ class DeltaNetLayer(Layer):
     for a fresh stream.
     """
 
-    def __init__(self, config: LayeredConfig) -> None:
+    def __init__(self, config: OperatorConfig) -> None:
         super().__init__()
         self.heads, self.head_width = config.heads, config.head_width
+        self.implementation = requested("deltanet", config.implementation)
         self.layer_norm = nn.LayerNorm(config.width)
         self.slow_net = nn.Linear(config.width, self.heads * (3 * self.head_width + 1), bias=False)
         self.out_linear = nn.Linear(config.width, config.width, bias=False)
@@ -62,7 +68,7 @@ class DeltaNetLayer(Layer):
         self, program: tuple[Tensor, Tensor, Tensor, Tensor], fast: Tensor, reset: Tensor
     ) -> tuple[Tensor, Tensor]:
         if self.writing:
-            return deltanet(*program, fast, reset)
+            return deltanet(*program, fast, reset, self.implementation)
         weights = held(fast, reset)
         return (program[0].unsqueeze(-2) @ weights).squeeze(-2), weights[-1]
 
@@ -86,4 +92,4 @@ class DeltaNetCore(LayeredCore):
         reset: ResetRule | None = None,
         bptt_span: int | None = None,
     ) -> None:
-        super().__init__(config, DeltaNetLayer, input_size, reset, bptt_span)
+        super().__init__(config, partial(DeltaNetLayer, config), input_size, reset, bptt_span)

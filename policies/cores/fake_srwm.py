@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -55,4 +56,4 @@ class FakeSrwmCore(LayeredCore):
         reset: ResetRule | None = None,
         bptt_span: int | None = None,
     ) -> None:
-        super().__init__(config, FakeSrwmLayer, input_size, reset, bptt_span)
+        super().__init__(config, partial(FakeSrwmLayer, config), input_size, reset, bptt_span)

@@ -7,12 +7,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
 from policies.cores.base import Core, CoreConfig
+from policies.ops import check_requested, chosen
 from policies.resets import ResetRule, State
 from policies.sizes import require_positive
 
@@ -48,6 +50,28 @@ class LayeredConfig(CoreConfig):
     def head_width(self) -> int:
         """Features of one head."""
         return self.width // self.heads
+
+
+@dataclass(frozen=True)
+class OperatorConfig(LayeredConfig):
+    """A layered core whose layers run sequence operators (`policies.ops`).
+
+    Attributes:
+        implementation: version of the operators: "auto" for the fastest one by device and shape, or a name such as
+            "naive", for each of the core's operators that has a version of this name. All compute the same.
+
+    Raises:
+        UserError: no operator of this core has such a version.
+    """
+
+    implementation: str = "auto"
+
+    operators: ClassVar[tuple[str, ...]] = ()
+    """The operators that the core runs."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_requested(self.implementation, self.operators)
 
 
 class Layer(nn.Module, ABC):
@@ -105,7 +129,7 @@ class LayeredCore(Core):
     def __init__(
         self,
         config: LayeredConfig,
-        make_layer: Callable[[LayeredConfig], Layer],
+        make_layer: Callable[[], Layer],
         input_size: int,
         reset: ResetRule | None,
         bptt_span: int | None,
@@ -113,7 +137,7 @@ class LayeredCore(Core):
         super().__init__(input_size, config.width, reset, bptt_span)
         self.config = config
         self.input_linear = nn.Linear(input_size, config.width)
-        layers: list[Layer] = [make_layer(config) for _ in range(config.layers)]
+        layers: list[Layer] = [make_layer() for _ in range(config.layers)]
         blocks = [FeedForwardBlock(config.width, config.feedforward) for _ in range(config.layers)]
         self.layers, self.blocks = nn.ModuleList(layers), nn.ModuleList(blocks)
 
@@ -128,6 +152,17 @@ class LayeredCore(Core):
             assert isinstance(layer, Layer)
             assert isinstance(block, FeedForwardBlock)
             yield index, layer, block
+
+    def implementations(self, steps: int) -> dict[str, str]:
+        """See `Core.implementations`."""
+        config = self.config
+        if not isinstance(config, OperatorConfig):
+            return {}
+        device, width = self.input_linear.weight.device, config.head_width
+        return {
+            name: chosen(name, device, steps, width, width, config.implementation)
+            for name in config.operators
+        }
 
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         memory: State = {}

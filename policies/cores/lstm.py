@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from policies.cores.base import Core, CoreConfig
+from policies.ops import chosen, requested
 from policies.ops.lstm import lstm
 from policies.resets import ResetRule, State
 from policies.sizes import require_positive
@@ -50,6 +51,11 @@ class LstmCore(Core):
         # Holders of the parameters; the recurrence itself is the operator's.
         cells = [nn.LSTMCell(size, config.hidden) for size in sizes]
         self.cells = nn.ModuleList(cells)
+        self.implementation = requested("lstm")
+
+    def implementations(self, steps: int) -> dict[str, str]:
+        """See `Core.implementations`."""
+        return {"lstm": chosen("lstm", next(self.parameters()).device, steps)}
 
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         zeros = torch.zeros(batch_size, self.config.hidden, device=device, dtype=dtype)
@@ -63,6 +69,6 @@ class LstmCore(Core):
             assert isinstance(cell, nn.LSTMCell)
             gates = F.linear(x, cell.weight_ih, cell.bias_ih + cell.bias_hh)
             x, new_memory[hidden_name], new_memory[cell_name] = lstm(
-                gates, cell.weight_hh, memory[hidden_name], memory[cell_name], reset
+                gates, cell.weight_hh, memory[hidden_name], memory[cell_name], reset, self.implementation
             )
         return x, new_memory

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from policies.cores.layered import Layer, LayeredConfig, LayeredCore, held
+from policies.cores.layered import Layer, LayeredCore, OperatorConfig, held
+from policies.ops import requested
 from policies.ops.srwm import srwm
 from policies.resets import ResetRule, State
 
@@ -16,8 +18,10 @@ RATE_NAMES = ("rate_y", "rate_q", "rate_k", "rate_beta")
 
 
 @dataclass(frozen=True)
-class SrwmConfig(LayeredConfig):
+class SrwmConfig(OperatorConfig):
     """Sizes of the SRWM core; the defaults are the paper's for ProcGen."""
+
+    operators: ClassVar[tuple[str, ...]] = ("srwm",)
 
 
 class SrwmLayer(Layer):
@@ -28,10 +32,10 @@ class SrwmLayer(Layer):
     each stream has moved away from `w0`: when an optimiser step changes `w0`, running streams move with it.
     """
 
-    def __init__(self, config: LayeredConfig, implementation: str = "auto") -> None:
+    def __init__(self, config: OperatorConfig) -> None:
         super().__init__()
         self.heads, self.head_width = config.heads, config.head_width
-        self.implementation = implementation
+        self.implementation = requested("srwm", config.implementation)
         columns = 3 * self.head_width + 4
         self.w0 = nn.Parameter(torch.randn(self.heads, self.head_width, columns) * self.head_width**-0.5)
         self.out_linear = nn.Linear(config.width, config.width, bias=False)
@@ -78,7 +82,5 @@ class SrwmCore(LayeredCore):
         input_size: int,
         reset: ResetRule | None = None,
         bptt_span: int | None = None,
-        implementation: str = "auto",
     ) -> None:
-        make_layer = partial(SrwmLayer, implementation=implementation)
-        super().__init__(config, make_layer, input_size, reset, bptt_span)
+        super().__init__(config, partial(SrwmLayer, config), input_size, reset, bptt_span)

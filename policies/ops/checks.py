@@ -58,3 +58,14 @@ def rows_to_reset(reset: Tensor) -> list[Tensor]:
     """For each step, the indices of the streams that are reset there. Waits for the device once."""
     counts = reset.sum(dim=1).tolist()
     return list(reset.nonzero()[:, 1].split(counts))
+
+
+def cleared(memory: Tensor, reset: Tensor) -> Tensor:
+    """Memory (B, ...) with zeros for the streams that are reset (B,); `memory` itself where there are none.
+
+    On the CPU the mask is read, and rows are written; elsewhere reading would wait for the device.
+    """
+    if reset.device.type == "cpu":
+        rows = reset.nonzero()[:, 0]
+        return memory.index_fill(0, rows, 0.0) if len(rows) else memory
+    return torch.where(reset.view(-1, *[1] * (memory.dim() - 1)), 0.0, memory)

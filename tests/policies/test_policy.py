@@ -190,7 +190,14 @@ def test_json_round_trip(config: PolicyConfig) -> None:
 
 def test_json_layout() -> None:
     assert to_json(PolicyConfig()) == {
-        "core": {"name": "srwm", "width": 128, "heads": 8, "feedforward": 512, "layers": 2},
+        "core": {
+            "name": "srwm",
+            "width": 128,
+            "heads": 8,
+            "feedforward": 512,
+            "layers": 2,
+            "implementation": "auto",
+        },
         "encoder": {"channels": [16, 32, 32], "hidden": 256},
         "reset": "episode",
         "bptt_span": None,
@@ -200,6 +207,8 @@ def test_json_layout() -> None:
 
 def test_json_fields_left_out_take_their_defaults() -> None:
     assert from_json({}) == PolicyConfig()
+    sizes = {"width": 8, "heads": 2}  # as written before there was a choice of implementation
+    assert from_json({"core": {"name": "srwm", **sizes}}).core == core_config("srwm", **sizes)
     assert from_json({"core": {"name": "lstm"}, "reset": "never"}) == policy_config("lstm", reset="never")
 
 
@@ -213,6 +222,10 @@ def test_json_fields_left_out_take_their_defaults() -> None:
         ({"core": {"name": "lstm", "hiden": 3}}, "did you mean hidden"),
         ({"core": {"name": "feedforward", "width": 3}}, "width"),
         ({"core": {"name": "srwm", "width": "128"}}, "whole number"),
+        ({"core": {"name": "srwm", "implementation": "fussed"}}, "did you mean fused"),
+        ({"core": {"name": "deltanet", "implementation": "fused"}}, "known: .*chunk"),
+        ({"core": {"name": "srwm", "implementation": 3}}, "implementation"),
+        ({"core": {"name": "fake_srwm", "implementation": "naive"}}, "field"),
         ({"encoder": {"channel": [3]}}, "did you mean channels"),
         ({"encoder": {"hidden": 0}}, "hidden"),
         ({"encoder": None}, "named fields"),

@@ -10,6 +10,7 @@ from torch import Tensor
 from policies.ops.checks import check_implementation, check_reset, check_shape
 from policies.ops.deltanet.chunk import deltanet_chunk
 from policies.ops.deltanet.naive import deltanet_naive
+from policies.ops.deltanet.step import deltanet_step
 from policies.ops.triton_support import prefers_triton, require_triton
 
 
@@ -28,6 +29,7 @@ IMPLEMENTATIONS: dict[
 ] = {
     "naive": deltanet_naive,
     "chunk": deltanet_chunk,
+    "step": deltanet_step,
     "triton": _deltanet_triton,
 }
 """Versions of the operator by name."""
@@ -38,7 +40,10 @@ def choose(device: torch.device, steps: int, width: int = 1, output: int = 1) ->
     this width (D) and output (E)."""
     if prefers_triton(device, width, output):
         return "triton"
-    return "naive" if steps == 1 else "chunk"
+    if steps == 1:
+        # Elsewhere than on the CPU the plain loop, which never waits for the device: a CUDA graph can hold it.
+        return "step" if device.type == "cpu" else "naive"
+    return "chunk"
 
 
 def deltanet(

@@ -61,7 +61,8 @@ def _masks(reset: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 def _scaled(x: Tensor, factor: Tensor) -> Tensor:
     """Rows x (B * H, C, N) times one factor for each stream and step, (B, C), or stream, (B, 1)."""
     factor = factor.view(factor.shape[0], 1, -1, 1)
-    return (x.unflatten(0, (factor.shape[0], -1)) * factor).flatten(0, 1)
+    scaled: Tensor = x.unflatten(0, (factor.shape[0], -1)) * factor
+    return scaled.flatten(0, 1)
 
 
 def _scale_(x: Tensor, factor: Tensor, blocks: int = 1) -> Tensor:

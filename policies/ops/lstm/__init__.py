@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from policies.ops.checks import check_implementation, check_reset, check_shape
@@ -15,6 +16,11 @@ IMPLEMENTATIONS: dict[
     "naive": lstm_naive,
 }
 """Versions of the operator by name."""
+
+
+def choose(device: torch.device, steps: int, width: int = 1, output: int = 1) -> str:
+    """The implementation that "auto" stands for."""
+    return "naive"
 
 
 def lstm(
@@ -58,5 +64,5 @@ def lstm(
     check_shape("hidden", hidden, (batch, width))
     check_shape("cell", cell, (batch, width))
     check_reset(reset, steps, batch)
-    chosen = "naive" if implementation == "auto" else implementation
-    return IMPLEMENTATIONS[chosen](gates, weight, hidden, cell, reset)
+    name = choose(gates.device, steps) if implementation == "auto" else implementation
+    return IMPLEMENTATIONS[name](gates, weight, hidden, cell, reset)

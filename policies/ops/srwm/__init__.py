@@ -10,6 +10,7 @@ from torch import Tensor
 from policies.ops.checks import check_implementation, check_reset, check_shape
 from policies.ops.srwm.fused import srwm_fused
 from policies.ops.srwm.naive import srwm_naive
+from policies.ops.srwm.step import srwm_step
 from policies.ops.triton_support import prefers_triton, require_triton
 
 
@@ -25,6 +26,7 @@ def _srwm_triton(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[T
 IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "naive": srwm_naive,
     "fused": srwm_fused,
+    "step": srwm_step,
     "triton": _srwm_triton,
 }
 """Versions of the operator by name."""
@@ -35,8 +37,10 @@ def choose(device: torch.device, steps: int, width: int = 1, output: int = 1) ->
     this width (D) and output (E)."""
     if prefers_triton(device, width, output):
         return "triton"
-    # A single step has nothing to fuse, and the fused version waits for an accelerator once per call.
-    return "naive" if steps == 1 else "fused"
+    if steps == 1:
+        # Elsewhere than on the CPU the plain loop, which never waits for the device: a CUDA graph can hold it.
+        return "step" if device.type == "cpu" else "naive"
+    return "fused"
 
 
 def srwm(

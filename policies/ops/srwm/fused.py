@@ -29,12 +29,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from policies.ops.checks import rows_to_reset
-
-
-def _block_of_column(output: int, width: int, device: torch.device) -> Tensor:
-    """For each of the E + 2D + 4 columns, which of the blocks y, q, k, beta it is in."""
-    sizes = torch.tensor([output, width, width, 4], device=device)
-    return torch.arange(4, device=device).repeat_interleave(sizes, output_size=output + 2 * width + 4)
+from policies.ops.srwm.columns import block_of_column
 
 
 def _softmax_backward(gradient: Tensor, softmax: Tensor) -> Tensor:
@@ -53,7 +48,7 @@ class _FusedSrwm(torch.autograd.Function):
         steps, batch, heads, width = x.shape
         n, columns = batch * heads, w0.shape[-1]
         output = columns - 2 * width - 4  # E
-        block = _block_of_column(output, width, x.device)
+        block = block_of_column(output, width, x.device)
         # What is kept for the backward pass, one step after the other.
         m_phi_x = x.new_empty(steps, n, 2, width)  # m above phi(x)
         m_phi_x[:, :, 1] = x.softmax(dim=-1).view(steps, n, width)
@@ -103,7 +98,7 @@ class _FusedSrwm(torch.autograd.Function):
         steps, batch, heads, output = grad_y.shape
         n, (width, columns) = batch * heads, w.shape[-2:]
         in_block = torch.eye(4, dtype=w.dtype, device=w.device)
-        in_block = in_block[:, _block_of_column(output, width, w.device)].t()  # (columns, 4)
+        in_block = in_block[:, block_of_column(output, width, w.device)].t()  # (columns, 4)
         w = w.clone()
         grad_w = grad_shift.clone(memory_format=torch.contiguous_format)
         w_n, grad_w_n = w.view(n, width, columns), grad_w.view(n, width, columns)

@@ -228,4 +228,4 @@ def test_one_output_of_the_chunks_alone_may_be_used(wanted: int) -> None:
 def test_whole_sequences_go_in_chunks_and_single_steps_do_not() -> None:
     cpu = torch.device("cpu")
     assert choose(cpu, 50) == "chunk"
-    assert choose(cpu, 1) == "naive"
+    assert choose(cpu, 1) == "step"
