@@ -96,15 +96,16 @@ def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = 
     raise_problems([*validation.problems(config), *witness_problems(config)])
     run = RunDirectory(run_dir)
     run.create(config, command)
-    write_json(run.path / MARK, {PROGRAM: stable_baselines3.__version__})
-    return _run(config, run, None)
+    with run.lock:
+        write_json(run.path / MARK, {PROGRAM: stable_baselines3.__version__})
+        return _run(config, run, None)
 
 
 def resume(run_dir: str | Path, total_steps: int | None = None, *, command: Sequence[str] = ()) -> int:
     """As `experiments.launch.resume`; continues with new episodes.
 
     Raises:
-        UserError: it is not a run of the witness, has no usable checkpoint, or has ended already.
+        UserError: it is not a run of the witness, its checkpoint cannot be used, or it has ended already.
     """
     run = RunDirectory(run_dir)
     config = run.read_config()
@@ -113,15 +114,18 @@ def resume(run_dir: str | Path, total_steps: int | None = None, *, command: Sequ
     if total_steps is not None:
         config = replace(config, total_steps=total_steps)
     raise_problems([*validation.problems(config), *witness_problems(config)])
-    newest = run.newest_checkpoint()
-    if checkpoint_step(newest) >= config.total_steps and run.evaluation_file.exists():
-        raise UserError(
-            f"{run} has ended at {checkpoint_step(newest)} of {config.total_steps} steps: "
-            "extend it with a larger --total-steps"
-        )
-    run.write_config(config)
-    run.add_command(command)
-    return _run(config, run, newest)
+    with run.lock:
+        files = run.checkpoint_files()
+        reached = checkpoint_step(files[-1]) if files else 0
+        if reached >= config.total_steps and run.evaluation_file.exists():
+            raise UserError(
+                f"{run} has ended at {reached} of {config.total_steps} steps: "
+                "extend it with a larger --total-steps"
+            )
+        run.remove_leftovers()
+        run.write_config(config)
+        run.add_command(command)
+        return _run(config, run, files[-1] if files else None)
 
 
 def _run(config: TrainConfig, run: RunDirectory, checkpoint: Path | None) -> int:

@@ -24,15 +24,8 @@ from experiments.writers import STEP
 
 # Settings in which runs of the same kind may differ: they move no score, or say what is measured at the end.
 _INCIDENTAL = (
-    *(
-        "seed",
-        "device",
-        "torch_threads",
-        "env_threads",
-        "checkpoint_every_steps",
-        "log_every_steps",
-        "videos",
-    ),
+    *INCIDENTAL,
+    *("seed", "checkpoint_every_steps", "log_every_steps", "videos"),
     *("evaluation_episodes", "evaluation_splits", "evaluation_greedy"),
 )
 

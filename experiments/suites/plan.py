@@ -21,8 +21,11 @@ from experiments.suites.definition import PROGRAMS, Suite, Value, Variant
 
 RECORD = "suite.json"
 """File in the directory of a suite that says what its runs are, for the report."""
-# Neither changes what a run computes, apart from rounding.
-INCIDENTAL = ("device", "torch_threads", "env_threads")
+INCIDENTAL = (
+    *("device", "torch_threads", "env_threads", "env_groups"),
+    *("checkpoint_every_minutes", "keep_checkpoints", "watchdog_minutes"),
+)
+"""Settings that may be others where a run is continued: they do not decide what is learned."""
 _EPISODE_STEPS = 300
 """A rough mean length of episodes, for how many of them a rehearsal should play."""
 _LEAST_EPISODES = 10

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -186,10 +185,8 @@ class Runner:
             job.lock.release()
             job.lock = None
             return
-        if job.status.phase is Phase.MISSING and planned.run.config_file.is_file():
-            # Killed before its first checkpoint: nothing in it can be gone on from.
-            shutil.rmtree(planned.directory)
-        fresh = job.status.phase is Phase.MISSING
+        # A run that was killed before its first checkpoint is there, and begins anew when it is continued.
+        fresh = not planned.run.config_file.is_file()
         words = list(planned.command if fresh else planned.continuation)
         if fresh and self.devices != ("auto",):
             words += ["--device", self._free_device()]

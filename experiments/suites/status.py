@@ -48,11 +48,9 @@ def status_of(planned: PlannedRun) -> Status:
     run = planned.run
     if not run.config_file.is_file():
         return Status(Phase.MISSING)
-    saved, (logged, speed) = saved_steps(run), latest_entry(run.progress_file)
-    if is_finished(run, planned.config):
-        return Status(Phase.FINISHED, saved or 0, logged, speed)
-    # Without a checkpoint there is nothing to go on from.
-    return Status(Phase.UNFINISHED if saved is not None else Phase.MISSING, saved or 0, logged, speed)
+    logged, speed = latest_entry(run.progress_file)
+    phase = Phase.FINISHED if is_finished(run, planned.config) else Phase.UNFINISHED
+    return Status(phase, saved_steps(run) or 0, logged, speed)
 
 
 def saved_steps(run: RunDirectory) -> int | None:
