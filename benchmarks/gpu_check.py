@@ -16,13 +16,16 @@ import argparse
 import itertools
 import json
 import math
+import shlex
 import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -239,10 +242,9 @@ def copy_rate(device: torch.device) -> float:
     return 2 * 4 * source.numel() / (1e-3 * milliseconds(lambda: target.copy_(source), device))
 
 
-def single_steps(
-    operator: str, run: Operator, sources: Sequence[Tensor], reset: Tensor
-) -> tuple[Tensor, Tensor]:
+def single_steps(operator: str, run: Operator, *inputs: Tensor) -> tuple[Tensor, Tensor]:
     """The whole sequence, one call for each step."""
+    *sources, reset = inputs
     state_index, outputs = (2 if operator == "srwm" else 4), []
     in_time = {0} if operator == "srwm" else {0, 1, 2, 3}
     state = sources[state_index]
@@ -279,33 +281,37 @@ def _call(run: Operator, sources: Sequence[Tensor], reset: Tensor, both: bool) -
 def time_operators(
     device: torch.device, shapes: Sequence[Sequence[int]], rate: float | None = None
 ) -> Iterator[Line]:
-    """Forward without gradient, and forward and backward, of each version."""
+    """Forward without gradient, and forward and backward, of each version.
+
+    `rate`: bytes a second that the device can move, for the floor under the Triton version's time.
+    """
     for operator, versions in VERSIONS.items():
+        steps = partial(single_steps, operator, versions["triton"])
         for sizes in shapes:
             sources, reset = operator_inputs(operator, sizes, device, torch.float32)
-            runs: dict[str, Operator] = dict(versions)
-            triton = versions["triton"]
-            runs["triton, single steps"] = lambda *inputs, of=operator, run=triton: single_steps(
-                of, run, inputs[:-1], inputs[-1]
-            )
-            where = f"{operator} T {sizes[0]} B {sizes[1]} {sizes[2]} x {sizes[3]}"
             for both in (False, True):
-                times = {
-                    name: milliseconds(_call(run, sources, reset, both), device) for name, run in runs.items()
-                }
-                what = f"{where}, {'forward and backward' if both else 'forward'}"
-                for name, spent in times.items():
-                    aims = {"naive": 20.0, "triton, single steps": 5.0} if both and operator == "srwm" else {}
-                    facts: dict[str, float] = {}
-                    if name == "triton" and both and rate:
-                        facts["floor of its bytes, ms"] = 1e3 * least_bytes(operator, sizes) / rate
-                    if name != "triton":
-                        yield Line(f"{what}: {name}", spent, "naive", times["naive"] / spent)
-                        continue
-                    for other in ("naive", "triton, single steps"):
-                        yield Line(
-                            f"{what}: triton", spent, other, times[other] / spent, aims.get(other), facts
+                name = f"{operator} T {sizes[0]} B {sizes[1]} {sizes[2]} x {sizes[3]}, "
+                name += "forward and backward: " if both else "forward: "
+                calls = {version: _call(run, sources, reset, both) for version, run in versions.items()}
+                calls["single steps"] = _call(steps, sources, reset, both)
+                times = {version: milliseconds(call, device) for version, call in calls.items()}
+                if device.type == "cuda":  # without what the host needs for launching
+                    for version in ("triton", "single steps"):
+                        times[f"{version}, CUDA graph"] = milliseconds(
+                            as_graph(calls[version], device), device
                         )
+                for version, spent in times.items():
+                    if version == "triton":
+                        continue
+                    yield Line(name + version, spent, "naive", times["naive"] / spent)
+                aims = (20.0, 5.0) if both and operator == "srwm" else (None, None)
+                facts = (
+                    {"ms for its bytes": 1e3 * least_bytes(operator, sizes) / rate} if both and rate else {}
+                )
+                for other, aim in zip(("naive", "single steps"), aims, strict=True):
+                    yield Line(
+                        f"{name}triton", times["triton"], other, times[other] / times["triton"], aim, facts
+                    )
 
 
 def frames(steps: int, batch: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -380,6 +386,8 @@ def time_learning(policy: Policy, label: str, batch: int, device: torch.device) 
         policy(rgb, reward, state, start)
 
     name = f"update on {batch} x {STEPS}, {label}"
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     eager = milliseconds(update, device)
     facts = {"steps/s": 1e3 * batch * STEPS / eager}
     if device.type == "cuda":
@@ -406,7 +414,7 @@ def longest_kernels(run: Callable[[], object], device: torch.device, count: int 
     rows = [
         {"kernel": row.key[:90], "calls": row.count, "microseconds": row.self_device_time_total}
         for row in profile.key_averages()
-        if row.self_device_time_total > 0 and row.device_type.name == "CUDA"
+        if row.self_device_time_total > 0 and str(row.device_type).endswith("CUDA")
     ]
     return sorted(rows, key=lambda row: -float(row["microseconds"]))[:count]
 
@@ -437,82 +445,97 @@ def _policy(core: str, precision: str, device: torch.device) -> Policy:
     return policy.to(device)
 
 
-def print_errors(errors: Sequence[Error]) -> None:
-    """Largest errors, those that are too large marked."""
-    for error in errors:
-        mark = "" if error.right else "   WRONG"
-        print(f"{error.what:<44} error {error.largest:9.2e}  allowed {error.allowed:9.2e}{mark}")
+class Report:
+    """Prints what was found as it is found, and keeps it for the file."""
 
-
-def print_lines(lines: Sequence[Line]) -> None:
-    """The table of times."""
-    for line in lines:
-        ratio = "" if line.ratio is None else f"{line.ratio:8.2f} x {line.against}"
-        if line.ratio is not None and line.aim is not None:
-            ratio += f" (aim {line.aim:g}: {'reached' if line.ratio >= line.aim else 'missed'})"
-        facts = ", ".join(f"{name} {value:,.4g}" for name, value in line.facts.items())
-        print(f"{line.name:<62} {line.milliseconds:10.3f} ms {ratio:<40} {facts}".rstrip())
-
-
-@dataclass
-class _Failures:
-    """What broke off, so that one part does not take the others with it."""
-
-    texts: list[str] = field(default_factory=list)
+    def __init__(self, out: Path | None) -> None:
+        self._out = out
+        self.errors: list[Error] = []
+        self.lines: list[Line] = []
+        self.profile: dict[str, list[dict[str, Any]]] = {}
+        self.failures: list[str] = []
 
     @contextmanager
-    def of(self, part: str) -> Iterator[None]:
+    def part(self, name: str) -> Iterator[None]:
+        """One part of the check; when it breaks off, the others still run."""
         try:
             yield
         except Exception as error:
             traceback.print_exc()
-            self.texts.append(f"{part}: {type(error).__name__}: {error}")
+            self.failures.append(f"{name} broke off: {type(error).__name__}: {error}")
+        self._write()
+
+    def add_errors(self, errors: Iterable[Error]) -> None:
+        """Largest errors, those that are too large marked."""
+        for error in errors:
+            self.errors.append(error)
+            mark = "" if error.right else "   WRONG"
+            print(
+                f"{error.what:<44} error {error.largest:9.2e}  allowed {error.allowed:9.2e}{mark}", flush=True
+            )
+
+    def add_lines(self, lines: Iterable[Line]) -> None:
+        """The table of times."""
+        for line in lines:
+            self.lines.append(line)
+            ratio = "" if line.ratio is None else f"{line.ratio:8.2f} x {line.against}"
+            if line.ratio is not None and line.aim is not None:
+                ratio += f" (aim {line.aim:g}: {'reached' if line.ratio >= line.aim else 'missed'})"
+            facts = ", ".join(f"{name} {value:,.4g}" for name, value in line.facts.items())
+            print(f"{line.name:<62} {line.milliseconds:10.3f} ms {ratio:<40} {facts}".rstrip(), flush=True)
+
+    def add_profile(self, profile: dict[str, list[dict[str, Any]]]) -> None:
+        """The kernels that take longest."""
+        self.profile = profile
+        for part, rows in profile.items():
+            print(f"longest kernels of the {part}:")
+            for row in rows:
+                print(f"{row['microseconds']:10.1f} us {row['calls']:5d} x {row['kernel']}")
+
+    def problems(self) -> list[str]:
+        """What is wrong, in a line each."""
+        wrong = [f"wrong: {error.what}" for error in self.errors if not error.right]
+        return self.failures + wrong
+
+    def _write(self) -> None:
+        if self._out is None:
+            return
+        record = {
+            "command": shlex.join(["python", "-m", "benchmarks.gpu_check", *sys.argv[1:]]),
+            "machine": {**describe_machine(), "triton": metadata.version("triton")},
+            "errors": [asdict(error) for error in self.errors],
+            "times": [asdict(line) for line in self.lines],
+            "longest kernels": self.profile,
+            "problems": self.problems(),
+        }
+        self._out.mkdir(parents=True, exist_ok=True)
+        (self._out / "gpu_check.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def check(device: torch.device, out: Path | None, quick: bool = False) -> int:
     """All of it; returns the exit code."""
-    failures, errors, lines = _Failures(), list[Error](), list[Line]()
-    profile: dict[str, list[dict[str, Any]]] = {}
+    report = Report(out)
     checked, timed = (CHECKED[:2], TIMED[:1]) if quick else (CHECKED, TIMED)
     acting, learning = ((66,), (32,)) if quick else ((66, 512), (32, 256))
-    with failures.of("operators"):
-        errors.extend(check_operators(device, checked))
-    with failures.of("half precision"):
-        errors.extend(check_half_precision(device))
-    print_errors(errors)
-    with failures.of("times of operators"):
-        lines.extend(time_operators(device, timed, copy_rate(device)))
+    with report.part("operators"):
+        report.add_errors(check_operators(device, checked))
+    with report.part("half precision"):
+        report.add_errors(check_half_precision(device))
+    with report.part("times of operators"):
+        report.add_lines(time_operators(device, timed, copy_rate(device)))
     for core, precision in POLICIES:
         label, policy = f"{core} {precision}", _policy(core, precision, device)
         for batch in acting:
-            with failures.of(f"acting of {label}"):
-                lines.extend(time_acting(policy, label, batch, device))
+            with report.part(f"acting of {label}"):
+                report.add_lines(time_acting(policy, label, batch, device))
         for batch in learning:
-            with failures.of(f"learning of {label}"):
-                lines.extend(time_learning(policy, label, batch, device))
-    with failures.of("profile"):
-        profile = profile_policy(device)
-    for part, rows in profile.items():
-        print(f"\n{part}, longest kernels:")
-        for row in rows:
-            print(f"{row['microseconds']:10.1f} us {row['calls']:5d} x {row['kernel']}")
-    print()
-    print_lines(lines)
-    wrong = [error for error in errors if not error.right]
-    for text in [*failures.texts, *(f"wrong: {error.what}" for error in wrong)]:
-        print(text, file=sys.stderr)
-    if out is not None:
-        record = {
-            "command": "python -m benchmarks.gpu_check",
-            "machine": describe_machine(),
-            "errors": [asdict(error) for error in errors],
-            "times": [asdict(line) for line in lines],
-            "longest kernels": profile,
-            "failures": failures.texts,
-        }
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "gpu_check.json").write_text(json.dumps(record, indent=1) + "\n")
-    return 1 if wrong or failures.texts else 0
+            with report.part(f"learning of {label}"):
+                report.add_lines(time_learning(policy, label, batch, device))
+    with report.part("profile"):
+        report.add_profile(profile_policy(device))
+    for problem in report.problems():
+        print(problem, file=sys.stderr)
+    return 1 if report.problems() else 0
 
 
 def main(words: Sequence[str] | None = None) -> int:

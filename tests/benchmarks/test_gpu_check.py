@@ -22,7 +22,9 @@ def test_without_a_gpu_it_says_so_and_needs_no_other_library() -> None:
     others = ["stable_baselines3", "gymnasium", "procgen", "gym3", "tyro", "rich", "av", "matplotlib"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({others})); sys.argv[1:] = ['--out', 'nowhere']\n"
-        "from benchmarks.gpu_check import main; sys.exit(main())"
+        "from benchmarks.gpu_check import main; code = main()\n"
+        "assert 'triton' not in sys.modules  # nothing loads it before it is needed\n"
+        "sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
