@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from experiments.config import TrainConfig, to_json
 from experiments.run_directory import RunDirectory
-from experiments.suites.plan import group_of, read_record
+from experiments.suites.plan import INCIDENTAL, group_of, read_record
 from experiments.suites.status import saved_steps
 from experiments.witness import PROGRAM as WITNESS
 from experiments.witness import is_witness
