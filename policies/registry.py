@@ -10,6 +10,7 @@ from policies.cores.deltanet import DeltaNetConfig, DeltaNetCore
 from policies.cores.fake_srwm import FakeSrwmConfig, FakeSrwmCore
 from policies.cores.feedforward import FeedForwardConfig, FeedForwardCore
 from policies.cores.lstm import LstmConfig, LstmCore
+from policies.cores.sr_delta import SrDeltaConfig, SrDeltaCore
 from policies.cores.srwm import SrwmConfig, SrwmCore
 from policies.resets import ResetRule
 from policies.settings import build_config
@@ -28,6 +29,7 @@ CORES: dict[str, CoreEntry] = {
     "deltanet": CoreEntry(DeltaNetConfig, DeltaNetCore),
     "fake_srwm": CoreEntry(FakeSrwmConfig, FakeSrwmCore),
     "srwm": CoreEntry(SrwmConfig, SrwmCore),
+    "sr_delta": CoreEntry(SrDeltaConfig, SrDeltaCore),
 }
 """Every core by name, one line each."""
 

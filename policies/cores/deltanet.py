@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,32 @@ def elu_sum_norm(x: Tensor) -> Tensor:
     return features / (features.sum(dim=-1, keepdim=True) + _SUM_EPSILON)
 
 
+class Program(NamedTuple):
+    """What programs fast weights: queries, keys, values (T, B, H, D) and rates (T, B, H)."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    beta: Tensor
+
+
+def program_from(columns: Tensor) -> Program:
+    """The program that a slow network's outputs (T, B, H, 3D + 1) stand for."""
+    width = columns.shape[-1] // 3
+    q, k, v, beta = columns.split([width, width, width, 1], dim=-1)
+    return Program(elu_sum_norm(q), elu_sum_norm(k), v, beta.squeeze(-1).sigmoid())
+
+
+def run_deltanet(
+    program: Program, fast: Tensor, reset: Tensor, writing: bool, implementation: str
+) -> tuple[Tensor, Tensor]:
+    """The operator `deltanet`; or, if not `writing`, what the queries read from the fast weights as they are."""
+    if writing:
+        return deltanet(*program, fast, reset, implementation)
+    weights = held(fast, reset)
+    return (program.q.unsqueeze(-2) @ weights).squeeze(-2), weights[-1]
+
+
 @dataclass(frozen=True)
 class DeltaNetConfig(OperatorConfig):
     """Sizes of the DeltaNet core; the defaults are those of SRWM."""
@@ -39,7 +65,7 @@ class DeltaNetLayer(Layer):
     for a fresh stream.
     """
 
-    def __init__(self, config: OperatorConfig) -> None:
+    def __init__(self, config: DeltaNetConfig) -> None:
         super().__init__()
         self.heads, self.head_width = config.heads, config.head_width
         self.implementation = requested("deltanet", config.implementation)
@@ -52,32 +78,24 @@ class DeltaNetLayer(Layer):
         shape = (batch_size, self.heads, self.head_width, self.head_width)
         return {"fast": torch.zeros(shape, device=device, dtype=dtype)}
 
-    def _program(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Queries, keys, values (T, B, H, D) and rates (T, B, H)."""
-        width = self.head_width
-        program = self.slow_net(self.layer_norm(x)).unflatten(-1, (self.heads, 3 * width + 1))
-        q, k, v, beta = program.split([width, width, width, 1], dim=-1)
-        return elu_sum_norm(q), elu_sum_norm(k), v, beta.squeeze(-1).sigmoid()
+    def _program(self, x: Tensor) -> Program:
+        columns = 3 * self.head_width + 1
+        return program_from(self.slow_net(self.layer_norm(x)).unflatten(-1, (self.heads, columns)))
 
     def forward(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """See `Layer.forward`."""
         y, fast = self._run(self._program(x), memory["fast"], reset)
         return x + self.out_linear(y.flatten(-2)), {"fast": fast}
 
-    def _run(
-        self, program: tuple[Tensor, Tensor, Tensor, Tensor], fast: Tensor, reset: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        if self.writing:
-            return deltanet(*program, fast, reset, self.implementation)
-        weights = held(fast, reset)
-        return (program[0].unsqueeze(-2) @ weights).squeeze(-2), weights[-1]
+    def _run(self, program: Program, fast: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+        return run_deltanet(program, fast, reset, self.writing, self.implementation)
 
     def diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
         """The fast weights' Frobenius norm (all heads together) after the step, and the mean over heads of the
         writing rate in it."""
         program = self._program(x)
         _, fast = self._run(program, memory["fast"], reset)
-        return {"shift_norm": fast.flatten(1).norm(dim=1), "rate": program[-1].mean(dim=(0, 2))}
+        return {"shift_norm": fast.flatten(1).norm(dim=1), "rate": program.beta.mean(dim=(0, 2))}
 
 
 class DeltaNetCore(LayeredCore):

@@ -24,6 +24,24 @@ class SrwmConfig(OperatorConfig):
     operators: ClassVar[tuple[str, ...]] = ("srwm",)
 
 
+def run_srwm(
+    heads: Tensor, w0: Tensor, shift: Tensor, reset: Tensor, writing: bool, implementation: str
+) -> tuple[Tensor, Tensor]:
+    """The operator `srwm`; or, if not `writing`, what the matrices as they are make of the heads (T, B, H, D)."""
+    if writing:
+        return srwm(heads, w0, shift, reset, implementation)
+    shifts = held(shift, reset)
+    output_columns = (w0 + shifts)[..., : w0.shape[-1] - 2 * heads.shape[-1] - 4]
+    return (heads.softmax(dim=-1).unsqueeze(-2) @ output_columns).squeeze(-2), shifts[-1]
+
+
+def srwm_rates(heads: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> dict[str, Tensor]:
+    """The mean over heads of each of the four rates at the first step: by name, a number for each stream (B,)."""
+    before = torch.where(reset[0, :, None, None, None], 0.0, shift)
+    beta = heads[0].softmax(dim=-1).unsqueeze(-2) @ (w0 + before)[..., -4:]  # (B, H, 1, 4)
+    return dict(zip(RATE_NAMES, beta.sigmoid().mean(dim=(1, 2)).unbind(-1), strict=True))
+
+
 class SrwmLayer(Layer):
     """x + out_linear(y), where y is what a matrix that rewrites itself makes of x, head by head.
 
@@ -32,7 +50,7 @@ class SrwmLayer(Layer):
     each stream has moved away from `w0`: when an optimiser step changes `w0`, running streams move with it.
     """
 
-    def __init__(self, config: OperatorConfig) -> None:
+    def __init__(self, config: SrwmConfig) -> None:
         super().__init__()
         self.heads, self.head_width = config.heads, config.head_width
         self.implementation = requested("srwm", config.implementation)
@@ -51,24 +69,15 @@ class SrwmLayer(Layer):
         return x + self.out_linear(y.flatten(-2)), {"shift": shift}
 
     def _run(self, heads: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-        if self.writing:
-            return srwm(heads, self.w0, shift, reset, self.implementation)
-        shifts = held(shift, reset)
-        output_columns = (self.w0 + shifts)[..., : self.head_width]
-        return (heads.softmax(dim=-1).unsqueeze(-2) @ output_columns).squeeze(-2), shifts[-1]
+        return run_srwm(heads, self.w0, shift, reset, self.writing, self.implementation)
 
     def diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
         """The shift's Frobenius norm (all heads together) after the step, and the mean over heads of each of the
         four rates in it."""
         heads = x.unflatten(-1, (self.heads, self.head_width))
         _, shift = self._run(heads, memory["shift"], reset)
-        before = torch.where(reset[0, :, None, None, None], 0.0, memory["shift"])
-        beta_columns = (self.w0 + before)[..., 3 * self.head_width :]
-        rates = (heads[0].softmax(dim=-1).unsqueeze(-2) @ beta_columns).sigmoid()  # (B, H, 1, 4)
-        return {
-            "shift_norm": shift.flatten(1).norm(dim=1),
-            **dict(zip(RATE_NAMES, rates.mean(dim=(1, 2)).unbind(-1), strict=True)),
-        }
+        rates = srwm_rates(heads, self.w0, memory["shift"], reset)
+        return {"shift_norm": shift.flatten(1).norm(dim=1), **rates}
 
 
 class SrwmCore(LayeredCore):

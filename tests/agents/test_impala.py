@@ -454,7 +454,10 @@ def resumable(algorithm: type[Agent]) -> dict[str, Any]:
 
 
 CASES = [
-    *((IMPALA, core, "clip") for core in ("feedforward", "lstm", "deltanet", "fake_srwm", "srwm")),
+    *(
+        (IMPALA, core, "clip")
+        for core in ("feedforward", "lstm", "deltanet", "fake_srwm", "srwm", "sr_delta")
+    ),
     (IMPALA, "srwm", "normalize"),
     (PPO, "feedforward", "normalize"),
     (PPO, "srwm", "normalize"),

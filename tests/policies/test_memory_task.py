@@ -29,6 +29,7 @@ SIZES: dict[str, dict[str, int]] = {
     "lstm": {"hidden": 32},
     "deltanet": {"width": 32, "heads": 4, "feedforward": 32, "layers": 1},
     "srwm": {"width": 32, "heads": 4, "feedforward": 32, "layers": 1},
+    "sr_delta": {"width": 32, "heads": 4, "feedforward": 32, "layers": 1},
 }
 
 
@@ -77,7 +78,9 @@ def accuracy_after_training(name: str, reset: str, steps: int, **kwargs: Any) ->
     return hits.double().mean().item()
 
 
-@pytest.mark.parametrize(("name", "steps"), [("lstm", 150), ("deltanet", 150), ("srwm", 300)])
+@pytest.mark.parametrize(
+    ("name", "steps"), [("lstm", 150), ("deltanet", 150), ("srwm", 300), ("sr_delta", 300)]
+)
 def test_recurrent_cores_solve_it(name: str, steps: int) -> None:
     assert accuracy_after_training(name, "episode", steps) > 0.95
 

@@ -20,6 +20,7 @@ SIZES: dict[str, dict[str, int]] = {
     "deltanet": {"width": 8, "heads": 2, "feedforward": 12, "layers": 2},
     "fake_srwm": {"width": 8, "heads": 2, "feedforward": 12, "layers": 2},
     "srwm": {"width": 8, "heads": 2, "feedforward": 12, "layers": 2},
+    "sr_delta": {"width": 8, "heads": 2, "feedforward": 12, "layers": 2},
 }
 NAMES = sorted(CORES)
 RECURRENT = [name for name in NAMES if CORES[name].core.is_recurrent]
@@ -272,7 +273,7 @@ def test_diagnostics_are_scalars_about_the_last_step(name: str) -> None:
     state = core.initial_state(4)
     whole = core.diagnostics(x, state, episode_start)
     assert all(value.dim() == 0 and value.isfinite() and not value.requires_grad for value in whole.values())
-    assert bool(whole) == (name in ("srwm", "deltanet"))
+    assert bool(whole) == (name in ("srwm", "deltanet", "sr_delta"))
     with torch.no_grad():
         _, state = core(x[:-1], state, episode_start[:-1])
     last = core.diagnostics(x[-1:], state, episode_start[-1:])

@@ -12,7 +12,7 @@ from policies.resets import parse_reset
 
 FEATURES, WIDTH, HEADS, HIDDEN, LAYERS = 5, 6, 2, 7, 2
 D = WIDTH // HEADS
-NAMES = ["srwm", "deltanet", "fake_srwm"]
+NAMES = ["srwm", "deltanet", "fake_srwm", "sr_delta"]
 SIZES = {"width": WIDTH, "heads": HEADS, "feedforward": HIDDEN, "layers": LAYERS}
 
 
@@ -44,8 +44,15 @@ def layer_norm(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def srwm_head(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     product = softmax(x) @ w
-    y, q, k, beta = product[:D], product[D : 2 * D], product[2 * D : 3 * D], sigmoid(product[3 * D :])
-    rate = torch.cat([beta[0].expand(D), beta[1].expand(D), beta[2].expand(D), beta[3].expand(4)])
+    out = len(product) - 2 * D - 4
+    y, q, k, beta = (
+        product[:out],
+        product[out : out + D],
+        product[out + D : out + 2 * D],
+        product[out + 2 * D :],
+    )
+    beta = sigmoid(beta)
+    rate = torch.cat([beta[0].expand(out), beta[1].expand(D), beta[2].expand(D), beta[3].expand(4)])
     return y, w + torch.outer(softmax(k), rate * (softmax(q) @ w - softmax(k) @ w))
 
 
@@ -59,20 +66,18 @@ def literal(
     name: str, p: dict[str, Tensor], x: Tensor, state: dict[str, Tensor], reset: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Outputs (T, B, WIDTH) and new state of the whole network with the parameters `p`."""
-    memory_name = {"srwm": "shift", "deltanet": "fast", "fake_srwm": ""}[name]
+    memory_names = {"srwm": ["shift"], "deltanet": ["fast"], "fake_srwm": [], "sr_delta": ["shift", "fast"]}
     streams: list[Tensor] = []
     memories: dict[str, list[Tensor]] = {key: [] for key in state}
     for b in range(x.shape[1]):
-        start = {}
-        weights: dict[tuple[int, int], Tensor] = {}
+        start: dict[tuple[str, int, int], Tensor] = {}
+        weights: dict[tuple[str, int, int], Tensor] = {}
         for layer in range(LAYERS):
             for h in range(HEADS):
-                if name == "fake_srwm":
-                    start[layer, h] = weights[layer, h] = p[f"layers.{layer}.w_y"][h]
-                    continue
-                memory = state[f"layer{layer}/{memory_name}"][b, h]
-                start[layer, h] = p[f"layers.{layer}.w0"][h] if name == "srwm" else torch.zeros_like(memory)
-                weights[layer, h] = start[layer, h] + memory
+                for part in memory_names[name]:
+                    memory = state[f"layer{layer}/{part}"][b, h]
+                    fresh = p[f"layers.{layer}.w0"][h] if part == "shift" else torch.zeros_like(memory)
+                    start[part, layer, h], weights[part, layer, h] = fresh, fresh + memory
         outputs = []
         for t in range(x.shape[0]):
             if reset[t, b]:
@@ -85,13 +90,16 @@ def literal(
                     normed = layer_norm(a, p[f"{pre}.layer_norm.weight"], p[f"{pre}.layer_norm.bias"])
                     program = p[f"{pre}.slow_net.weight"] @ normed
                 for h in range(HEADS):
-                    if name == "srwm":
-                        y, weights[layer, h] = srwm_head(a[h * D : (h + 1) * D], weights[layer, h])
-                    elif name == "deltanet":
-                        own = program[h * (3 * D + 1) : (h + 1) * (3 * D + 1)]
-                        y, weights[layer, h] = delta_head(own, weights[layer, h])
-                    else:
-                        y = softmax(a[h * D : (h + 1) * D]) @ weights[layer, h]
+                    shift, fast = ("shift", layer, h), ("fast", layer, h)
+                    y = a[h * D : (h + 1) * D]
+                    if name == "fake_srwm":
+                        y = softmax(y) @ p[f"layers.{layer}.w_y"][h]
+                    if name in ("srwm", "sr_delta"):
+                        y, weights[shift] = srwm_head(y, weights[shift])
+                    if name == "deltanet":
+                        y = program[h * (3 * D + 1) : (h + 1) * (3 * D + 1)]
+                    if name in ("deltanet", "sr_delta"):
+                        y, weights[fast] = delta_head(y, weights[fast])
                     heads.append(y)
                 a = a + p[f"{pre}.out_linear.weight"] @ torch.cat(heads)
                 normed = layer_norm(a, p[f"{block}.layer_norm.weight"], p[f"{block}.layer_norm.bias"])
@@ -100,8 +108,8 @@ def literal(
             outputs.append(a)
         streams.append(torch.stack(outputs))
         for key in state:
-            layer = int(key[len("layer")])
-            moved = [weights[layer, h] - start[layer, h] for h in range(HEADS)]
+            layer, part = int(key[len("layer")]), key.split("/")[1]
+            moved = [weights[part, layer, h] - start[part, layer, h] for h in range(HEADS)]
             memories[key].append(torch.stack(moved))
     return torch.stack(streams, dim=1), {key: torch.stack(values) for key, values in memories.items()}
 
@@ -138,7 +146,7 @@ def test_values_state_and_gradients(name: str) -> None:
         torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["srwm", "deltanet"])
+@pytest.mark.parametrize("name", ["srwm", "deltanet", "sr_delta"])
 def test_gradient_through_the_updates_by_finite_differences(name: str) -> None:
     core = make_core(name)
     _, state, _ = run_inputs(core, 3, 1)
@@ -211,6 +219,7 @@ def test_paper_sizes() -> None:
         "srwm": 2 * (8 * 16 * 52 + 128 * 128),
         "fake_srwm": 2 * (8 * 16 * 16 + 128 * 128),
         "deltanet": 2 * (2 * 128 + 128 * 8 * 49 + 128 * 128),
+        "sr_delta": 2 * (8 * 16 * 85 + 128 * 128),
     }
     for name, size in layers.items():
         core = build_core(core_config(name), 257)
@@ -270,6 +279,32 @@ def test_deltanet_diagnostics() -> None:
     torch.testing.assert_close(values["layer0/rate"], torch.stack(rates).mean())
     norms = [after["layer1/fast"][b].square().sum().sqrt() for b in range(3)]
     torch.testing.assert_close(values["layer1/shift_norm"], torch.stack(norms).mean())
+
+
+def test_sr_delta_diagnostics() -> None:
+    core = make_core("sr_delta")
+    x, state, reset = run_inputs(core)
+    values = core.diagnostics(x, state, reset)
+    with torch.no_grad():
+        _, before = core(x[:-1], state, reset[:-1])
+        _, after = core(x, state, reset)
+        cleared = torch.where(reset[-1, :, None, None, None], 0.0, before["layer0/shift"])
+        w0, a = core.get_parameter("layers.0.w0"), core.get_submodule("input_linear")(x[-1])
+        product = torch.stack(
+            [
+                sigmoid(softmax(a[b, h * D : (h + 1) * D]) @ (w0[h] + cleared[b, h]))
+                for b in range(3)
+                for h in range(HEADS)
+            ]
+        ).mean(0)
+    torch.testing.assert_close(values["layer0/rate"], product[3 * D])
+    for index, name in enumerate(("rate_y", "rate_q", "rate_k", "rate_beta")):
+        torch.testing.assert_close(values[f"layer0/{name}"], product[5 * D + 1 + index])
+    for layer in range(LAYERS):
+        for part in ("shift", "fast"):
+            norms = [after[f"layer{layer}/{part}"][b].square().sum().sqrt() for b in range(3)]
+            torch.testing.assert_close(values[f"layer{layer}/{part}_norm"], torch.stack(norms).mean())
+    assert len(values) == LAYERS * 7
 
 
 def test_deltanet_survives_extreme_inputs() -> None:
