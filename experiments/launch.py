@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import ALGORITHMS, Agent
+from agents.memory import peak_memory
 from common.errors import UserError
 from envs import grouped_procgen
 from experiments import validation
@@ -165,6 +166,7 @@ def _run(config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: Usab
         )
         try:
             agent = _make_agent(config, env, checkpoint)
+            _describe(agent, console)
             agent.stop_when = lambda: request.asked
             agent.diagnostics = run.diagnostics
             training = Training(agent, config, run, lock, checkpoint, console)
@@ -219,6 +221,13 @@ def _introduce(
     console.print(f"Everything goes to {run}", soft_wrap=True)
 
 
+def _describe(agent: Agent, console: Console) -> None:
+    """Say what runs where: the device, and the versions of the core's operators."""
+    acting, learning = (agent.policy.implementations(steps) for steps in (1, agent.config.rollout_length))
+    versions = [f"; {name}: {acting[name]} for acting, {learning[name]} for learning" for name in acting]
+    console.print(f"On {agent.device}{''.join(versions)}", soft_wrap=True)
+
+
 def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Console) -> None:
     """Say where everything is and what to do next."""
     places = [
@@ -229,6 +238,7 @@ def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Cons
         ("TensorBoard", run.tensorboard),
         ("settings", run.config_file),
     ]
+    console.print(f"Peak memory: {peak_memory()['peak_gb']:.1f} GB")
     console.print()
     for what, path in places:
         if path.exists():

@@ -347,6 +347,8 @@ def test_the_end_names_every_place(tmp_path: Path, capsys: pytest.CaptureFixture
     assert shown.err == ""
     for text in (
         "Training srwm with impala on bigfish, maze (easy, levels train), 4 slots, 80 steps",
+        "On cpu; srwm: step for acting, fused for learning",
+        "Peak memory: ",
         str(run.checkpoint_at(80)),
         str(run.progress_file),
         f"tensorboard --logdir {run.tensorboard}",
