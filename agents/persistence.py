@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import pathlib
 from abc import abstractmethod
@@ -14,6 +15,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
+from torch.overrides import TorchFunctionMode
 
 from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from agents.collector import Collector, Stream
@@ -254,6 +256,26 @@ class Persistent(BaseAlgorithm):
         self._collector.state = {key: value.to(self.device) for key, value in state["core_state"].items()}
 
 
+class _NothingLarger(TorchFunctionMode):
+    """Within it, no tensor of more than so many elements is made from sizes: ValueError is raised instead."""
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self._elements = elements
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _FACTORIES:
+            sizes = args[0] if args and isinstance(args[0], (tuple, list)) else args
+            if math.prod(size for size in sizes if isinstance(size, int)) > self._elements:
+                raise ValueError("its network is larger than its stored weights")
+        return func(*args, **(kwargs or {}))
+
+
+_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn}
+
+
 def _check_sizes(content: Mapping[str, Any], name: str) -> None:
     """Refuse a network other than that of the stored weights before it is made: it may be of any size."""
     weights = content["policy"]
@@ -263,7 +285,8 @@ def _check_sizes(content: Mapping[str, Any], name: str) -> None:
             f"{name} does not fit: its network has more layers than there are stored weights"
         )
     height, width, channels = content["image_shape"]
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    largest = max((tensor.numel() for tensor in weights.values()), default=0)
+    with torch.random.fork_rng(devices=[]), _NothingLarger(largest):
         policy = Policy(config, (height, width, channels), content["num_actions"])
     described = {name: tuple(tensor.shape) for name, tensor in policy.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
