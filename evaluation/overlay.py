@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -18,8 +18,18 @@ DIM = (139, 147, 158)
 ACCENT = (255, 200, 87)
 KEY = (45, 50, 60)
 KEY_LABEL = (110, 118, 130)
+VALUE = (109, 179, 255)
+GAIN = (82, 210, 155)
+LOSS = (255, 123, 128)
+LAYER_COLOURS = ((183, 155, 255), (255, 164, 92), (86, 212, 220), (255, 138, 196))
+POSITIVE, ZERO, NEGATIVE = (255, 154, 92), (20, 22, 27), (99, 164, 255)
 GAP = 6
 """Pixels between tiles and around them."""
+
+STYLES = ("plain", "scores", "full")
+"""What is painted: the frames alone, with return, value and keys around them, or with all that the policy thinks."""
+HISTORY = 120
+"""Steps that the curves of the full style show."""
 
 # The keys of ProcGen's action space, in columns and rows of key widths: arrows and letters as on a keyboard.
 _LETTERS = {"Q": (0, 0), "W": (1, 0), "E": (2, 0), "A": (0, 1), "S": (1, 1), "D": (2, 1)}
@@ -41,6 +51,7 @@ class Caption:
         step: of the episode.
         value: the policy's estimate.
         keys: that the agent presses now, as `envs.BUTTON_COMBOS` names them.
+        ended: whether the episode is over, and this its last frame.
     """
 
     game: str
@@ -51,21 +62,55 @@ class Caption:
     step: int
     value: float
     keys: Collection[str]
+    ended: bool = False
+
+
+@dataclass(frozen=True)
+class Thoughts:
+    """What the policy thinks, for the full style.
+
+    Attributes:
+        values, rewards: of the latest steps, oldest first; the last is the present one.
+        starts: which of these steps begin an episode.
+        probabilities: of the actions, now.
+        action: the one that was chosen.
+        action_name: for people.
+        norms: how far each layer's weights have moved, in the latest steps.
+        rates: self-generated rates, now, by layer.
+        weights: W_t - W_0 of one head (rows, columns), now; None if nothing modifies itself.
+        weights_name: what is shown.
+    """
+
+    values: Sequence[float]
+    rewards: Sequence[float]
+    starts: Sequence[bool]
+    probabilities: Sequence[float]
+    action: int
+    action_name: str
+    norms: Sequence[Sequence[float]] = ()
+    rates: Sequence[Sequence[float]] = ()
+    weights: NDArray[np.float32] | None = field(default=None, compare=False)
+    weights_name: str = ""
 
 
 class TilePainter:
-    """Paints tiles whose frames are `frame_size` pixels wide and high."""
+    """Paints tiles whose frames are `frame_size` pixels wide and high, in one of `STYLES`."""
 
-    def __init__(self, frame_size: int) -> None:
+    def __init__(self, frame_size: int, style: str = "scores") -> None:
+        if style not in STYLES:
+            raise ValueError(f"unknown style {style!r}: use {', '.join(STYLES)}")
         self.frame_size = frame_size
+        self._style = style
         self._unit = frame_size / 320
-        self.header = self._px(26)
-        self.footer = self._px(48)
+        framed = style != "plain"
+        self.header = self._px(26) if framed else 0
+        self.footer = self._px(48) if framed else 0
+        self.panel = self._px(230) if style == "full" else 0
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of a tile."""
-        return self.frame_size, self.header + self.frame_size + self.footer
+        return self.frame_size + self.panel, self.header + self.frame_size + self.footer
 
     def _px(self, length: float) -> int:
         """A length at 320 pixels as one at this size, rounded to an even number."""
@@ -83,20 +128,84 @@ class TilePainter:
     def _key_font(self) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         return ImageFont.load_default(11 * self._unit)
 
-    def paint(self, frame: NDArray[np.uint8], caption: Caption) -> Image.Image:
-        """A tile with a frame (any height and width, 3) between two strips of text."""
+    def paint(
+        self, frame: NDArray[np.uint8], caption: Caption, thoughts: Thoughts | None = None
+    ) -> Image.Image:
+        """A tile with a frame (any height and width, 3), between two strips of text unless the style is plain.
+
+        Args:
+            frame: what the game shows.
+            caption: what is written around it.
+            thoughts: what stands beside it in the full style.
+        """
         tile = Image.new("RGB", self.size, PANEL)
         picture = Image.fromarray(frame)
         if picture.size != (self.frame_size, self.frame_size):
             picture = picture.resize((self.frame_size, self.frame_size), Image.Resampling.HAMMING)
+        if caption.ended:
+            picture = Image.blend(picture, Image.new("RGB", picture.size, BACKGROUND), 0.55)
         tile.paste(picture, (0, self.header))
+        if self._style == "plain":
+            return tile
         draw = ImageDraw.Draw(tile)
         middle, edge = self.header / 2, self._px(8)
         draw.text((edge, middle), caption.game, BRIGHT, self._title_font, anchor="lm")
         draw.text((self.frame_size - edge, middle), caption.place, DIM, self._font, anchor="rm")
         self._numbers(draw, caption)
         self._keys(draw, caption.keys)
+        if self._style == "full" and thoughts is not None:
+            self._panel(tile, draw, thoughts)
         return tile
+
+    def _panel(self, tile: Image.Image, draw: ImageDraw.ImageDraw, thoughts: Thoughts) -> None:
+        """Curves, bars and the heat map, from top to bottom."""
+        left, right = self.frame_size + self._px(10), self.frame_size + self.panel - self._px(8)
+        reward = _number(thoughts.rewards[-1])
+        top = self._label(draw, left, right, 0, f"value {thoughts.values[-1]:.2f}", f"reward {reward}")
+        box = (left, top, right, top + self._px(62))
+        _bars(draw, box, thoughts.rewards)
+        _curves(draw, box, [thoughts.values], [VALUE], thoughts.starts)
+        top = self._label(draw, left, right, box[3], f"action {thoughts.action_name}", "")
+        box = (left, top, right, top + self._px(44))
+        lit = [
+            ACCENT if index == thoughts.action else KEY_LABEL for index in range(len(thoughts.probabilities))
+        ]
+        _columns(draw, box, thoughts.probabilities, lit)
+        bottom = box[3]
+        if thoughts.norms:
+            now = "  ".join(f"{norm[-1]:.2f}" for norm in thoughts.norms)
+            top = self._label(draw, left, right, bottom, "|W - W0|", now)
+            box = (left, top, right, top + self._px(62))
+            _curves(draw, box, thoughts.norms, LAYER_COLOURS, thoughts.starts, zero=True)
+            bottom = box[3]
+        if thoughts.rates:
+            top = self._label(draw, left, right, bottom, "rates", "")
+            box = (left, top, right, top + self._px(30))
+            rates = [rate for layer in thoughts.rates for rate in layer]
+            colours = [
+                LAYER_COLOURS[index % len(LAYER_COLOURS)]
+                for index, layer in enumerate(thoughts.rates)
+                for _ in layer
+            ]
+            _columns(draw, box, rates, colours)
+            bottom = box[3]
+        if thoughts.weights is not None:
+            scale = float(np.abs(thoughts.weights).max())
+            top = self._label(draw, left, right, bottom, thoughts.weights_name, f"+-{scale:.2g}")
+            height = self.size[1] - self._px(6) - top
+            if height > 0:
+                picture = heat_map(thoughts.weights, scale)
+                tile.paste(picture.resize((right - left, height), Image.Resampling.NEAREST), (left, top))
+
+    def _label(
+        self, draw: ImageDraw.ImageDraw, left: int, right: int, above: int, first: str, second: str
+    ) -> int:
+        """A line of text below `above`; returns where it ends."""
+        height = self._px(18)
+        middle = above + self._px(2) + height / 2
+        draw.text((left, middle), first, DIM, self._font, anchor="lm")
+        draw.text((right, middle), second, BRIGHT, self._font, anchor="rm")
+        return above + self._px(2) + height
 
     def _numbers(self, draw: ImageDraw.ImageDraw, caption: Caption) -> None:
         last = "-" if caption.last_return is None else _number(caption.last_return)
@@ -139,6 +248,72 @@ def _arrow(
         (x - reach * dx + reach * dy, y - reach * dy + reach * dx),
         (x - reach * dx - reach * dy, y - reach * dy - reach * dx),
     ]
+
+
+Box = tuple[int, int, int, int]
+Colour = tuple[int, int, int]
+
+
+def _curves(
+    draw: ImageDraw.ImageDraw,
+    box: Box,
+    curves: Sequence[Sequence[float]],
+    colours: Sequence[Colour],
+    starts: Sequence[bool],
+    zero: bool = False,
+) -> None:
+    """Lines over the latest steps, cut where episodes start."""
+    left, top, right, bottom = box
+    pitch = (right - left) / HISTORY
+    marks = [left + pitch * (index + 0.5) for index, start in enumerate(starts) if start]
+    for x in marks:
+        draw.line((x, top, x, bottom), KEY)
+    values = [value for curve in curves for value in curve] + ([0.0] if zero else [])
+    low, high = min(values), max(values)
+    span = high - low or 1.0
+    for index, curve in enumerate(curves):
+        points: list[tuple[float, float]] = []
+        for step, value in enumerate(curve):
+            if starts[step] and points:
+                draw.line(points, colours[index % len(colours)], 2)
+                points = []
+            points.append(
+                (left + pitch * (step + 0.5), bottom - 2 - (value - low) / span * (bottom - top - 4))
+            )
+        if len(points) > 1:
+            draw.line(points, colours[index % len(colours)], 2)
+
+
+def _bars(draw: ImageDraw.ImageDraw, box: Box, values: Sequence[float]) -> None:
+    """Bars over the latest steps, as long as their values are large."""
+    left, top, right, bottom = box
+    pitch = (right - left) / HISTORY
+    largest = max(map(abs, values), default=0.0)
+    for step, value in enumerate(values):
+        if value:
+            x = left + pitch * step
+            height = max(2.0, abs(value) / largest * 0.5 * (bottom - top))
+            draw.rectangle((x, bottom - height, x + max(1.0, pitch), bottom), GAIN if value > 0 else LOSS)
+
+
+def _columns(draw: ImageDraw.ImageDraw, box: Box, values: Sequence[float], colours: Sequence[Colour]) -> None:
+    """Bars from 0 to 1, side by side."""
+    left, top, right, bottom = box
+    pitch = (right - left) / len(values)
+    for index, (value, colour) in enumerate(zip(values, colours, strict=True)):
+        x = left + pitch * index
+        draw.rectangle((x, top, x + pitch - 3, bottom), KEY)
+        if value > 0:
+            draw.rectangle((x, bottom - min(1.0, value) * (bottom - top), x + pitch - 3, bottom), colour)
+
+
+def heat_map(matrix: NDArray[np.float32], scale: float) -> Image.Image:
+    """A matrix as a picture with one pixel for each entry; `scale` is the magnitude of the strongest colours."""
+    share = np.clip(matrix / scale, -1, 1) if scale > 0 else np.zeros_like(matrix)
+    # A root makes small changes visible.
+    weight = np.sqrt(np.abs(share))[..., None]
+    ends = np.where(share[..., None] < 0, np.array(NEGATIVE), np.array(POSITIVE))
+    return Image.fromarray((np.array(ZERO) * (1 - weight) + ends * weight).round().astype(np.uint8))
 
 
 def _number(value: float) -> str:

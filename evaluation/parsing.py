@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import Annotated, TypeVar
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -51,10 +51,20 @@ def parse_options(
             raise UserError(f"name a run or a checkpoint: {program} RUN_OR_CHECKPOINT") from None
         raise UserError(f"{without_box(screen.getvalue())}; see {program} --help") from None
     if unknown:
-        known = ["--" + item.name.replace("_", "-") for item in fields(kind) if item.name != positional]  # type: ignore[arg-type]
+        known = [name for name in _names(options) if name != f"--{positional}"]
         names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         if not names:
             advice = "name one run or checkpoint; " if positional else ""
             raise UserError(f"unexpected {' '.join(unknown)}: {advice}see {program} --help")
         raise_problems([unknown_name("option", name, known) for name in names])
     return options
+
+
+def _names(options: Any) -> Iterator[str]:
+    """All options; those of nested dataclasses stand among the others."""
+    for item in fields(options):
+        value = getattr(options, item.name)
+        if is_dataclass(value):
+            yield from _names(value)
+        else:
+            yield "--" + item.name.replace("_", "-")

@@ -90,6 +90,7 @@ class Player:
         self.state = policy.initial_state(env.num_envs)
         self._observation = env.reset()
         self._starts = np.ones(env.num_envs, dtype=bool)
+        self._waiting = np.zeros(env.num_envs, dtype=bool)
         self._returns = np.zeros(env.num_envs)
         self._steps = np.zeros(env.num_envs, dtype=np.int64)
 
@@ -111,7 +112,8 @@ class Player:
         """Look at all games, choose actions and start a step.
 
         Args:
-            waiting: slots (N,) whose memory must stay as it is; what the sight says of them means nothing.
+            waiting: slots (N,) whose episode has ended and whose next one shall begin later, with `play_levels`: their
+                memory and their last reward stay as they are, and what the sight says of them means nothing.
             forced: actions (N,) to take instead of the policy's.
         """
         frames = [frame for frame in self.env.get_images() if frame is not None]
@@ -126,8 +128,10 @@ class Player:
         facts |= {
             f"{name}_written": norm for name, norm in write_norms(self._policy, before, after, starts).items()
         }
-        if waiting is not None and waiting.any():
-            rows = torch.as_tensor(waiting, device=device)
+        if waiting is not None:
+            self._waiting = waiting.copy()
+        if self._waiting.any():
+            rows = torch.as_tensor(self._waiting, device=device)
             after = {
                 name: torch.where(rows.reshape(-1, *[1] * (tensor.dim() - 1)), before[name], tensor)
                 for name, tensor in after.items()
@@ -155,6 +159,7 @@ class Player:
     def collect(self) -> Outcome:
         """Finish the step that `decide` started."""
         observation, rewards, ended, infos = self.env.step_wait()
+        observation["reward"][self._waiting] = self._observation["reward"][self._waiting]
         self._observation, self._starts = observation, ended
         self._returns = (self._returns + rewards) * ~ended
         self._steps = (self._steps + 1) * ~ended
@@ -173,8 +178,7 @@ class Player:
         observation = self.env.play_levels(slots, levels)
         if after_episode:
             observation["reward"] = rewards
-        else:
-            self._returns[list(slots)] = 0
-            self._steps[list(slots)] = 0
         self._observation = observation
+        self._returns[list(slots)] = 0
+        self._steps[list(slots)] = 0
         self._starts[list(slots)] = True

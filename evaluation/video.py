@@ -1,26 +1,66 @@
-"""Write frames to an mp4 file."""
+"""Write frames to a film: mp4, webm or gif."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How one kind of file is written.
+
+    Attributes:
+        container, codec, pixels: their names in FFmpeg.
+        container_options, options: of container and codec.
+    """
+
+    container: str
+    codec: str
+    pixels: str = "yuv420p"
+    container_options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+# Qualities near the visible limit: letters and sprites a few pixels wide stay sharp.
+_FORMATS = {
+    # The index goes first, so that browsers can play the file while they load it.
+    ".mp4": _Format(
+        "mp4",
+        "libx264",
+        container_options={"movflags": "+faststart"},
+        options={"crf": "18", "preset": "veryfast"},
+    ),
+    ".webm": _Format(
+        "webm",
+        "libvpx-vp9",
+        options={"crf": "24", "b:v": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"},
+    ),
+    ".gif": _Format("gif", "gif", "pal8"),
+}
+
+SUFFIXES = tuple(_FORMATS)
+"""Kinds of files that can be written."""
 
 
 class VideoWriter:
-    """An H.264 film that appears at `path`, whole or not at all, when the context is left without an error.
+    """A film that appears at `path`, whole or not at all, when the context is left without an error.
 
     Args:
-        path: where it goes; the directory must exist.
+        path: where it goes, ending in one of `SUFFIXES`; the directory must exist.
         width, height: of the frames in pixels, even numbers.
-        frames_per_second: how fast it is played.
+        frames_per_second: how fast it is played. In a gif it is rounded to hundredths of a second per frame.
 
     Raises:
-        ValueError: the size is odd, which the usual colour format (yuv420p) cannot have.
+        ValueError: the size is odd, which the usual colour format (yuv420p) cannot have, or an unknown kind of file.
         OSError: the file cannot be written.
     """
 
@@ -28,19 +68,28 @@ class VideoWriter:
         if width % 2 or height % 2:
             raise ValueError(f"video frames must have even sizes, not {width} x {height}")
         self._path = Path(path)
+        if self._path.suffix.lower() not in _FORMATS:
+            raise ValueError(f"{path} is not a film: use {', '.join(SUFFIXES)}")
+        form = _FORMATS[self._path.suffix.lower()]
         self._partial = self._path.with_name(f".{self._path.name}.partial")
         self._partial.touch()  # its error names the file, those of the library do not
-        # The index goes first, so that browsers can play the file while they load it.
-        self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
-        # A quality near the visible limit: letters and sprites a few pixels wide stay sharp.
-        quality = {"crf": "18", "preset": "veryfast"}
-        self._stream = self._container.add_stream("libx264", frames_per_second, options=quality)
+        self._container = av.open(
+            str(self._partial), "w", format=form.container, options=dict(form.container_options)
+        )
+        stream = self._container.add_stream(form.codec, frames_per_second, options=dict(form.options))
+        assert isinstance(stream, av.VideoStream)
+        self._stream = stream
         self._stream.width, self._stream.height = width, height
-        self._stream.pix_fmt = "yuv420p"
+        self._stream.pix_fmt = form.pixels
 
     def write(self, frame: NDArray[np.uint8]) -> None:
         """Add a frame (height, width, 3), RGB."""
-        self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        if self._stream.pix_fmt == "pal8":
+            # The library takes pixels and colours as a pair, though its types do not say so.
+            picture = av.VideoFrame.from_ndarray(_with_palette(frame), format="pal8")  # type: ignore[arg-type]
+        else:
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        self._container.mux(self._stream.encode(picture))
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -56,3 +105,13 @@ class VideoWriter:
                 os.replace(self._partial, self._path)
         finally:
             self._partial.unlink(missing_ok=True)
+
+
+def _with_palette(frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A frame as indices (height, width) into 256 colours of its own (256, 4), opacity first."""
+    picture = Image.fromarray(frame).quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    colours = np.frombuffer(bytes(picture.getpalette("RGB") or []), np.uint8).reshape(-1, 3)
+    palette = np.zeros((256, 4), np.uint8)
+    palette[:, 0] = 255
+    palette[: len(colours), 1:] = colours
+    return np.asarray(picture), palette

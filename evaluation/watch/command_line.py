@@ -53,6 +53,7 @@ class Options:
         host: address to listen at; others than this machine's own can be reached from outside.
         port: to listen at; 0 for a free one.
         no_browser: do not open the page, only print its address.
+        no_render: show the 64 x 64 pixels that the policy sees instead of rendering the games, which is faster.
         history_mb: memory for looking back, in megabytes.
         device: auto, cpu or cuda.
     """
@@ -72,6 +73,7 @@ class Options:
     host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = DEFAULT_HOST
     port: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     no_browser: Flag = False
+    no_render: Flag = False
     history_mb: Annotated[int, tyro.conf.arg(metavar="N")] = 512
     device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
 
@@ -145,7 +147,8 @@ def prepare(options: Options) -> Session:
     if games:
         problems += program.problems()
     raise_problems(problems)
-    session = Session([one for one in contestants if one is not None], program, options.history_mb * 2**20)
+    present = [one for one in contestants if one is not None]
+    session = Session(present, program, options.history_mb * 2**20, render=not options.no_render)
     session.speed = options.speed or None
     return session
 

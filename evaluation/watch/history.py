@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evaluation.watch.pictures import FULL, HALF, jpeg, png
+from evaluation.watch.pictures import jpeg, png
 
 Numbers = dict[str, Any]
 
@@ -23,7 +23,7 @@ class Moment:
     Attributes:
         numbers: as the page shows them, plain JSON values.
         rgb: what the policy sees (64, 64, 3).
-        frame: the same at full size (512, 512, 3); only of the latest step.
+        frame: the same at full size (512, 512, 3); only of the latest step, and only where games are rendered.
         pictures: compressed frames by their sides in pixels.
         weights: W_t - W_0 after the step, by name (heads, rows, columns).
     """
@@ -38,7 +38,7 @@ class Moment:
         """The frame at `side` pixels, or the nearest to it that was kept."""
         if side not in self.pictures:
             if self.frame is None:
-                return self.pictures[HALF if FULL not in self.pictures else FULL]
+                return next(iter(self.pictures.values()), None) or self.eye()
             self.pictures[side] = jpeg(self.frame, side)
         return self.pictures[side]
 

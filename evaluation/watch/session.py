@@ -17,6 +17,7 @@ from envs import GAMES, environment_problems, expand_games, parse_levels
 from envs.checks import raise_problems
 from envs.games import EXPLORATION_LEVELS
 from envs.levels import MAX_LEVEL, SPLITS
+from evaluation.level_order import LevelOrder
 from evaluation.modification import Modification, refusals
 from evaluation.watch.controls import (
     ChooseActions,
@@ -31,7 +32,6 @@ from evaluation.watch.controls import (
     Step,
 )
 from evaluation.watch.history import History, Tick
-from evaluation.watch.levels import LevelOrder
 from evaluation.watch.side import Contestant, Side, action_labels
 from policies import name_of
 
@@ -78,6 +78,7 @@ class Session:
         contestants: one, or two that play the same levels in step.
         program: what they play.
         history_bytes: memory for looking back.
+        render: whether games are rendered at full size, which takes most of the time.
 
     Raises:
         UserError: it cannot be played.
@@ -95,11 +96,12 @@ class Session:
         contestants: Sequence[Contestant],
         program: Program,
         history_bytes: int = DEFAULT_HISTORY,
+        render: bool = True,
     ) -> None:
         if not 1 <= len(contestants) <= 2:
             raise ValueError(f"{len(contestants)} contestants: a session has one or two")
         raise_problems([*program.problems(), *_modification_problems(contestants)])
-        self._contestants = list(contestants)
+        self._contestants, self._render = list(contestants), render
         self.playing = True
         self.speed: float | None = DEFAULT_SPEED
         self.looking: int | None = None
@@ -122,7 +124,7 @@ class Session:
             side.close()
         self.program, self._orders = program, orders
         self.sides = [
-            Side(contestant, program.games, program.mode, self._levels, program.seed)
+            Side(contestant, program.games, program.mode, self._levels, program.seed, self._render)
             for contestant in contestants
         ]
         self.full = [False] * len(program.games)

@@ -15,11 +15,11 @@ from agents import Agent
 from common.errors import UserError
 from envs import BUTTON_COMBOS, ProcgenVecEnv
 from envs.native import ACTION_NAMES
+from evaluation.level_order import kind_of_level
 from evaluation.modification import Modification, modified_policy, refusals, weights_in
 from evaluation.player import Outcome, Player, Sight
 from evaluation.rebuild import Training
 from evaluation.watch.history import Moment, Numbers
-from evaluation.watch.levels import kind_of_level
 from evaluation.watch.pictures import FULL, HALF, jpeg
 from policies import name_of
 
@@ -55,13 +55,20 @@ class Side:
         mode: of the games.
         levels: seeds of the levels to begin with.
         seed: of sampled actions; sides with equal seeds draw equally.
+        render: whether frames are rendered at full size; where they are not, there is what the policy sees.
 
     Attributes:
         finished: slots whose episode has ended and whose next one has not begun (N,).
     """
 
     def __init__(
-        self, contestant: Contestant, games: Sequence[str], mode: str, levels: Sequence[int], seed: int
+        self,
+        contestant: Contestant,
+        games: Sequence[str],
+        mode: str,
+        levels: Sequence[int],
+        seed: int,
+        render: bool = True,
     ) -> None:
         self._contestant, self._games, self._mode = contestant, games, mode
         agent = contestant.agent
@@ -71,7 +78,7 @@ class Side:
             # Exploration mode is hard mode on fixed levels, and only there can single slots be restarted.
             "hard" if mode == "exploration" else mode,
             "all",
-            render_mode="rgb_array",
+            render_mode="rgb_array" if render else None,
             num_threads=NUM_THREADS,
             level_seeds=levels,
         )
@@ -130,11 +137,12 @@ class Side:
 
     def _moment(self, sight: Sight, slot: int, full: bool) -> Moment:
         size = FULL if full else HALF
+        frame = sight.frames[slot] if sight.frames else None
         return Moment(
             numbers=self._numbers(sight, slot),
             rgb=sight.rgb[slot],
-            frame=sight.frames[slot],
-            pictures={size: jpeg(sight.frames[slot], size)},
+            frame=frame,
+            pictures={} if frame is None else {size: jpeg(frame, size)},
             weights={name: tensor[slot] for name, tensor in sight.weights.items()},
         )
 

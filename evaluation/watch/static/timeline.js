@@ -3,6 +3,8 @@
 import { colour, context } from "./charts.js";
 import { indexAt } from "./tile.js";
 
+const PATIENCE = 1500; // milliseconds
+
 export class Timeline {
   constructor(send) {
     this.send = send;
@@ -13,24 +15,24 @@ export class Timeline {
     this.first = 0;
     this.last = 0;
     this.tick = 0;
-    this.waiting = null;
+    // Where to look has been asked for until the server shows it: further moves start from there.
+    this.wanted = null;
+    this.asked = 0;
+    this.sending = false;
     this.range.addEventListener("input", () => this.look(Number(this.range.value)));
     this.live.addEventListener("click", () => this.send({ type: "play", playing: true }));
     document.getElementById("episode-start").addEventListener("click", () => this.toEpisodeStart());
   }
 
   look(tick) {
-    const target = Math.min(this.last, Math.max(this.first, tick));
-    this.tick = target;
-    // The server answers every look: one at a time is enough while the handle is dragged.
-    if (this.waiting !== null) {
-      this.waiting = target;
-      return;
-    }
-    this.waiting = target;
+    this.wanted = this.tick = Math.min(this.last, Math.max(this.first, tick));
+    this.asked = performance.now();
+    // One message for each frame of the screen is enough while the handle is dragged.
+    if (this.sending) return;
+    this.sending = true;
     requestAnimationFrame(() => {
-      this.send({ type: "look", tick: Math.max(this.first, this.waiting) });
-      this.waiting = null;
+      this.sending = false;
+      this.send({ type: "look", tick: Math.max(this.first, this.tick) });
     });
   }
 
@@ -52,10 +54,11 @@ export class Timeline {
     this.tiles = tiles;
     this.first = Math.max(1, header.first ?? 1);
     this.last = header.last;
-    if (this.waiting === null) this.tick = header.tick;
+    if (header.tick === this.wanted || performance.now() - this.asked > PATIENCE) this.wanted = null;
+    if (this.wanted === null) this.tick = header.tick;
     this.range.min = this.first;
     this.range.max = this.last;
-    if (document.activeElement !== this.range || this.waiting === null) this.range.value = this.tick;
+    this.range.value = this.tick;
     const back = this.last - this.tick;
     this.when.textContent = back ? `step ${this.tick}, ${back} back` : `step ${this.tick}`;
     this.range.setAttribute("aria-valuetext", this.when.textContent);

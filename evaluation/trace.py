@@ -1,0 +1,160 @@
+"""Traces: everything that happened in a recording, for the program that makes of it what we did not think of."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.player import Outcome, Sight
+
+SUFFIX = ".npz"
+FORMAT = "procgen-srwm trace"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What happened in the T frames of a recording of N games; all arrays (T, N).
+
+    Attributes:
+        returns: sum of raw rewards of the episode before the frame.
+        values: the policy's estimate at the frame.
+        actions: chosen at the frame.
+        steps: of the episode before the frame.
+        levels: seed of the level.
+        rewards: raw, for the action.
+        ended: whether the episode ended with it.
+        playing: false where a game has nothing more to show, and waits for longer ones.
+        facts: what the core says of itself, by name, such as "layer0/shift_norm".
+    """
+
+    returns: NDArray[np.float64]
+    values: NDArray[np.float32]
+    actions: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    levels: NDArray[np.int64]
+    rewards: NDArray[np.float32]
+    ended: NDArray[np.bool_]
+    playing: NDArray[np.bool_]
+    facts: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+def row(sight: Sight, outcome: Outcome, playing: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """One step of a `Trace` by field, its facts as "facts/NAME"."""
+    return {
+        "returns": sight.returns,
+        "values": sight.values,
+        "actions": sight.actions,
+        "steps": sight.steps,
+        "levels": sight.levels,
+        "rewards": outcome.rewards,
+        "ended": outcome.ended & playing,
+        "playing": playing.copy(),
+        **{f"facts/{name}": values for name, values in sight.facts.items()},
+    }
+
+
+def stack(rows: list[dict[str, NDArray[Any]]]) -> Trace:
+    """A trace of its steps."""
+    columns = {name: np.stack([one[name] for one in rows]) for name in rows[0]}
+    facts = {name.partition("/")[2]: values for name, values in columns.items() if name.startswith("facts/")}
+    plain = {item.name: columns[item.name] for item in fields(Trace) if item.name in columns}
+    return Trace(**plain, facts=facts)
+
+
+class TraceWriter:
+    """A trace file that appears at `path`, whole or not at all, when the context is left without an error.
+
+    It is an archive of arrays that `numpy.load` reads (without pickle); docs/watching.md describes them. Steps go to
+    the disk as they come, so that a long trace needs no memory.
+
+    Args:
+        path: where it goes; the directory must exist.
+        steps: that will be added, T.
+        meta: facts about the recording, plain JSON values.
+        frames: whether to keep what the policy saw.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], steps: int, meta: Mapping[str, Any], frames: bool = False
+    ) -> None:
+        self._path, self._steps, self._frames = Path(path), steps, frames
+        self._meta = dict(meta)
+        self._folder = Path(tempfile.mkdtemp(prefix=f".{self._path.name}.", dir=self._path.parent))
+        self._arrays: dict[str, np.memmap[Any, Any]] = {}
+        self._written = 0
+
+    def add(self, sight: Sight, outcome: Outcome, playing: NDArray[np.bool_]) -> None:
+        """The next step."""
+        columns = {
+            **row(sight, outcome, playing),
+            "starts": sight.starts,
+            "probabilities": sight.probabilities,
+            **{f"weights/{name}": tensor.numpy() for name, tensor in sight.weights.items()},
+        }
+        if self._frames:
+            columns["frames"] = sight.rgb
+        for name, values in columns.items():
+            if name not in self._arrays:
+                file = self._folder / f"{name.replace('/', '--')}.npy"
+                self._arrays[name] = np.lib.format.open_memmap(
+                    file, mode="w+", dtype=values.dtype, shape=(self._steps, *values.shape)
+                )
+            self._arrays[name][self._written] = values
+        self._written += 1
+
+    def __enter__(self) -> TraceWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            names = list(self._arrays)
+            for array in self._arrays.values():
+                array.flush()
+            self._arrays.clear()
+            if kind is None:
+                if self._written != self._steps:
+                    raise ValueError(f"{self._written} steps were added to a trace of {self._steps}")
+                self._pack(names)
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _pack(self, names: list[str]) -> None:
+        archive = self._folder / "archive"
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+            about = {"format": FORMAT, "version": VERSION, **self._meta}
+            with file.open("meta.npy", "w") as entry:
+                np.lib.format.write_array(entry, np.array(json.dumps(about)), allow_pickle=False)
+            for name in names:
+                file.write(self._folder / f"{name.replace('/', '--')}.npy", f"{name}.npy")
+        os.replace(archive, self._path)
+
+
+def read_trace(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The facts about a trace file and its arrays by name.
+
+    Raises:
+        ValueError: it is not a trace.
+        OSError: it cannot be read.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        about = json.loads(str(file["meta"])) if "meta" in file else {}
+        if about.get("format") != FORMAT:
+            raise ValueError(f"{path} is not a trace")
+        return about, {name: file[name] for name in file.files if name != "meta"}

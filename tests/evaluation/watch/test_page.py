@@ -1,0 +1,277 @@
+"""The page in a real browser: what it shows, and that each control does what it says."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from evaluation.watch.session import Program, Session
+from evaluation.watch.side import Contestant
+
+sync_api = pytest.importorskip("playwright.sync_api")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--mute-audio"),
+]
+PATIENCE = 60_000  # milliseconds: the machine may be busy
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        one = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield one
+        one.close()
+
+
+class Page:
+    """A tab, with everything that it asked for and complained about."""
+
+    def __init__(self, browser: Any, address: str, **options: Any) -> None:
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self._context = browser.new_context(viewport={"width": 1300, "height": 800}, **options)
+        self.tab = self._context.new_page()
+        self.tab.set_default_timeout(PATIENCE)
+        self.tab.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.on("request", lambda request: self.requests.append(request.url))
+        self.tab.on("websocket", lambda socket: self.requests.append(socket.url))
+        self.tab.goto(address)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tab, name)
+
+    def until(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true. (The page's own policy forbids playwright's way to wait.)"""
+        end = time.monotonic() + PATIENCE / 1000
+        while not self.tab.evaluate(condition):
+            assert time.monotonic() < end, f"waited in vain for {condition}"
+            self.tab.wait_for_timeout(20)
+
+    def text(self, selector: str) -> str:
+        return str(self.tab.locator(selector).first.inner_text())
+
+    def close(self) -> None:
+        self._context.close()
+
+
+@pytest.fixture(scope="module")
+def sessions() -> Iterator[Callable[..., Session]]:
+    made: list[Session] = []
+
+    def make(*contestants: Contestant, games: tuple[str, ...] = ("bossfight", "chaser")) -> Session:
+        made.append(Session(contestants, Program(games), render=True))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def page(
+    browser: Any, sessions: Callable[..., Session], contestant: Callable[..., Contestant], serving: Any
+) -> Iterator[Page]:
+    """A page that watches one SRWM, and is checked for errors and foreign requests at the end."""
+    server = serving(sessions(contestant()))
+    one = Page(browser, server.address)
+    one.server, one.session = server, server.session  # type: ignore[attr-defined]
+    one.until("document.querySelectorAll('.picture dd')[2]?.textContent > '1'")
+    yield one
+    one.close()
+    assert one.complaints == []
+    assert {urlsplit(url).netloc for url in one.requests} == {urlsplit(server.address).netloc}
+
+
+PICTURE = """(index) => {
+  const canvas = document.querySelectorAll('.shot canvas')[index];
+  return [canvas.width, canvas.toDataURL()];
+}"""
+STEP = "document.querySelectorAll('.picture dd')[2].textContent"
+
+
+def test_the_page_plays_and_does_what_its_controls_say(page: Any, browser: Any, wait: Any) -> None:
+    session = page.session
+
+    # It shows both games, moving.
+    assert [page.text(f".game:nth-child({n}) h2").lower() for n in (1, 2)] == ["bossfight", "chaser"]
+    first = page.evaluate(PICTURE, 0)
+    assert first[0] in (256, 512)
+    page.until(f"Number({STEP}) > 5")
+    assert page.evaluate(PICTURE, 0) != first
+    assert page.locator(".tile canvas.chart").count() == 4
+    assert page.evaluate("document.querySelector('.heat').width") == 16  # 3 x 4 + 4 columns
+    assert page.text(".badge") == "unseen level"
+
+    # Pause and single steps.
+    page.click("#play")
+    wait(lambda: not session.playing, "a pause")
+    page.until("document.getElementById('play').textContent === 'Play'")
+    tick = session.tick
+    page.click("#step")
+    wait(lambda: session.tick == tick + 1, "a step")
+    page.until(f"document.getElementById('when').textContent === 'step {tick + 1}'")
+    shown = session.history.last.sides[0][0].numbers
+    page.until(f"{STEP} === '{shown['step']}'")
+    assert page.text(".picture dd:nth-child(2) >> nth=1") == f"{shown['value']:.2f}"
+
+    # Looking back and forward again, with the keyboard.
+    page.locator("#games").focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    wait(lambda: session.looking == tick - 1, "looking back")
+    page.until("document.getElementById('when').textContent.endsWith('2 back')")
+    page.keyboard.press("Home")
+    wait(lambda: session.looking is not None and session.looking < tick - 1, "the start of the episode")
+    assert session.history.get(session.looking).sides[0][0].numbers["start"]
+    page.keyboard.press(" ")
+    wait(lambda: session.playing and session.looking is None, "playing on")
+
+    # Speed.
+    page.keyboard.press("-")
+    wait(lambda: session.speed == 8, "a lower speed")
+    page.evaluate(
+        "(input => { input.value = input.max; input.dispatchEvent(new Event('input')) })(document.getElementById('speed'))"
+    )
+    wait(lambda: session.speed is None, "the fastest")
+    page.until("document.getElementById('speed-text').textContent === 'fastest'")
+
+    # Self-modification and actions.
+    page.get_by_label("frozen").check()
+    wait(lambda: session.sides[0].modification.kind == "frozen", "freezing")
+    page.until("document.querySelector('.pair figcaption').textContent.includes('not applied')")
+    page.locator("#games").focus()
+    page.keyboard.press("f")
+    wait(lambda: session.sides[0].modification.kind == "on", "going on")
+    page.get_by_label("steps between resets").fill("7")
+    page.get_by_label("reset every").check()
+    wait(lambda: session.sides[0].modification.span == 7, "resets")
+    page.get_by_label("sampled").check()
+    wait(lambda: not session.sides[0].greedy, "sampled actions")
+
+    # Levels and games.
+    page.select_option("#split", "train")
+    wait(lambda: session.program.split == "train", "the split")
+    page.fill("#level", "3")
+    page.press("#level", "Enter")
+    wait(lambda: session.program.level == 3, "the level")
+    page.until("[...document.querySelectorAll('.place')].every(place => place.textContent === 'level 3')")
+    assert page.text(".badge") == "training level"
+    page.click("#choose-games summary")
+    page.get_by_label("maze").check()
+    page.get_by_role("button", name="Play these").click()
+    wait(lambda: session.program.games == ("bossfight", "chaser", "maze"), "a third game")
+    page.until("document.querySelectorAll('.game').length === 3")
+
+    # One game enlarged, at full render resolution, and the pixels that the policy sees.
+    page.get_by_role("button", name="Enlarge maze").click()
+    page.until("document.querySelectorAll('.game:not([hidden])').length === 1")
+    page.until("document.querySelectorAll('.shot canvas')[2].width === 512")
+    page.locator("#games").focus()
+    page.keyboard.press("e")
+    page.until("document.querySelectorAll('.shot canvas')[2].width === 64")
+    assert (
+        page.evaluate("getComputedStyle(document.querySelectorAll('.shot canvas')[2]).imageRendering")
+        == "pixelated"
+    )
+    page.keyboard.press("Escape")
+    page.until("document.querySelectorAll('.game:not([hidden])').length === 3")
+
+    # Restart, and the matrix that is shown.
+    page.click("#restart")
+    page.select_option("#matrix", "layer1/shift")
+    page.select_option("#head", "1")
+    page.until(
+        "document.querySelector('.heat').getAttribute('aria-label') === 'heat map of layer1/shift, head 1'"
+    )
+
+    # A second viewer sees the same session; a message that is not understood harms nobody.
+    second = Page(browser, page.server.address)
+    second.until("document.querySelectorAll('.game').length === 3")
+    page.until("document.getElementById('connection').textContent.includes('1 other viewer')")
+    second.locator("#games").focus()
+    second.keyboard.press(" ")
+    page.until("document.getElementById('play').textContent === 'Play'")
+    second.evaluate(
+        "new Promise(done => { const socket = new WebSocket(`ws://${location.host}/session`);"
+        ' socket.onopen = () => socket.send(\'{"type": "explode"}\');'
+        " socket.onmessage = event => typeof event.data === 'string' && JSON.parse(event.data).type === 'error' && (socket.close(), done()) })"
+    )
+    page.click("#play")
+    wait(lambda: session.playing, "playing again")
+    assert second.complaints == []
+    second.close()
+
+    # Closing the last tab leaves no running work.
+    page.close()
+    wait(lambda: page.server.stage.viewers == 0, "the end of all viewers")
+    tick = session.tick
+    time.sleep(0.3)
+    assert session.tick <= tick + 1
+
+
+def test_two_sides_play_the_same_level(
+    browser: Any, sessions: Any, contestant: Any, serving: Any, wait: Any
+) -> None:
+    server = serving(sessions(contestant(), contestant("lstm", seed=5), games=("bossfight",)))
+    server.session.speed = None
+    page = Page(browser, server.address, color_scheme="dark")
+    page.until("document.querySelectorAll('.tile').length === 2")
+    page.until("[...document.querySelectorAll('.picture dd')].every(value => value.textContent !== '–')")
+    frozen = page.get_by_label("frozen")
+    assert [frozen.nth(side).is_disabled() for side in (0, 1)] == [False, True]
+    reason = page.evaluate("document.querySelector('.choice label.off').title")
+    assert reason == "lstm does not modify its weights"
+    page.locator("#games").focus()
+    page.keyboard.press("f")
+    wait(lambda: server.session.sides[0].modification.kind == "frozen", "freezing the side that can be")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 17, 21)"
+    wait(lambda: server.session.tick > 60, "some episodes")
+    levels = {moment.numbers["level"] for moment in server.session.history.last.sides[0]} | {
+        moment.numbers["level"] for moment in server.session.history.last.sides[1]
+    }
+    assert len(levels) == 1
+    page.close()
+    assert page.complaints == []
+
+
+def test_everything_is_reached_with_the_tab_key(page: Any) -> None:
+    """And the focus can be seen wherever it is."""
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        name, outline = page.evaluate(
+            "(() => { const e = document.activeElement; return [e.id || e.className || e.name || e.tagName,"
+            " getComputedStyle(e).outlineStyle] })()"
+        )
+        if name != "BODY":
+            assert outline != "none", name
+        reached.add(name)
+    assert {"play", "step", "restart", "next", "speed", "split", "level", "matrix", "head", "eye"} <= reached
+    assert {"shot", "timeline", "live", "help-button"} <= reached
+    page.keyboard.press("?")
+    page.until("document.getElementById('help').open")
+    page.keyboard.press("Escape")
+    page.until("!document.getElementById('help').open")
+    unlabelled = page.evaluate(
+        "[...document.querySelectorAll('button, input, select, canvas:not([aria-hidden])')].filter(e =>"
+        " !(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length)).map(e => e.outerHTML)"
+    )
+    assert unlabelled == []
+
+
+@pytest.mark.parametrize("width", [390, 1024])
+def test_nothing_is_cut_off_on_narrow_screens(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.wait_for_timeout(200)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,0 +1,335 @@
+"""A session plays what it says, and does what viewers ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from common.errors import UserError
+from envs import ProcgenVecEnv
+from envs.games import EXPLORATION_LEVELS
+from evaluation.watch.controls import (
+    ChooseActions,
+    ChooseGames,
+    ChooseLevels,
+    Look,
+    Modify,
+    Play,
+    Restart,
+    Seen,
+    Speed,
+    Step,
+)
+from evaluation.watch.history import Tick
+from evaluation.watch.session import Session
+from evaluation.watch.side import Contestant
+
+Make = Callable[..., Contestant]
+MakeSession = Callable[..., Session]
+
+
+def play(session: Session, steps: int) -> list[Tick]:
+    return [session.advance() for _ in range(steps)]
+
+
+def numbers(ticks: list[Tick], key: str, side: int = 0, game: int = 0) -> list[Any]:
+    return [tick.sides[side][game].numbers[key] for tick in ticks if tick.fresh[side][game]]
+
+
+def test_numbers_are_those_of_a_replay(session: MakeSession, contestant: Make) -> None:
+    subject = contestant()
+    watched = session(subject, split="test1", seed=3)
+    ticks = play(watched, 60)
+    env = ProcgenVecEnv(
+        ["bossfight", "chaser"], 2, level_seeds=[int(numbers(ticks, "level", game=g)[0]) for g in (0, 1)]
+    )
+    observation: Any = env.reset()
+    starts, actor = np.ones(2, dtype=bool), subject.agent.actor(2)
+    playing = np.ones(2, dtype=bool)  # the replay ends with the first episode of each game
+    returns = np.zeros(2)
+    for t, tick in enumerate(ticks):
+        chosen = actor.step(observation, starts, deterministic=True)
+        for game in np.flatnonzero(playing):
+            moment = tick.sides[0][game]
+            shown = moment.numbers
+            assert np.array_equal(moment.rgb, observation["rgb"][game])
+            assert (shown["step"], shown["start"], shown["return"]) == (t, t == 0, returns[game])
+            assert shown["action"] == chosen.actions[game]
+            assert shown["value"] == pytest.approx(float(chosen.values[game]), rel=1e-3, abs=1e-3)
+            assert shown["probabilities"] == pytest.approx(
+                chosen.logits[game].softmax(-1).tolist(), rel=1e-3, abs=1e-4
+            )
+            for name, weights in moment.weights.items():
+                torch.testing.assert_close(weights, actor.state[name][game])
+                written = shown["facts"][f"{name.partition('/')[0]}/shift_norm"]
+                assert written == pytest.approx(float(actor.state[name][game].norm()), rel=1e-3)
+        observation, rewards, starts, infos = env.step(chosen.actions.numpy())
+        for game in np.flatnonzero(playing):
+            shown = tick.sides[0][game].numbers
+            assert (shown["reward"], shown["ended"]) == (rewards[game], starts[game])
+            if starts[game]:
+                assert shown["final"] == infos[game]["episode"]["r"]
+        returns += rewards
+        playing &= ~starts
+    env.close()
+    assert not playing.all()
+    assert set(ticks[-1].sides[0][0].weights) == {"layer0/shift", "layer1/shift"}
+
+
+def test_written_is_how_far_the_weights_have_moved(session: MakeSession) -> None:
+    ticks = play(session(), 60)
+    assert any(numbers(ticks[1:], "start"))
+    before = None
+    for tick in ticks:
+        moment = tick.sides[0][0]
+        weights = moment.weights["layer0/shift"]
+        old = torch.zeros_like(weights) if moment.numbers["start"] or before is None else before
+        assert moment.numbers["facts"]["layer0/shift_written"] == pytest.approx(
+            float((weights - old).norm()), rel=1e-3
+        )
+        before = weights
+
+
+def test_sides_play_the_same_levels_in_step(session: MakeSession, contestant: Make) -> None:
+    """Whoever ends first waits, and nothing happens to it meanwhile."""
+    watched = session(contestant(), contestant(seed=5))
+    ticks = play(watched, 200)
+    waited = 0
+    for game in (0, 1):
+        order: list[list[int]] = [[], []]
+        for before, tick in zip([ticks[0], *ticks], ticks, strict=False):
+            for side in (0, 1):
+                moment = tick.sides[side][game]
+                if tick.fresh[side][game]:
+                    if moment.numbers["start"]:
+                        order[side].append(moment.numbers["level"])
+                else:
+                    waited += 1
+                    assert moment is before.sides[side][game]
+                    assert moment.numbers["ended"]
+            shown = [tick.sides[side][game].numbers for side in (0, 1)]
+            assert shown[0]["level"] == shown[1]["level"]
+            if all(tick.fresh[side][game] for side in (0, 1)):
+                assert shown[0]["step"] == shown[1]["step"]
+        assert order[0] == order[1]
+        assert len(set(order[0])) > 1
+    assert waited
+
+
+def test_waiting_leaves_the_memory_alone(session: MakeSession, contestant: Make) -> None:
+    """One that never forgets begins its next episode with the weights of its last step, however long it waited."""
+    watched = session(contestant(reset="never"), contestant(seed=5))
+    ticks = play(watched, 200)
+    checked = 0
+    for game in (0, 1):
+        last = None
+        for tick in ticks:
+            if not tick.fresh[0][game]:
+                continue
+            moment = tick.sides[0][game]
+            if moment.numbers["start"] and last is not None and tick.number > last[0] + 1:
+                assert moment.numbers["facts"]["layer0/shift_written"] == pytest.approx(
+                    float((moment.weights["layer0/shift"] - last[1].weights["layer0/shift"]).norm()), rel=1e-3
+                )
+                checked += 1
+            last = tick.number, moment
+    assert checked
+
+
+def test_equal_sides_play_equally(session: MakeSession, contestant: Make) -> None:
+    sampled = [contestant(greedy=False), contestant(greedy=False)]
+    ticks = play(session(*sampled), 60)
+    for key in ("action", "value", "level", "return"):
+        assert numbers(ticks, key, 0) == numbers(ticks, key, 1)
+
+
+@pytest.mark.parametrize("core", ["srwm", "deltanet"])
+def test_freezing_changes_outputs_from_then_on_and_only_then(
+    core: str, session: MakeSession, contestant: Make
+) -> None:
+    watched = session(contestant(core, seed=4), contestant(core, seed=4), games=("starpilot",))
+    before = play(watched, 12)
+    watched.apply(Modify("frozen", side=1))
+    after = play(watched, 12)
+    assert numbers(before, "value", side=0) == numbers(before, "value", side=1)
+    values = [numbers(after, "value", side=side) for side in (0, 1)]
+    # SRWM's output is read before it writes, so the first write that is missing shows one step later.
+    same = 1 if core == "srwm" else 0
+    assert values[0][:same] == values[1][:same]
+    assert values[0][same] != values[1][same]
+    held = before[-1].sides[1][0].weights
+    for tick in after:
+        on, frozen = (tick.sides[side][0] for side in (0, 1))
+        for name, weights in frozen.weights.items():
+            assert torch.equal(weights, held[name])
+            assert not torch.equal(on.weights[name], held[name])
+            assert frozen.numbers["facts"][f"{name}_written"] == 0
+    watched.apply(Modify("on", side=1))
+    again = watched.advance().sides[1][0]
+    assert all(not torch.equal(weights, held[name]) for name, weights in again.weights.items())
+    assert again.numbers["facts"]["layer0/rate_y" if core == "srwm" else "layer0/rate"] > 0
+
+
+def test_frozen_weights_stay_through_episodes_and_restarts(session: MakeSession) -> None:
+    watched = session()
+    play(watched, 20)
+    watched.apply(Modify("frozen"))
+    held = watched.advance().sides[0][0].weights["layer0/shift"]
+    ticks = play(watched, 120)
+    watched.apply(Restart())
+    ticks += play(watched, 3)
+    assert sum(numbers(ticks, "start")) >= 2
+    assert held.any()
+    assert all(torch.equal(tick.sides[0][0].weights["layer0/shift"], held) for tick in ticks)
+
+
+def test_reset_every_n_steps(session: MakeSession, contestant: Make) -> None:
+    watched = session(contestant(), contestant(), games=("starpilot",))
+    play(watched, 7)
+    watched.apply(Modify("reset", 5, side=0))
+    ticks = play(watched, 12)
+    for side, cleared in ((0, {0, 5, 10}), (1, set())):
+        for t, tick in enumerate(ticks):
+            moment = tick.sides[side][0]
+            norm, written = (
+                moment.numbers["facts"][f"layer0/{name}"] for name in ("shift_norm", "shift_written")
+            )
+            assert (norm == written) == (t in cleared)
+
+
+def test_what_a_policy_cannot_do_has_a_reason(session: MakeSession, contestant: Make) -> None:
+    watched = session(contestant(), contestant("lstm"))
+    sides = watched.describe()["sides"]
+    assert sides[0]["refusals"] == {"on": None, "frozen": None, "reset": None}
+    assert sides[1]["refusals"]["frozen"] == "lstm does not modify its weights"
+    assert sides[1]["refusals"]["reset"] is None
+    with pytest.raises(UserError, match="lstm does not modify its weights"):
+        watched.apply(Modify("frozen", side=1))
+    watched.apply(Modify("frozen"))  # asked of both, it is done where it can be
+    assert [side["modification"]["kind"] for side in watched.describe()["sides"]] == ["frozen", "on"]
+    alone = session(contestant("feedforward"))
+    with pytest.raises(UserError, match="feedforward remembers nothing"):
+        alone.apply(Modify("reset", 5))
+    assert alone.describe()["sides"][0]["weights"] == []
+    with pytest.raises(UserError, match="does not modify"):
+        session(contestant("lstm", modification=watched.sides[0].modification))
+
+
+def test_actions_are_greedy_or_drawn(session: MakeSession) -> None:
+    watched = session()
+    likely = [
+        int(np.argmax(tick.sides[0][0].numbers["probabilities"])) == tick.sides[0][0].numbers["action"]
+        for tick in play(watched, 40)
+    ]
+    assert all(likely)
+    watched.apply(ChooseActions(False))
+    assert watched.describe()["sides"][0]["greedy"] is False
+    drawn = [tick.sides[0][0].numbers for tick in play(watched, 40)]
+    assert any(np.argmax(shown["probabilities"]) != shown["action"] for shown in drawn)
+
+
+def test_restart_and_levels(session: MakeSession) -> None:
+    watched = session(split="5:9", seed=2)
+    first = play(watched, 5)
+    assert watched.apply(Restart())
+    again = play(watched, 5)
+    for key in ("level", "value", "action", "step", "return"):
+        assert numbers(first, key) == numbers(again, key)
+    watched.apply(ChooseLevels("test2", 77))
+    ticks = play(watched, 100)
+    assert set(numbers(ticks, "level")) == {77}
+    assert sum(numbers(ticks, "start")) > 1
+    assert ticks[0].sides[0][0].numbers["step"] == 0
+    watched.apply(ChooseLevels("1100:1110"))
+    levels = set(numbers(play(watched, 200), "level"))
+    assert len(levels) > 1
+    assert levels <= set(range(1100, 1110))
+    before = watched.history.last
+    assert before is not None
+    watched.apply(Restart(next_levels=True))
+    assert [m.numbers["step"] for m in watched.advance().sides[0]] == [0, 0]
+
+
+def test_training_levels_are_told_from_unseen_ones(session: MakeSession) -> None:
+    """The agent was trained on bossfight's levels 0 to 11."""
+    watched = session(split="10:14")
+    kinds = {
+        (game, tick.sides[0][game].numbers["level"]): tick.sides[0][game].numbers["kind"]
+        for tick in play(watched, 250)
+        for game in (0, 1)
+    }
+    assert {kind for (game, level), kind in kinds.items() if game == 0 and level < 12} == {"training"}
+    assert {kind for (game, level), kind in kinds.items() if game == 1 or level >= 12} == {"unseen"}
+
+
+def test_other_games(session: MakeSession) -> None:
+    watched = session()
+    play(watched, 3)
+    watched.apply(ChooseGames(("bigfish",)))
+    tick = watched.advance()
+    assert (len(tick.sides[0]), tick.number) == (1, 4)
+    assert watched.describe()["games"] == ["bigfish"]
+    assert watched.history.first == 4
+    for bad in (("mzae",), (), ("bigfish", "bigfish")):
+        with pytest.raises(UserError):
+            watched.apply(ChooseGames(bad))
+    assert watched.describe()["games"] == ["bigfish"]
+    watched.advance()
+
+
+def test_exploration_mode_plays_its_own_levels(session: MakeSession) -> None:
+    watched = session(games=("leaper", "maze"), mode="exploration")
+    ticks = play(watched, 5)
+    watched.apply(Restart(next_levels=True))
+    ticks += play(watched, 5)
+    for game, name in enumerate(("leaper", "maze")):
+        assert set(numbers(ticks, "level", game=game)) == {EXPLORATION_LEVELS[name]}
+    with pytest.raises(UserError, match="one level per game"):
+        watched.apply(ChooseLevels("test1", 3))
+
+
+def test_looking_back(session: MakeSession) -> None:
+    watched = session()
+    ticks = play(watched, 10)
+    watched.apply(Look(4))
+    assert (watched.playing, watched.looking) == (False, 4)
+    assert watched.history.get(4) is ticks[3]
+    for bad in (0, 11, -1):
+        with pytest.raises(UserError, match="not remembered"):
+            watched.apply(Look(bad))
+    assert watched.looking == 4
+    watched.apply(Look(None))
+    assert watched.looking is None
+    watched.apply(Look(5))
+    watched.apply(Play(True))
+    assert (watched.playing, watched.looking) == (True, None)
+    assert watched.apply(Step())
+    assert (watched.playing, watched.tick) == (False, 10)
+
+
+def test_memory_for_the_past_is_bounded(session: MakeSession) -> None:
+    small = session(history=1_000_000, render=True)
+    play(small, 60)
+    history = small.history
+    assert history.bytes <= 1_000_000
+    assert history.first is not None
+    assert 1 < history.first < 60
+    assert small.advance().number == 61
+    frames = [moment.frame is not None for tick in history.latest(60) for moment in tick.sides[0]]
+    assert frames == [False] * (len(frames) - 2) + [True] * 2  # full frames are kept of the latest alone
+
+
+def test_bad_settings_name_everything(session: MakeSession) -> None:
+    with pytest.raises(UserError, match=r"mzae.*tset1.*level -1"):
+        session(games=("mzae",), split="tset1", level=-1)
+    watched = session()
+    with pytest.raises(UserError, match="no side 2"):
+        watched.apply(ChooseActions(True, side=2))
+    with pytest.raises(UserError, match="one viewer"):
+        watched.apply(Seen())
+    watched.apply(Speed(None))
+    assert watched.describe()["speed"] is None
