@@ -27,6 +27,7 @@ from experiments.run_directory import RunDirectory, UsableCheckpoint, new_path
 from experiments.stopping import Heartbeat, Stopped, StopRequest
 from experiments.training import Training
 from experiments.watchdog import Watchdog
+from experiments.witness import is_witness
 
 MAY_CHANGE = (
     *("total_steps", "checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints"),
@@ -111,6 +112,8 @@ def resume(
     """
     run = RunDirectory(run_dir)
     run.read_config()  # before anything is written there
+    if is_witness(run):
+        raise UserError(f"{run} is a run of the witness: continue it with {PROGRAM} witness --resume {run}")
     with run.lock as lock:
         config = run.read_config()
         if total_steps is not None:
