@@ -33,7 +33,8 @@ from benchmarks.figures import Figure, main
 from envs import TASK_SETS, ProcgenVecEnv
 
 SLOTS, STEPS, MINIBATCHES, EPOCHS, HIDDEN = 66, 32, 1, 3, 256
-CLEANRL, BEST_RECURRENT, RECURRENT_PPO = 1.29, 1.64, 0.40
+PLAIN, RECURRENT = "stable-baselines3 PPO", "sb3-contrib RecurrentPPO"
+CLEANRL, BEST_RECURRENT = 1.29, 1.64
 
 
 class _Residual(nn.Module):
@@ -100,8 +101,8 @@ def _ours(algorithm: str, core: str) -> Any:
 
 
 SUBJECTS: dict[str, Callable[[], Any]] = {
-    "stable-baselines3 PPO": lambda: _peer(stable_baselines3.PPO),
-    "sb3-contrib RecurrentPPO": _recurrent_peer,
+    PLAIN: lambda: _peer(stable_baselines3.PPO),
+    RECURRENT: _recurrent_peer,
     "PPO feedforward": lambda: _ours("ppo", "feedforward"),
     "PPO lstm": lambda: _ours("ppo", "lstm"),
     "PPO srwm": lambda: _ours("ppo", "srwm"),
@@ -141,11 +142,9 @@ def _in_a_process(name: str, rollouts: int, keep_buffers: bool) -> dict[str, flo
 
 def measure(quick: bool = False) -> list[Figure]:
     """Speed and peak memory of ours against the peers'."""
-    rollouts = 1 if quick else 3
+    rollouts = 1 if quick else 2
     with_setting = {name: _in_a_process(name, rollouts, True) for name in SUBJECTS}
-    peers = [name for name in SUBJECTS if "PPO" in name.split()[1:]]
-    shipped = {} if quick else {name: _in_a_process(name, rollouts, False) for name in peers}
-    plain, recurrent = peers
+    shipped = {} if quick else {name: _in_a_process(name, 1, False) for name in (PLAIN, RECURRENT)}
 
     def figure(ours: str, peer: str, aim: float | None) -> Figure:
         facts = {name: with_setting[name]["steps/s"] for name in (ours, peer)}
@@ -154,10 +153,10 @@ def measure(quick: bool = False) -> list[Figure]:
         return Figure(f"{ours}: training, steps/s", peer, facts[ours] / facts[peer], aim, facts=facts)
 
     figures = [
-        figure("PPO feedforward", plain, CLEANRL),
-        figure("PPO lstm", recurrent, 3.0),
-        figure("PPO srwm", recurrent, 3.0),
-        figure("IMPALA srwm", plain, 2 * BEST_RECURRENT),
+        figure("PPO feedforward", PLAIN, CLEANRL),
+        figure("PPO lstm", RECURRENT, 3.0),
+        figure("PPO srwm", RECURRENT, 3.0),
+        figure("IMPALA srwm", PLAIN, 2 * BEST_RECURRENT),
     ]
     figures += [
         Figure(
@@ -168,7 +167,7 @@ def measure(quick: bool = False) -> list[Figure]:
             at_most=True,
             facts={f"{name} GB": with_setting[name]["peak GB"] for name in (ours, peer)},
         )
-        for ours, peer in (("PPO feedforward", plain), ("PPO lstm", recurrent), ("IMPALA srwm", plain))
+        for ours, peer in (("PPO feedforward", PLAIN), ("PPO lstm", RECURRENT), ("IMPALA srwm", PLAIN))
     ]
     return figures
 

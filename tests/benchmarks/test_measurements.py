@@ -90,3 +90,23 @@ def test_peers_and_ours_train(monkeypatch: pytest.MonkeyPatch) -> None:
         result = peers.run_subject(name, 1, keep_buffers=False)
         assert result["steps/s"] > 0
         assert 0.1 < result["peak GB"] < 20
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_ours_are_divided_by_their_peers(quick: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {name: float(10 * (2 + number)) for number, name in enumerate(peers.SUBJECTS)}
+    asked: list[tuple[str, bool]] = []
+
+    def in_a_process(name: str, rollouts: int, keep_buffers: bool) -> dict[str, float]:
+        asked.append((name, keep_buffers))
+        return {"steps/s": rates[name] if keep_buffers else 1.0, "peak GB": rates[name] / 10}
+
+    monkeypatch.setattr(peers, "_in_a_process", in_a_process)
+    speed, _, _, impala, memory, *_ = peers.measure(quick)
+    assert (speed.name, speed.against) == ("PPO feedforward: training, steps/s", "stable-baselines3 PPO")
+    assert speed.ratio == 2.0
+    assert impala.ratio == 3.5
+    assert memory.ratio == 2.0
+    assert memory.reached is False
+    assert ("stable-baselines3 PPO, as shipped" in speed.facts) is not quick
+    assert len(asked) == len(rates) + (0 if quick else 2)
