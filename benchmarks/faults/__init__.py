@@ -1,0 +1,1 @@
+"""Everything that can go wrong with a run, made to happen: ``python -m benchmarks.faults --help``."""

@@ -1,0 +1,81 @@
+"""Break short runs in every way we know and look at what is left of them.
+
+$ python -m benchmarks.faults --kills 100 --out benchmarks/results/faults.json
+
+Each fault has a name; ``--only kills damage`` tries some of them. Faults of file systems need root (they mount a small
+one) and are left out without it. The exit code is 1 if anything was not survived.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from benchmarks.faults.cases import CASES, Scene
+from benchmarks.faults.lives import load_everything
+from benchmarks.machine import describe_machine
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to try.
+
+    Attributes:
+        only: names of faults; all if none are given.
+        kills: how often runs are killed with -9.
+        flips: how many bits are flipped, one at a time.
+        seed: of the moments and places.
+        folder: where runs are made; none for the system's temporary directory.
+        out: file for the results, which are added to those that it holds; none only prints them.
+    """
+
+    only: tuple[str, ...] = ()
+    kills: int = 100
+    flips: int = 1000
+    seed: int = 0
+    folder: Path | None = None
+    out: Path | None = None
+
+
+def main(options: Options) -> int:
+    """Try the faults; returns the exit code."""
+    unknown = [name for name in options.only if name not in CASES]
+    if unknown:
+        print(f"error: no fault {unknown[0]!r}: there are {', '.join(CASES)}", file=sys.stderr)
+        return 2
+    load_everything()
+    results = {}
+    if options.out is not None and options.out.exists():
+        results = json.loads(options.out.read_text(encoding="utf-8"))["faults"]
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="faults-", dir=options.folder) as folder:
+        scene = Scene(Path(folder), options.kills, options.flips, options.seed)
+        for name in options.only or CASES:
+            began = time.monotonic()
+            found = CASES[name](scene)
+            results[name] = {
+                "tried": found.tried,
+                "survived": found.survived,
+                "seconds": round(time.monotonic() - began, 1),
+                **found.more,
+            }
+            failed = failed or found.survived != found.tried
+            print(f"{name:24} {found.survived}/{found.tried}  {json.dumps(found.more)}", flush=True)
+            if options.out is not None:
+                told = {
+                    "command": f"python -m benchmarks.faults --kills {options.kills} --flips {options.flips}",
+                    "machine": describe_machine(),
+                    "faults": results,
+                }
+                options.out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options, description=__doc__)))
