@@ -60,6 +60,7 @@ def _forward_kernel(
     SAVE: tl.constexpr, STATE: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0).to(tl.int64)
+    programs = tl.cast(programs, tl.int64)  # in a large batch, steps may lie 2^31 numbers apart
     b, h = program // heads, program % heads
     d, e = tl.arange(0, DP), tl.arange(0, EP)
     inside = (d < D)[:, None] & (e < E)[None, :]
@@ -128,6 +129,7 @@ def _backward_kernel(
     D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr, STATE: tl.constexpr,
 ):  # fmt: skip
     program = tl.program_id(0).to(tl.int64)
+    programs = tl.cast(programs, tl.int64)
     b, h = program // heads, program % heads
     d, e = tl.arange(0, DP), tl.arange(0, EP)
     inside = (d < D)[:, None] & (e < E)[None, :]

@@ -173,6 +173,7 @@ def _forward_kernel(
     MATRIX: tl.constexpr = DP * (EP + 2 * DP + 4)
     VECTOR: tl.constexpr = 5 * DP + EP + 8
     program = tl.program_id(0).to(tl.int64)
+    programs = tl.cast(programs, tl.int64)  # in a large batch, steps may lie 2^31 numbers apart
     b, h = program // heads, program % heads
     d, e = tl.arange(0, DP), tl.arange(0, EP)
     in_d, in_e = d < D, e < E
@@ -232,6 +233,7 @@ def _backward_kernel(
     MATRIX: tl.constexpr = DP * (EP + 2 * DP + 4)
     VECTOR: tl.constexpr = 5 * DP + EP + 8
     program = tl.program_id(0).to(tl.int64)
+    programs = tl.cast(programs, tl.int64)
     b, h = program // heads, program % heads
     d, four = tl.arange(0, DP), tl.arange(0, 4)
     last = tl.cast(steps, tl.int64) - 1
