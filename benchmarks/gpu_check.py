@@ -60,7 +60,9 @@ CHECKED = [
 TIMED = [(50, 32, 8, 16, 16), (50, 512, 8, 16, 16)]
 
 # Feed-forward: what the network costs without a core.
-POLICIES = [("srwm", "float32"), ("srwm", "bfloat16"), ("deltanet", "bfloat16"), ("feedforward", "bfloat16")]
+POLICIES = [("srwm", "float32")] + [
+    (core, "bfloat16") for core in ("srwm", "sr_delta", "deltanet", "feedforward")
+]
 
 
 @dataclass(frozen=True)
