@@ -167,15 +167,8 @@ def prepare(options: Options) -> tuple[list[Run], Protocol | None, Path]:
     if not os.access(existing, os.W_OK):
         raise UserError(f"--out {out} cannot be written: {existing} is read-only; choose another directory")
     runs = find_runs(options.runs)
-    asked = (
-        options.splits,
-        options.episodes,
-        options.greedy,
-        options.sample,
-        options.every_level,
-        options.seed,
-    )
-    if not any(asked):
+    names = ("splits", "episodes", "greedy", "sample", "every_level", "seed")
+    if all(getattr(options, name) == getattr(Options(), name) for name in names):
         return runs, None, out
     base = common_protocol(runs)
     protocol = replace(

@@ -25,7 +25,7 @@ from experiments.writers import STEP
 # Settings in which runs of the same kind may differ: they move no score, or say what is measured at the end.
 _INCIDENTAL = (
     *INCIDENTAL,
-    *("seed", "checkpoint_every_steps", "log_every_steps", "videos"),
+    *("seed", "checkpoint_every_steps", "log_every_steps", "videos", "video_every"),
     *("evaluation_episodes", "evaluation_splits", "evaluation_greedy"),
 )
 
@@ -124,17 +124,21 @@ def find_runs(paths: Sequence[str]) -> list[Run]:
         path = Path(text)
         if not path.is_dir():
             raise UserError(f"{path} is not a directory: name runs of train.py, or directories of runs")
-        here = (
-            [path]
-            if (path / "config.json").is_file()
-            else sorted(p.parent for p in path.glob("*/config.json"))
-        )
+        here = [path] if (path / "config.json").is_file() else _runs_in(path)
         if not here:
             raise UserError(f"{path} holds no run: name runs of train.py, or directories of runs")
         for directory in here:
             run = RunDirectory(directory)
             found.setdefault(directory.resolve(), Run(run, run.read_config()))
     return list(found.values())
+
+
+def _runs_in(directory: Path) -> list[Path]:
+    """The runs in a directory: those of a suite in the order of its groups, others by name."""
+    groups = [item["group"] for item in (read_record(directory) or {}).get("groups", [])]
+    order = {group: place for place, group in enumerate(groups)}
+    found = sorted(file.parent for file in directory.glob("*/config.json"))
+    return sorted(found, key=lambda path: order.get(group_of(path.name), len(order)))
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
