@@ -2,6 +2,9 @@
 
     python -m benchmarks.peers [--json FILE]
 
+66 slots, six games; PPO learns three times from rollouts of 96 steps, in three minibatches of 2112 frames (OpenAI's
+settings but for shorter rollouts, to measure in minutes), IMPALA as published.
+
 Stable-Baselines3's PPO and sb3-contrib's RecurrentPPO as they are shipped: torch's default memory layout, the image
 transposed by Stable-Baselines3. Each runs in a process of its own, once with the allocator's setting that this
 project makes (so that only the rest is compared) and once without it; its peak memory is that process's.
@@ -32,7 +35,7 @@ from agents.memory import peak_memory
 from benchmarks.figures import Figure, main
 from envs import TASK_SETS, ProcgenVecEnv
 
-SLOTS, STEPS, MINIBATCHES, EPOCHS, HIDDEN = 66, 32, 1, 3, 256
+SLOTS, STEPS, MINIBATCHES, EPOCHS, HIDDEN = 66, 96, 3, 3, 256
 PLAIN, RECURRENT = "stable-baselines3 PPO", "sb3-contrib RecurrentPPO"
 CLEANRL, BEST_RECURRENT = 1.29, 1.64
 
@@ -111,15 +114,14 @@ SUBJECTS: dict[str, Callable[[], Any]] = {
 
 
 def run_subject(name: str, rollouts: int, keep_buffers: bool) -> dict[str, float]:
-    """Train for a rollout, then time `rollouts` more: steps/s of the fastest, and the process's peak memory in GB."""
+    """Train for `rollouts` rollouts: steps/s of the fastest, and the process's peak memory in GB."""
     if keep_buffers:
         keep_large_buffers()
     agent = SUBJECTS[name]()
-    agent.learn(1)
     seconds = []
     for _ in range(rollouts):
-        before, began = agent.num_timesteps, time.perf_counter()
-        agent.learn(1, reset_num_timesteps=False)
+        before, began = agent.num_timesteps if seconds else 0, time.perf_counter()
+        agent.learn(1, reset_num_timesteps=not seconds)
         seconds.append((time.perf_counter() - began) / (agent.num_timesteps - before))
     return {"steps/s": 1.0 / min(seconds), "peak GB": peak_memory()["peak_gb"]}
 

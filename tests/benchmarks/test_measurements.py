@@ -86,6 +86,7 @@ def test_peers_have_the_network_of_ours() -> None:
 def test_peers_and_ours_train(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "SLOTS", 6)
     monkeypatch.setattr(peers, "STEPS", 2)
+    monkeypatch.setattr(peers, "MINIBATCHES", 1)
     for name in ("stable-baselines3 PPO", "sb3-contrib RecurrentPPO", "PPO feedforward", "IMPALA srwm"):
         result = peers.run_subject(name, 1, keep_buffers=False)
         assert result["steps/s"] > 0
