@@ -509,7 +509,7 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(
     resumed.save(tmp_path / "resumed")
 
     assert_same(rows, whole_rows[5:])
-    assert rows[0]["rollout/ep_rew_mean"] != rows[-1]["rollout/ep_rew_mean"]  # episodes ended meanwhile
+    assert rows[0]["rollout/ep_len_mean"] != rows[-1]["rollout/ep_len_mean"]  # episodes ended meanwhile
     assert_same_weights(weights(resumed), weights(whole))
     ends = [read_checkpoint(tmp_path / name) for name in ("resumed", "whole")]
     for end in ends:

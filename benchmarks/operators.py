@@ -1,0 +1,172 @@
+"""Every version of the sequence operators against the plain loop: python -m benchmarks.operators [--json FILE].
+
+On a machine with a GPU its versions follow, there also against as many launches of single steps as a sequence has.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.figures import Figure, best_seconds, main
+from policies.ops import OPERATORS
+from policies.ops.triton_support import triton_problem
+
+MEASURED = ("srwm", "deltanet")
+RESETS = 0.005
+"""Probability that a stream is reset before a step: episodes of 200 steps."""
+
+AIMS = {("srwm", "fused"): 2.0, ("deltanet", "chunk"): 5.0}
+"""What the fast versions should reach on a CPU, forward and backward, at `REFERENCE`."""
+
+
+class Shape(NamedTuple):
+    """Steps T, streams B, heads H, width D of a head and of its output."""
+
+    steps: int
+    streams: int
+    heads: int = 8
+    width: int = 16
+
+    def __str__(self) -> str:
+        return f"T {self.steps}, B {self.streams}, {self.heads} x {self.width}"
+
+
+REFERENCE = Shape(50, 32)
+SEQUENCES = [REFERENCE, Shape(51, 22), Shape(256, 8), Shape(50, 32, 4, 32), Shape(50, 32, 2, 64)]
+SINGLE_STEPS = [Shape(1, 33), Shape(1, 66)]
+ON_GPU = [REFERENCE, Shape(50, 512)]
+
+
+class Case(NamedTuple):
+    """An operator's arguments: what gradient flows to, and the resets; and gradients of its outputs."""
+
+    operator: str
+    sources: tuple[Tensor, ...]
+    reset: Tensor
+    gradients: tuple[Tensor, ...]
+
+    def run(self, version: str, backward: bool) -> tuple[Tensor, ...]:
+        """Outputs, and gradients if asked for."""
+        call = OPERATORS[self.operator].implementations[version]
+        if not backward:
+            with torch.no_grad():
+                outputs: tuple[Tensor, ...] = call(*self.sources, self.reset)
+            return outputs
+        outputs = call(*self.sources, self.reset)
+        return *outputs, *torch.autograd.grad(outputs, self.sources, self.gradients)
+
+    def run_by_single_steps(self, version: str, backward: bool) -> None:
+        """The same through a call for each step, as when only a kernel for one step exists."""
+        call = OPERATORS[self.operator].implementations[version]
+        with torch.set_grad_enabled(backward):
+            weights = self.sources[1:2] if self.operator == "srwm" else ()
+            sequences = self.sources[:1] if self.operator == "srwm" else self.sources[:4]
+            state, outputs = self.sources[-1], []
+            for step in zip(*(tensor.split(1) for tensor in (*sequences, self.reset)), strict=True):
+                y, state = call(*step[:-1], *weights, state, step[-1])
+                outputs.append(y)
+            if backward:
+                torch.autograd.grad((torch.cat(outputs), state), self.sources, self.gradients)
+
+
+def make_case(
+    operator: str,
+    shape: Shape,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    resets: float = RESETS,
+) -> Case:
+    """Random arguments at the scale that the layers have them in."""
+    steps, streams, heads, width = shape
+    generator = torch.Generator().manual_seed(0)
+
+    def randn(*sizes: int) -> Tensor:
+        return torch.randn(*sizes, generator=generator, dtype=dtype)
+
+    if operator == "srwm":
+        columns = 3 * width + 4
+        matrices = (randn(heads, width, columns) * width**-0.5, randn(streams, heads, width, columns) * 0.05)
+        sources: tuple[Tensor, ...] = (randn(steps, streams, heads, width), *matrices)
+    else:
+        q, k = (randn(steps, streams, heads, width).softmax(dim=-1) for _ in range(2))
+        v, beta = randn(steps, streams, heads, width), randn(steps, streams, heads).sigmoid()
+        sources = (q, k, v, beta, randn(streams, heads, width, width))
+    gradients = (randn(steps, streams, heads, width), randn(*sources[-1].shape))
+    reset = torch.rand(steps, streams, generator=generator) < resets
+    return Case(
+        operator,
+        tuple(source.to(device).requires_grad_() for source in sources),
+        reset.to(device),
+        tuple(gradient.to(device) for gradient in gradients),
+    )
+
+
+def versions(operator: str, shape: Shape, device: str) -> list[str]:
+    """The versions of an operator that compete with "naive" for this shape on this device."""
+    names = [name for name in OPERATORS[operator].implementations if name != "naive"]
+    # Triton's interpreter shows that kernels are right, and has no speed worth telling.
+    if device == "cpu" or triton_problem(torch.device(device), shape.width, shape.width):
+        names.remove("triton")
+    return names
+
+
+def compare(operator: str, shape: Shape, backward: bool, device: str, repetitions: int) -> list[Figure]:
+    """One figure for each version, all measured in turn."""
+    case = make_case(operator, shape, device)
+    names = versions(operator, shape, device)
+
+    def timed(run: Callable[[str, bool], object], name: str) -> Callable[[], None]:
+        def part() -> None:
+            run(name, backward)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return part
+
+    parts = {name: timed(case.run, name) for name in ("naive", *names)}
+    if device == "cuda":
+        single = "triton" if "triton" in names else "naive"
+        parts["single steps"] = timed(case.run_by_single_steps, single)
+    seconds = best_seconds(parts, repetitions)
+    what = f"{operator}, {shape}, {'forward and backward' if backward else 'forward'}, {device}"
+    facts = {f"{name} ms": 1e3 * spent for name, spent in seconds.items()}
+    best = OPERATORS[operator].choose(torch.device(device), shape.steps, shape.width, shape.width)
+    figures = []
+    for name in names:
+        known = backward and shape == REFERENCE
+        aim = 20.0 if device == "cuda" and operator == "srwm" and name == "triton" else None
+        aim = AIMS.get((operator, name)) if device == "cpu" else aim
+        label = f"{what}: {name}{' (auto)' if name == best else ''}"
+        figures.append(
+            Figure(label, "naive", seconds["naive"] / seconds[name], aim if known else None, facts=facts)
+        )
+        if name == "triton":
+            ratio = seconds["single steps"] / seconds[name]
+            against = f"{shape.steps} single steps"
+            figures.append(Figure(label, against, ratio, 5.0 if aim and known else None, facts=facts))
+    return figures
+
+
+def measure(quick: bool = False) -> Sequence[Figure]:
+    """Sequences forward and backward and forward alone, single steps forward."""
+    cases = [("cpu", shape, True) for shape in (SEQUENCES[:1] if quick else SEQUENCES)]
+    if not quick:
+        cases += [("cpu", shape, False) for shape in SEQUENCES]
+    cases += [("cpu", shape, False) for shape in (SINGLE_STEPS[1:] if quick else SINGLE_STEPS)]
+    if torch.cuda.is_available():
+        cases += [("cuda", shape, backward) for shape in ON_GPU for backward in (True, False)]
+    figures = []
+    for device, shape, backward in cases:
+        repetitions = (15 if quick else 40) if shape.steps > 1 else 300
+        for operator in MEASURED:
+            figures += compare(operator, shape, backward, device, repetitions)
+    return figures
+
+
+if __name__ == "__main__":
+    sys.exit(main("Operators", measure))
