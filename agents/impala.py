@@ -26,8 +26,8 @@ class ImpalaConfig(AgentConfig):
         unroll_steps: steps of an unroll, through which gradient flows.
         batch_unrolls: unrolls in one update. None: the largest number up to 32, the published one, that divides the
             number of environments.
-        passes: how often each unroll is used; 1 as published. More make more of scarce data (V-trace corrects for the
-            weights that changed in between) at the price of as much more computation.
+        passes: how often each unroll is used; 1 as published. V-trace corrects for the weights that changed in
+            between, but nothing bounds how far they go: three passes can ruin a policy (docs/learning.md).
         rmsprop_alpha: decay of RMSProp's mean square.
         rmsprop_eps: added to RMSProp's root mean square.
         rho_clip: upper bound of V-trace's importance weights.
