@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,6 +106,28 @@ class VideoWriter:
                 os.replace(self._partial, self._path)
         finally:
             self._partial.unlink(missing_ok=True)
+
+
+def animation_of(path: str | os.PathLike[str], width: int, every: int = 2) -> tuple[bytes, int, int]:
+    """A film as a small gif: its bytes, width and height.
+
+    Args:
+        path: of the film.
+        width: at most so many pixels.
+        every: only each so-manieth frame is kept.
+    """
+    with tempfile.TemporaryDirectory() as folder, av.open(str(path)) as film:
+        stream = film.streams.video[0]
+        scale = min(1.0, width / stream.width)
+        size = (2 * max(1, round(stream.width * scale / 2)), 2 * max(1, round(stream.height * scale / 2)))
+        target = Path(folder) / "animation.gif"
+        rate = max(1, round(float(stream.average_rate or every) / every))
+        with VideoWriter(target, *size, rate) as writer:
+            for index, frame in enumerate(film.decode(stream)):
+                if index % every == 0:
+                    small = frame.to_image().resize(size, Image.Resampling.BILINEAR)
+                    writer.write(np.asarray(small))
+        return target.read_bytes(), *size
 
 
 def _with_palette(frame: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

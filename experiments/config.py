@@ -48,6 +48,7 @@ class TrainConfig:
         evaluation_splits: levels that the final evaluation plays.
         evaluation_greedy: whether scores and videos show the most likely actions, or draw them as in training.
         videos: whether to record a video of the agent playing each game at the end.
+        video_every: environment steps between two videos in the course of training; none for no such videos.
     """
 
     games: tuple[str, ...] = TASK_SETS["easy6"]
@@ -77,6 +78,7 @@ class TrainConfig:
     evaluation_splits: tuple[str, ...] = ("train", "test1")
     evaluation_greedy: bool = True
     videos: bool = True
+    video_every: int | None = None
 
     @property
     def policy_config(self) -> PolicyConfig:

@@ -32,7 +32,7 @@ from experiments.witness import is_witness
 MAY_CHANGE = (
     *("total_steps", "checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints"),
     *("log_every_steps", "watchdog_minutes", "env_threads", "torch_threads"),
-    *("evaluation_episodes", "evaluation_splits", "evaluation_greedy", "videos"),
+    *("evaluation_episodes", "evaluation_splits", "evaluation_greedy", "videos", "video_every"),
 )
 """Settings that a run may be continued with another value of: they do not decide what is learned."""
 

@@ -18,6 +18,7 @@ from experiments.lock import RunLock
 from experiments.progress import training_progress
 from experiments.run_directory import RunDirectory, UsableCheckpoint
 from experiments.stopping import StopOnRequest, StopRequest
+from experiments.training_videos import TrainingVideos
 from experiments.writers import make_logger, sync
 
 logger = logging.getLogger(__name__)
@@ -78,10 +79,11 @@ class Training:
             before_saving,
         )
         progress = training_progress(config.total_steps, self._console)
+        callbacks = [progress, self._checkpoints, TrainingVideos(config, run), StopOnRequest(request)]
         try:
             agent.learn(
                 config.total_steps - start,
-                CallbackList([progress, self._checkpoints, StopOnRequest(request)]),
+                CallbackList(callbacks),
                 log_interval=max(1, round(config.log_every_steps / config.rollout_steps)),
                 reset_num_timesteps=self._resumed_from is None,
             )

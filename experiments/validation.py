@@ -72,6 +72,7 @@ def _number_problems(config: TrainConfig) -> list[str]:
         "checkpoint_every_steps": (1, MAX_STEPS),
         "keep_checkpoints": (1, MAX_STEPS),
         "log_every_steps": (1, MAX_STEPS),
+        "video_every": (1, MAX_STEPS),
         "evaluation_episodes": (1, MAX_STEPS),
         "torch_threads": (1, MAX_THREADS),
         "env_threads": (0, MAX_THREADS),

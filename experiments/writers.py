@@ -216,6 +216,18 @@ class TensorBoardWriter(PatientWriter):
         event = self._event(wall_time=time.time(), step=step, summary=self._summary(value=values))
         self._put(self._record(event.SerializeToString()))
 
+    def write_picture(self, tag: str, encoded: bytes, width: int, height: int, step: int) -> None:
+        """Add a picture, which may move: a file as png or gif, of `width` x `height` pixels.
+
+        Raises:
+            OSError: it cannot be written; it is not tried again.
+        """
+        self._check_place()
+        picture = self._summary.Image(width=width, height=height, colorspace=3, encoded_image_string=encoded)
+        value = self._summary.Value(tag=tag, image=picture)
+        event = self._event(wall_time=time.time(), step=step, summary=self._summary(value=[value]))
+        self._put(self._record(event.SerializeToString()))
+
     def _record(self, data: bytes) -> bytes:
         length = struct.pack("<Q", len(data))
         sums = [struct.pack("<I", self._checksum(part)) for part in (length, data)]

@@ -23,7 +23,7 @@ RECORD = "suite.json"
 """File in the directory of a suite that says what its runs are, for the report."""
 INCIDENTAL = (
     *("device", "torch_threads", "env_threads", "env_groups"),
-    *("checkpoint_every_minutes", "keep_checkpoints", "watchdog_minutes"),
+    *("checkpoint_every_minutes", "keep_checkpoints", "watchdog_minutes", "video_every"),
 )
 """Settings that may be others where a run is continued: they do not decide what is learned."""
 _EPISODE_STEPS = 300
