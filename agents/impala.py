@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +77,11 @@ class ImpalaConfig(AgentConfig):
             )
         if self.passes < 1:
             found.append(f"passes must be at least 1, not {self.passes}")
+        if not 0 <= self.rmsprop_alpha < 1:
+            found.append(f"rmsprop_alpha must be at least 0 and below 1, not {self.rmsprop_alpha}")
+        for name in ("rmsprop_eps", "rho_clip", "c_clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                found.append(f"{name} must be positive and finite, not {getattr(self, name)}")
         if not 0 <= self.trace_lambda <= 1:
             found.append(f"trace_lambda must lie between 0 and 1, not {self.trace_lambda}")
         if self.rollout_lag not in (0, 1):

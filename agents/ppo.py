@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -68,6 +69,8 @@ class PPOConfig(AgentConfig):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 found.append(f"{name} must be positive, not {value}")
+        if not 0 < self.adam_eps < math.inf:
+            found.append(f"adam_eps must be positive and finite, not {self.adam_eps}")
         if not 0 <= self.gae_lambda <= 1:
             found.append(f"gae_lambda must lie between 0 and 1, not {self.gae_lambda}")
         return found
