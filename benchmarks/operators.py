@@ -115,10 +115,13 @@ def versions(operator: str, shape: Shape, device: str) -> list[str]:
     return names
 
 
-def compare(operator: str, shape: Shape, backward: bool, device: str, repetitions: int) -> list[Figure]:
-    """One figure for each version, all measured in turn."""
+def compare(
+    operator: str, shape: Shape, backward: bool, device: str, repetitions: int, quick: bool = False
+) -> list[Figure]:
+    """One figure for each version, all measured in turn; if `quick`, for the one that "auto" stands for."""
     case = make_case(operator, shape, device)
-    names = versions(operator, shape, device)
+    best = OPERATORS[operator].choose(torch.device(device), shape.steps, shape.width, shape.width)
+    names = [best] if quick else versions(operator, shape, device)
 
     def timed(run: Callable[[str, bool], object], name: str) -> Callable[[], None]:
         def part() -> None:
@@ -134,10 +137,9 @@ def compare(operator: str, shape: Shape, backward: bool, device: str, repetition
         parts["single steps"] = timed(case.run_by_single_steps, single)
     seconds = best_seconds(parts, repetitions)
     what = f"{operator}, {shape}, {'forward and backward' if backward else 'forward'}, {device}"
-    facts = {f"{name} ms": 1e3 * spent for name, spent in seconds.items()}
-    best = OPERATORS[operator].choose(torch.device(device), shape.steps, shape.width, shape.width)
     figures = []
     for name in names:
+        facts = {f"{part} ms": 1e3 * seconds[part] for part in ("naive", name)}
         known = backward and shape == REFERENCE
         aim = 20.0 if device == "cuda" and operator == "srwm" and name == "triton" else None
         aim = AIMS.get((operator, name)) if device == "cpu" else aim
@@ -148,6 +150,7 @@ def compare(operator: str, shape: Shape, backward: bool, device: str, repetition
         if name == "triton":
             ratio = seconds["single steps"] / seconds[name]
             against = f"{shape.steps} single steps"
+            facts = {f"{part} ms": 1e3 * seconds[part] for part in ("single steps", name)}
             figures.append(Figure(label, against, ratio, 5.0 if aim and known else None, facts=facts))
     return figures
 
@@ -164,7 +167,7 @@ def measure(quick: bool = False) -> Sequence[Figure]:
     for device, shape, backward in cases:
         repetitions = (15 if quick else 40) if shape.steps > 1 else 300
         for operator in MEASURED:
-            figures += compare(operator, shape, backward, device, repetitions)
+            figures += compare(operator, shape, backward, device, repetitions, quick)
     return figures
 
 

@@ -52,6 +52,9 @@ def test_every_version_gets_a_ratio_to_the_plain_loop(operator: str, monkeypatch
     assert ran == [(name, True) for name in ("naive", *names)]
     assert sum("(auto)" in figure.name for figure in figures) == 1
     assert all(figure.aim is None for figure in figures)
+    (short,) = compare(operator, TINY, True, "cpu", 3, quick=True)
+    assert short.name == next(figure.name for figure in figures if "(auto)" in figure.name)
+    assert set(short.facts) == {"naive ms", f"{short.name.split(': ')[1].split()[0]} ms"}
     aims = [figure.aim for figure in compare(operator, REFERENCE, True, "cpu", 3)]
     assert [aim for aim in aims if aim] == [{"srwm": 2.0, "deltanet": 5.0}[operator]]
 
@@ -66,7 +69,9 @@ def _times(parts: dict[str, object]) -> dict[str, float]:
 def test_the_short_version_covers_sequences_and_single_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, Shape, bool]] = []
 
-    def note(operator: str, shape: Shape, backward: bool, device: str, repetitions: int) -> list[Figure]:
+    def note(
+        operator: str, shape: Shape, backward: bool, device: str, repetitions: int, quick: bool
+    ) -> list[Figure]:
         asked.append((operator, shape, backward))
         return []
 
