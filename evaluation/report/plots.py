@@ -14,6 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from numpy.typing import NDArray
 
 from evaluation.report import statistics
@@ -130,6 +131,8 @@ def learning_plots(study: Study) -> list[Plot]:
                     f"{group.label} ({runs_text(len(group.rows))})",
                 )
             axes.set(xlabel=unit, ylabel="normalised training return")
+            if along is _steps:
+                axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
             _legend_beside(axes)
             clock = () if along is _steps else ("Hours during which a run was stopped do not count.",)
             note = f"{returns}, normalised, mean over games."
@@ -178,12 +181,12 @@ def _games_plot(
                         label="published PPO, this game alone (3 runs, ± std)",
                     )
             panel.set_title(game, fontsize=9)
-            panel.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
+            panel.xaxis.set_major_formatter(EngFormatter(sep=" "))
         for panel in panels[len(games) :]:
             panel.set_visible(False)
-        figure.supxlabel(
-            "environment steps (all games together)" if len(games) > 1 else "environment steps", fontsize=9
-        )
+        for number, panel in enumerate(panels[: len(games)]):
+            if number + columns >= len(games):  # nothing is below it
+                panel.set_xlabel("environment steps", fontsize=8)
         figure.supylabel("training return", fontsize=9)
         handles, labels = max(
             (panel.get_legend_handles_labels() for panel in panels), key=lambda x: len(x[1])
@@ -196,8 +199,9 @@ def _games_plot(
         note = "The published curves of OpenAI's PPO begin at more steps than these runs have made."
     else:
         note = "No curves have been published for these levels."
+    together = ("Steps are those of all games together.",) if len(games) > 1 else ()
     title = "Learning curves of each game" if len(games) > 1 else f"Learning curves on {games[0]}"
-    return Plot("curves-games", title, _svg(figure, "curves-games"), (*notes, note))
+    return Plot("curves-games", title, _svg(figure, "curves-games"), (*notes, *together, note))
 
 
 def _draw_band(
@@ -326,7 +330,10 @@ def draw_lines(
             place.set_title(title, fontsize=9)
         for place in places[len(panels) :]:
             place.set_visible(False)
-        figure.supxlabel(xlabel, fontsize=9)
+        for number, place in enumerate(places[: len(panels)]):
+            if number + columns >= len(panels):  # nothing is below it
+                place.set_xlabel(xlabel, fontsize=8)
+                place.tick_params(labelbottom=True)
         figure.supylabel(ylabel, fontsize=9)
         handles, labels = places[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)

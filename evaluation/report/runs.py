@@ -59,7 +59,7 @@ class Run:
         """Its path as it was given."""
         return str(self.directory)
 
-    @property
+    @cached_property
     def saved(self) -> int:
         """Environment steps in its newest checkpoint."""
         return saved_steps(self.directory) or 0
