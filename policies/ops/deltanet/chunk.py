@@ -26,6 +26,7 @@ Products of keys and of queries with the same matrix are made at once, with K ab
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -72,6 +73,31 @@ def _scale_(x: Tensor, factor: Tensor, blocks: int = 1) -> Tensor:
     return x
 
 
+_SETTING_THREADS = threading.Lock()
+
+
+def _solve(system: Tensor, rows: Tensor, upper: bool) -> Tensor:
+    """X with X system = rows, for batches of unit triangular systems (n, C, C) and of rows (n, E, C).
+
+    On the CPU the library's threads would share each of these small systems, which takes several times as long as
+    solving it: one thread solves them all.
+    """
+
+    def solve() -> Tensor:
+        x: Tensor = torch.linalg.solve_triangular(system, rows, upper=upper, left=False, unitriangular=True)
+        return x
+
+    if system.device.type != "cpu" or torch.get_num_threads() == 1:
+        return solve()
+    with _SETTING_THREADS:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return solve()
+        finally:
+            torch.set_num_threads(threads)
+
+
 class _ChunkedDeltaNet(torch.autograd.Function):
     """Streams and heads are one dimension, n = B * H, wherever they need not be told apart.
 
@@ -97,13 +123,7 @@ class _ChunkedDeltaNet(torch.autograd.Function):
             ap.view(batch, heads, 2 * c, c).mul_(pairs)
             read = _scale_(torch.bmm(kq, w), first, blocks=2)
             system = (ap[:, :c] * rate.unsqueeze(1)).transpose(1, 2)
-            d = torch.linalg.solve_triangular(
-                system,
-                (_rows(v[now]) - read[:, :c]).transpose(1, 2),
-                upper=True,
-                left=False,
-                unitriangular=True,
-            ).transpose(1, 2)
+            d = _solve(system, (_rows(v[now]) - read[:, :c]).transpose(1, 2), upper=True).transpose(1, 2)
             u = d * rate.unsqueeze(2)
             y[now] = torch.baddbmm(read[:, c:], ap[:, c:], u).transpose(0, 1)
             saved += [kq, ap, d, u, w, rate, pairs, first, last]
@@ -129,13 +149,8 @@ class _ChunkedDeltaNet(torch.autograd.Function):
             g = torch.empty(n, 2 * c, values, dtype=u.dtype, device=u.device)  # -gV above gY
             g[:, c:] = _rows(grad_y[now])
             grad_u = torch.baddbmm(torch.bmm(_scaled(k, last), grad_w), ap[:, c:].transpose(1, 2), g[:, c:])
-            z = torch.linalg.solve_triangular(
-                ap[:, :c] * rate.unsqueeze(2),
-                grad_u.transpose(1, 2),
-                upper=False,
-                left=False,
-                unitriangular=True,
-            ).transpose(1, 2)
+            system = ap[:, :c] * rate.unsqueeze(2)
+            z = _solve(system, grad_u.transpose(1, 2), upper=False).transpose(1, 2)
             torch.mul(z, -rate.unsqueeze(2), out=g[:, :c])
             grad_beta[now] = (z * d).sum(dim=2).t()
             torch.neg(g[:, :c].transpose(0, 1), out=grad_v[now])

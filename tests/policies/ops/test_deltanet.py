@@ -229,3 +229,27 @@ def test_whole_sequences_go_in_chunks_and_single_steps_do_not() -> None:
     cpu = torch.device("cpu")
     assert choose(cpu, 50) == "chunk"
     assert choose(cpu, 1) == "step"
+
+
+def test_solving_leaves_the_number_of_threads_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = make_inputs(9, 3, 2, 4, 5)
+    during: list[int] = []
+    real = torch.linalg.solve_triangular
+
+    def solve(*args: Tensor, **more: bool) -> Tensor:
+        during.append(torch.get_num_threads())
+        return real(*args, **more)
+
+    monkeypatch.setattr(torch.linalg, "solve_triangular", solve)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        agree(inputs, 4)
+        assert torch.get_num_threads() == 2
+        monkeypatch.setattr(torch.linalg, "solve_triangular", lambda *args, **more: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            deltanet_chunk(*inputs)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert during == [1] * 6
