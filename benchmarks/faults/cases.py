@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import pickle
 import random
@@ -177,11 +178,14 @@ def signals(scene: Scene) -> Outcome:
     """SIGTERM and SIGINT at random moments: the run saves and leaves with 143 or 130, and is continued."""
     outcome, seconds, late = Outcome(), [], 0
     scene.reference  # noqa: B018
-    for number in [signal.SIGTERM, signal.SIGINT] * 10:
+    for attempt in itertools.count():
+        if outcome.tried == 20:
+            break
+        number = (signal.SIGTERM, signal.SIGINT)[attempt % 2]
         run = scene.run()
         life = scene.start(run)
         life.wait_for(run, ROLLOUT)
-        if life.wait(scene.random.uniform(0, 0.6 * scene.seconds)) is not None:
+        if life.wait(scene.random.uniform(0, 0.25 * scene.seconds)) is not None:
             late += 1
             continue
         asked = time.monotonic()
@@ -221,7 +225,8 @@ def hangs(scene: Scene) -> Outcome:
     problems = [f"ended with {code}"] if code != 1 else []
     problems += [] if "in: environment" in said and "saved" in said else [said[-300:]]
     problems += [] if list(run.diagnostics.glob("stuck_*.txt")) else ["no stacks"]
-    outcome.count(problems or scene.finish(run))
+    patience = "checkpoint/experiment/watchdog_minutes"  # which this run was given less of
+    outcome.count(problems or [name for name in scene.finish(run) if name != patience])
     return outcome
 
 
@@ -295,38 +300,47 @@ def _fill(disk: Path) -> None:
 
 
 def read_only(scene: Scene) -> Outcome:
-    """The file system becomes read-only during training, and writable again, or not before it has ended."""
+    """The directory becomes read-only during training, and writable again, or not before the run has ended."""
     outcome = Outcome()
     scene.reference  # noqa: B018
     for it_ends in [True, False] * 3:
-        with small_disk(scene, 64) as disk:
-            run = scene.run(disk)
-            life = scene.start(run)
-            life.wait_for(run, ROLLOUT * scene.random.randint(1, 5))
-            _remount(disk, "ro")
+        run = scene.run()
+        life = scene.start(run)
+        life.wait_for(run, ROLLOUT * scene.random.randint(1, 5))
+        with _read_only(scene, run.path):
             if it_ends:
                 time.sleep(0.15 * scene.seconds)
-                _remount(disk, "rw")
+            else:
+                code = life.wait()
+        if it_ends:
             code = life.wait()
-            said = life.output.read_text()
-            problems = _unreadable(run)
-            _remount(disk, "rw")
-            if code == 0:
-                outcome.count(problems + scene.compare(run))
-                continue
-            problems += [f"ended with {code}: {said[-300:]}"] if it_ends or code not in (1, 2) else []
-            problems += _more_than_a_line(said)
-            outcome.count(problems or scene.finish(run))
+        said = life.output.read_text()
+        problems = _unreadable(run)
+        if code == 0:
+            outcome.count(problems + scene.compare(run))
+            continue
+        problems += [f"ended with {code}: {said[-300:]}"] if it_ends or code not in (1, 2) else []
+        problems += _more_than_a_line(said)
+        outcome.count(problems or scene.finish(run))
     return outcome
 
 
-def _remount(disk: Path, how: str) -> None:
-    command = ["mount", "-o", f"remount,{how}", str(disk)]
-    for _ in range(200):  # refused while a file is open for writing
-        if subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0:
-            return
-        time.sleep(0.005)
-    raise OSError(f"{disk} could not be remounted {how}")
+@contextmanager
+def _read_only(scene: Scene, path: Path) -> Iterator[None]:
+    """Within it, `path` leads to a read-only copy of what is there: the file system itself is busy."""
+    shadow = scene.folder / f"shadow{time.monotonic_ns()}"
+    while True:
+        try:
+            shutil.copytree(path, shadow, symlinks=True, dirs_exist_ok=True)
+            break
+        except (shutil.Error, FileNotFoundError):  # files come and go
+            continue
+    subprocess.run(["mount", "--bind", shadow, path], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", path], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", path], check=True)
 
 
 def _more_than_a_line(said: str) -> list[str]:

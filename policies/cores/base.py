@@ -120,11 +120,14 @@ class Core(nn.Module, ABC):
             ValueError: shapes do not fit together.
         """
         self._check(x, state, episode_start)
-        if not self.is_recurrent:
-            return self._sequence(x, {}, episode_start)
-        reset, rule_state = self.reset_rule.mask(state, episode_start)
-        y, memory = self._truncated_sequence(x, self._memory_of(state), reset)
-        return y, {**memory, **rule_state}
+        # Memories add up small changes over whole episodes: they keep full precision where a caller lowers it.
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(next(self.parameters(), x).dtype)
+            if not self.is_recurrent:
+                return self._sequence(x, {}, episode_start)
+            reset, rule_state = self.reset_rule.mask(state, episode_start)
+            y, memory = self._truncated_sequence(x, self._memory_of(state), reset)
+            return y, {**memory, **rule_state}
 
     def _truncated_sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """`_sequence`, with gradient cut every `bptt_span` steps."""
