@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
-from experiments.writers import STEP, CsvWriter, make_logger
+from experiments.writers import STEP, CsvWriter, PatientWriter, make_logger, sync
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -106,3 +108,85 @@ def test_resuming_without_files_starts_them(tmp_path: Path, resume_step: int | N
     logger.close()
     assert scalars(tmp_path / "tb", "train/loss") == [(4, 1.0)]
     assert len(rows(tmp_path / "progress.csv")) == 1
+
+
+def break_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, a disk takes half of what is written and then is full."""
+
+    def put(self: PatientWriter, data: bytes) -> None:
+        with self._path.open("ab") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(PatientWriter, "_put", put)
+
+
+def test_entries_that_a_full_disk_did_not_take_are_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = make_logger(tmp_path / "progress.csv", tmp_path / "tb")
+    log(logger, 10, loss=1.0)
+    with monkeypatch.context() as full:
+        break_in_the_middle(full)
+        log(logger, 20, loss=2.0)
+        log(logger, 30, loss=3.0)
+    assert [record.message.count("No space left on device") for record in caplog.records] == [1, 1]
+    log(logger, 40, loss=4.0)
+    assert caplog.text.count("can be written again") == 2
+    expected = [(10, 1.0), (20, 2.0), (30, 3.0), (40, 4.0)]
+    assert scalars(tmp_path / "tb", "train/loss") == expected
+    assert [(int(row[STEP]), float(row["train/loss"])) for row in rows(tmp_path / "progress.csv")] == expected
+
+
+def test_what_a_full_disk_cut_off_is_no_obstacle_to_resuming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = (tmp_path / "progress.csv", tmp_path / "tb")
+    logger = make_logger(*where)
+    log(logger, 10, loss=1.0)
+    with monkeypatch.context() as full:
+        break_in_the_middle(full)
+        log(logger, 20, loss=2.0)
+    logger = make_logger(*where, resume_step=10)
+    log(logger, 20, loss=2.0)
+    assert scalars(where[1], "train/loss") == [(10, 1.0), (20, 2.0)]
+    assert [row[STEP] for row in rows(where[0])] == ["10", "20"]
+
+
+def test_a_number_that_lost_its_last_digits_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "progress.csv"
+    writer = CsvWriter(path)
+    writer.write({"a": 1}, {}, 5)
+    writer.write({"a": 123456}, {}, 10)
+    path.write_text(path.read_text().rstrip()[:-3])
+    CsvWriter(path, resume_step=10)
+    assert [row[STEP] for row in rows(path)] == ["5"]
+
+
+def test_a_directory_that_was_deleted_is_made_anew(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    logger = make_logger(folder / "progress.csv", folder / "tb")
+    log(logger, 10, loss=1.0)
+    shutil.rmtree(folder)
+    log(logger, 20, loss=2.0)
+    assert scalars(folder / "tb", "train/loss") == [(20, 2.0)]
+    assert [row[STEP] for row in rows(folder / "progress.csv")] == ["20"]
+    sync(logger)
+
+
+def test_however_often_a_run_is_continued_there_is_one_file(tmp_path: Path) -> None:
+    for resume_step in (None, 10, 20, 20):
+        logger = make_logger(tmp_path / "progress.csv", tmp_path / "tb", resume_step)
+        log(logger, (resume_step or 0) + 10, loss=1.0)
+    assert len(list((tmp_path / "tb").iterdir())) == 1
+    assert [step for step, _ in scalars(tmp_path / "tb", "train/loss")] == [10, 20, 30]
+
+
+def test_files_that_tensorboard_itself_wrote_are_continued(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path / "tb")) as writer:
+        for step in (10, 20, 30):
+            writer.add_scalar("train/loss", float(step), step)
+    logger = make_logger(tmp_path / "progress.csv", tmp_path / "tb", resume_step=20)
+    log(logger, 30, loss=-1.0)
+    assert scalars(tmp_path / "tb", "train/loss") == [(10, 10.0), (20, 20.0), (30, -1.0)]
