@@ -8,7 +8,7 @@ from importlib import import_module
 
 from benchmarks.figures import Figure, main
 
-MODULES = ("environment", "network", "operators", "training", "memory", "peers")
+MODULES = ("environment", "network", "operators", "training", "memory", "peers", "watching")
 
 
 def measure(quick: bool = False) -> Sequence[Figure]:

@@ -154,8 +154,7 @@ export class Tile {
     this.norms.figure.hidden = !norms.length;
     this.rates.figure.hidden = !rates.length;
     if (norms.length) {
-      const words = norms.flatMap((name) => [about.weights.length > 1 ? layerOf(name) : "", short(now.facts[name])]);
-      this.norms.label("‖Wₜ − W₀‖", "", ...words);
+      this.norms.label("‖Wₜ − W₀‖", "", norms.length > 1 ? "by layer" : "", norms.map((name) => short(now.facts[name])).join("  "));
       timeChart(this.norms.canvas, this.entries, cursor, {
         lines: norms.map((name, index) => ({ get: (entry) => entry.facts[name], colour: `layer-${index % LAYERS}` })),
         bars: [{ get: (entry) => written.reduce((sum, name) => sum + (entry.facts[name] ?? 0), 0), colours: ["write", "write"] }],
