@@ -88,7 +88,7 @@ def all_plots(study: Study) -> list[Plot]:
 
 
 def common_curve(
-    curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], points: int = 200
+    curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], points: int = 100
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Curves (x, y) of several runs at the same places: x (n,) and y (runs, n).
 
