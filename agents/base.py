@@ -427,9 +427,17 @@ class Agent(Persistent):
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self._stop_point()
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.max_grad_norm)
-        if not (loss.detach() + norm).isfinite():
+        if not loss.detach().isfinite():
             raise NotFinite(causes(self.policy, loss, batch), batch)
+        try:
+            norm = torch.nn.utils.clip_grad_norm_(
+                self.policy.parameters(), self.config.max_grad_norm, error_if_nonfinite=True
+            )
+        except RuntimeError as error:
+            if "non-finite" not in str(error):
+                raise
+            names = causes(self.policy, loss, batch) or ["the gradient's norm"]
+            raise NotFinite(names, batch) from error
         self.optimizer.step()
         self._n_updates += 1
         return norm
