@@ -79,7 +79,7 @@ class Life:
     output: Path
     began: float
 
-    def wait(self, seconds: float = 120.0) -> int | None:
+    def wait(self, seconds: float = 600.0) -> int | None:
         """Its exit code (minus the signal that ended it), or None if it still lives after `seconds`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -94,7 +94,7 @@ class Life:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def wait_for(self, run: RunDirectory, step: int, seconds: float = 120.0) -> None:
+    def wait_for(self, run: RunDirectory, step: int, seconds: float = 600.0) -> None:
         """Until the run has a checkpoint of `step` or later. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
