@@ -191,7 +191,7 @@ class TilePainter:
             bottom = box[3]
         if thoughts.weights is not None:
             scale = float(np.abs(thoughts.weights).max())
-            top = self._label(draw, left, right, bottom, thoughts.weights_name, f"+-{scale:.2g}")
+            top = self._label(draw, left, right, bottom, thoughts.weights_name, f"±{scale:.2g}")
             height = self.size[1] - self._px(6) - top
             if height > 0:
                 picture = heat_map(thoughts.weights, scale)

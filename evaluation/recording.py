@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +275,7 @@ class _Replay(_Scenes):
             if last is not None:
                 sight = _held(sight, last[0], playing)
                 captions = [
-                    new if here else Caption(**{**vars(old), "ended": True})
+                    new if here else replace(old, ended=True)
                     for here, new, old in zip(playing, captions, last[1], strict=True)
                 ]
             self._check(step, outcome)

@@ -248,6 +248,7 @@ def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Cons
             console.print(f"  {what:12}{path}", soft_wrap=True)
     commands = [
         ("watch the curves", f"tensorboard --logdir {run.tensorboard}"),
+        ("watch it play", f"python eval.py watch {run}"),
         ("score it again, on other levels", f"python eval.py {run} --splits test2 test3"),
         ("train on", f"{PROGRAM} --resume {run} --total-steps {2 * config.total_steps}"),
     ]
