@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
+from common.errors import RunError, UserError
 from experiments.cli import run_command, with_subcommands
 
 
@@ -81,3 +81,11 @@ def test_the_first_word_chooses_the_command(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "argv", ["program", *words])
     assert with_subcommands(lambda: 1, {"other": "another_command"})() == code
+
+
+def test_a_run_that_failed_is_one_line_and_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise RunError("not finite: the loss;\nsaved x.ckpt")
+
+    assert run_command(fail) == 1
+    assert capsys.readouterr().err == "error: not finite: the loss; saved x.ckpt\n"
