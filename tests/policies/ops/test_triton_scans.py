@@ -318,6 +318,14 @@ def test_auto_means_triton_on_a_gpu_only(package: object, monkeypatch: pytest.Mo
     assert choose(gpu, 50) != "triton"
 
 
+def test_acting_writes_nothing_down_for_a_backward_pass() -> None:
+    trained = torch.zeros(1, requires_grad=True)
+    assert triton_support.wants_gradient(torch.zeros(1), trained)
+    assert not triton_support.wants_gradient(torch.zeros(1))
+    with torch.no_grad():
+        assert not triton_support.wants_gradient(trained)
+
+
 def test_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
     """The interpreter takes what the compiler refuses; the compiler needs no GPU."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
