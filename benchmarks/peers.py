@@ -2,8 +2,9 @@
 
     python -m benchmarks.peers [--json FILE]
 
-66 slots, six games; PPO learns three times from rollouts of 96 steps, in three minibatches of 2112 frames (OpenAI's
-settings but for shorter rollouts, to measure in minutes), IMPALA as published.
+66 slots, six games; PPO learns three times from rollouts of 256 steps, as OpenAI's does, in six minibatches (with
+`--quick`: 96 steps in three, which flatters RecurrentPPO, since it pads sequences to the longest one), IMPALA as
+published.
 
 Stable-Baselines3's PPO and sb3-contrib's RecurrentPPO as they are shipped: torch's default memory layout, the image
 transposed by Stable-Baselines3. Each runs in a process of its own, once with the allocator's setting that this
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import stable_baselines3
@@ -35,7 +37,7 @@ from agents.memory import peak_memory
 from benchmarks.figures import Figure, main
 from envs import TASK_SETS, ProcgenVecEnv
 
-SLOTS, STEPS, MINIBATCHES, EPOCHS, HIDDEN = 66, 96, 3, 3, 256
+SLOTS, EPOCHS, HIDDEN = 66, 3, 256
 PLAIN, RECURRENT = "stable-baselines3 PPO", "sb3-contrib RecurrentPPO"
 CLEANRL, BEST_RECURRENT = 1.29, 1.64
 
@@ -72,13 +74,21 @@ class PlainEncoder(BaseFeaturesExtractor):
         return torch.cat([self.network(observations["rgb"]), observations["reward"]], dim=1)
 
 
-def _peer(make: Callable[..., Any], **policy: Any) -> Any:
+@dataclass(frozen=True)
+class Size:
+    """How long PPO's rollouts are, and into how many minibatches they are cut."""
+
+    steps: int = 256
+    minibatches: int = 6
+
+
+def _peer(size: Size, make: Callable[..., Any], **policy: Any) -> Any:
     return make(
         "MultiInputLstmPolicy" if policy else "MultiInputPolicy",
         ProcgenVecEnv(TASK_SETS["easy6"], SLOTS),
         learning_rate=5e-4,
-        n_steps=STEPS,
-        batch_size=SLOTS * STEPS // MINIBATCHES,
+        n_steps=size.steps,
+        batch_size=SLOTS * size.steps // size.minibatches,
         n_epochs=EPOCHS,
         gamma=0.999,
         ent_coef=0.01,
@@ -88,36 +98,36 @@ def _peer(make: Callable[..., Any], **policy: Any) -> Any:
     )
 
 
-def _recurrent_peer() -> Any:
+def _recurrent_peer(size: Size) -> Any:
     from sb3_contrib import RecurrentPPO
 
-    return _peer(RecurrentPPO, lstm_hidden_size=HIDDEN, shared_lstm=True, enable_critic_lstm=False)
+    return _peer(size, RecurrentPPO, lstm_hidden_size=HIDDEN, shared_lstm=True, enable_critic_lstm=False)
 
 
-def _ours(algorithm: str, core: str) -> Any:
+def _ours(size: Size, algorithm: str, core: str) -> Any:
     options: dict[str, Any] = (
-        {"rollout_steps": STEPS, "minibatches": MINIBATCHES} if algorithm == "ppo" else {}
+        {"rollout_steps": size.steps, "minibatches": size.minibatches} if algorithm == "ppo" else {}
     )
     return ALGORITHMS[algorithm](
         core, ProcgenVecEnv(TASK_SETS["easy6"], SLOTS), seed=0, device="cpu", **options
     )
 
 
-SUBJECTS: dict[str, Callable[[], Any]] = {
-    PLAIN: lambda: _peer(stable_baselines3.PPO),
+SUBJECTS: dict[str, Callable[[Size], Any]] = {
+    PLAIN: lambda size: _peer(size, stable_baselines3.PPO),
     RECURRENT: _recurrent_peer,
-    "PPO feedforward": lambda: _ours("ppo", "feedforward"),
-    "PPO lstm": lambda: _ours("ppo", "lstm"),
-    "PPO srwm": lambda: _ours("ppo", "srwm"),
-    "IMPALA srwm": lambda: _ours("impala", "srwm"),
+    "PPO feedforward": lambda size: _ours(size, "ppo", "feedforward"),
+    "PPO lstm": lambda size: _ours(size, "ppo", "lstm"),
+    "PPO srwm": lambda size: _ours(size, "ppo", "srwm"),
+    "IMPALA srwm": lambda size: _ours(size, "impala", "srwm"),
 }
 
 
-def run_subject(name: str, rollouts: int, keep_buffers: bool) -> dict[str, float]:
+def run_subject(name: str, size: Size, rollouts: int, keep_buffers: bool) -> dict[str, float]:
     """Train for `rollouts` rollouts: steps/s of the fastest, and the process's peak memory in GB."""
     if keep_buffers:
         keep_large_buffers()
-    agent = SUBJECTS[name]()
+    agent = SUBJECTS[name](size)
     seconds = []
     for _ in range(rollouts):
         before, began = agent.num_timesteps if seconds else 0, time.perf_counter()
@@ -126,17 +136,9 @@ def run_subject(name: str, rollouts: int, keep_buffers: bool) -> dict[str, float
     return {"steps/s": 1.0 / min(seconds), "peak GB": peak_memory()["peak_gb"]}
 
 
-def _in_a_process(name: str, rollouts: int, keep_buffers: bool) -> dict[str, float]:
-    words = [
-        sys.executable,
-        "-m",
-        "benchmarks.peers",
-        "--subject",
-        name,
-        str(rollouts),
-        str(int(keep_buffers)),
-    ]
-    words.append(str(torch.get_num_threads()))
+def _in_a_process(name: str, size: Size, rollouts: int, keep_buffers: bool) -> dict[str, float]:
+    numbers = [size.steps, size.minibatches, rollouts, int(keep_buffers), torch.get_num_threads()]
+    words = [sys.executable, "-m", "benchmarks.peers", "--subject", name, *map(str, numbers)]
     output = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     result: dict[str, float] = json.loads(output.splitlines()[-1])
     return result
@@ -144,9 +146,11 @@ def _in_a_process(name: str, rollouts: int, keep_buffers: bool) -> dict[str, flo
 
 def measure(quick: bool = False) -> list[Figure]:
     """Speed and peak memory of ours against the peers'."""
-    rollouts = 1 if quick else 2
-    with_setting = {name: _in_a_process(name, rollouts, True) for name in SUBJECTS}
-    shipped = {} if quick else {name: _in_a_process(name, 1, False) for name in (PLAIN, RECURRENT)}
+    size = Size(96, 3) if quick else Size()
+    with_setting = {
+        name: _in_a_process(name, size, 3 if name.startswith("IMPALA") else 1, True) for name in SUBJECTS
+    }
+    shipped = {} if quick else {PLAIN: _in_a_process(PLAIN, size, 1, False)}
 
     def figure(ours: str, peer: str, aim: float | None) -> Figure:
         facts = {name: with_setting[name]["steps/s"] for name in (ours, peer)}
@@ -176,7 +180,9 @@ def measure(quick: bool = False) -> list[Figure]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--subject"]:
-        torch.set_num_threads(int(sys.argv[5]))
-        print(json.dumps(run_subject(sys.argv[2], int(sys.argv[3]), bool(int(sys.argv[4])))))
+        subject = sys.argv[2]
+        steps, minibatches, rollouts, keep_buffers, threads = map(int, sys.argv[3:])
+        torch.set_num_threads(threads)
+        print(json.dumps(run_subject(subject, Size(steps, minibatches), rollouts, bool(keep_buffers))))
     else:
         sys.exit(main("Peers", measure))

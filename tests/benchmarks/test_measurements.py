@@ -77,7 +77,7 @@ def test_training_is_compared_with_its_parts(one_second_each: Calls, monkeypatch
 
 def test_peers_have_the_network_of_ours() -> None:
     policy = Policy(policy_config("feedforward"), IMAGE_SHAPE, 15)
-    agent = peers._peer(stable_baselines3.PPO)
+    agent = peers._peer(peers.Size(2, 1), stable_baselines3.PPO)
     ours, theirs = (sum(p.numel() for p in module.parameters()) for module in (policy, agent.policy))
     assert ours == theirs
     agent.env.close()
@@ -85,10 +85,8 @@ def test_peers_have_the_network_of_ours() -> None:
 
 def test_peers_and_ours_train(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "SLOTS", 6)
-    monkeypatch.setattr(peers, "STEPS", 2)
-    monkeypatch.setattr(peers, "MINIBATCHES", 1)
     for name in ("stable-baselines3 PPO", "sb3-contrib RecurrentPPO", "PPO feedforward", "IMPALA srwm"):
-        result = peers.run_subject(name, 1, keep_buffers=False)
+        result = peers.run_subject(name, peers.Size(2, 1), 1, keep_buffers=False)
         assert result["steps/s"] > 0
         assert 0.1 < result["peak GB"] < 20
 
@@ -98,7 +96,7 @@ def test_ours_are_divided_by_their_peers(quick: bool, monkeypatch: pytest.Monkey
     rates = {name: float(10 * (2 + number)) for number, name in enumerate(peers.SUBJECTS)}
     asked: list[tuple[str, bool]] = []
 
-    def in_a_process(name: str, rollouts: int, keep_buffers: bool) -> dict[str, float]:
+    def in_a_process(name: str, size: peers.Size, rollouts: int, keep_buffers: bool) -> dict[str, float]:
         asked.append((name, keep_buffers))
         return {"steps/s": rates[name] if keep_buffers else 1.0, "peak GB": rates[name] / 10}
 
@@ -110,4 +108,4 @@ def test_ours_are_divided_by_their_peers(quick: bool, monkeypatch: pytest.Monkey
     assert memory.ratio == 2.0
     assert memory.reached is False
     assert ("stable-baselines3 PPO, as shipped" in speed.facts) is not quick
-    assert len(asked) == len(rates) + (0 if quick else 2)
+    assert len(asked) == len(rates) + (0 if quick else 1)
