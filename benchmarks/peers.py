@@ -128,7 +128,7 @@ def run_subject(name: str, size: Size, rollouts: int, keep_buffers: bool) -> dic
     if keep_buffers:
         keep_large_buffers()
     agent = SUBJECTS[name](size)
-    seconds = []
+    seconds: list[float] = []
     for _ in range(rollouts):
         before, began = agent.num_timesteps if seconds else 0, time.perf_counter()
         agent.learn(1, reset_num_timesteps=not seconds)
