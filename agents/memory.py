@@ -26,7 +26,10 @@ def peak_memory(device: torch.device | None = None) -> dict[str, float]:
 
 def _peak_bytes() -> int:
     # The kernel's resource usage begins with that of the process that started this one; its own record does not.
-    with suppress(OSError, ValueError), Path("/proc/self/status").open(encoding="ascii", errors="replace") as lines:
+    with (
+        suppress(OSError, ValueError),
+        Path("/proc/self/status").open(encoding="ascii", errors="replace") as lines,
+    ):
         for line in lines:
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
