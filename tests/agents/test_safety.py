@@ -344,7 +344,11 @@ def test_a_process_of_the_environments_that_is_killed_ends_learning_and_the_agen
         with pytest.raises(EnvironmentFault, match="environments died after"):
             agent.learn(200, Kill())
         agent.save(tmp_path / "saved")
-        assert read_checkpoint(tmp_path / "saved")["run"]["num_timesteps"] == agent.checkpoint_step == (30 if lag else 20)
+        assert (
+            read_checkpoint(tmp_path / "saved")["run"]["num_timesteps"]
+            == agent.checkpoint_step
+            == (30 if lag else 20)
+        )
     finally:
         for process in env.processes:
             process.kill()
