@@ -2,7 +2,7 @@
 
     python -m benchmarks.peers [--json FILE]
 
-66 slots, six games; PPO learns three times from rollouts of 256 steps, as OpenAI's does, in six minibatches (with
+66 slots, six games; PPO learns three times from rollouts of 256 steps, as OpenAI's does, in eleven minibatches (with
 `--quick`: 96 steps in three, which flatters RecurrentPPO, since it pads sequences to the longest one), IMPALA as
 published.
 
@@ -79,7 +79,7 @@ class Size:
     """How long PPO's rollouts are, and into how many minibatches they are cut."""
 
     steps: int = 256
-    minibatches: int = 6
+    minibatches: int = 11
 
 
 def _peer(size: Size, make: Callable[..., Any], **policy: Any) -> Any:

@@ -225,14 +225,20 @@ def test_callbacks_follow_each_step_and_may_stop(groups: Sequence[int]) -> None:
 def test_a_group_steps_while_the_next_one_is_asked() -> None:
     collector, stream, store = make_collector(Course(4), (2, 3))
     events: list[tuple[str, int]] = []
+
+    def watch(thing: Any, name: str, number: int) -> None:
+        call = getattr(thing, name)
+
+        def watched(*arguments: Any) -> Any:
+            events.append((name, number))
+            return call(*arguments)
+
+        setattr(thing, name, watched)
+
     for number, lane in enumerate(collector._lanes):
-        for thing, name in ((lane.actor, "step"), (lane.env, "step_async"), (lane.env, "step_wait")):
-
-            def watched(*arguments: Any, call: Any = getattr(thing, name), what: Any = (name, number)) -> Any:
-                events.append(what)
-                return call(*arguments)
-
-            setattr(thing, name, watched)
+        watch(lane.actor, "step", number)
+        watch(lane.env, "step_async", number)
+        watch(lane.env, "step_wait", number)
     collector.collect(stream, store, lambda infos: True)
     turn = [
         ("step", 0),
