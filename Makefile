@@ -2,6 +2,7 @@
 
 VENV ?= .venv
 ARGS ?= quick
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 # ProcGen has wheels for CPython 3.10 to 3.12 on x86-64 Linux, and for CPython 3.10 on x86-64 macOS.
 USABLE = import ensurepip, platform, sys; v = sys.version_info[:2]; \

@@ -99,6 +99,10 @@ class NativeEnv:
             num_threads=num_threads,
             render_mode="rgb_array" if render else None,
         )
+        # cffi makes each function of a library when it is first asked for, and holds a lock over it that is not
+        # reentrant. An instance that nobody closed is closed by the garbage collector, which may run while that very
+        # lock is held, and would wait for ever: unless its function is there already.
+        _ = self._env._c_lib.libenv_close
         self.num_envs = num_envs
         # Views of the buffers that the library writes; `get_info` would observe again and loop over slots.
         info = self._env._info

@@ -1,3 +1,5 @@
+import gc
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -491,3 +493,21 @@ def test_close_twice():
     with make(["maze"], 2) as env:
         env.step_async(np.zeros(2, dtype=int))
         env.close()
+
+
+def test_an_environment_that_nobody_closed_can_be_collected_at_any_time() -> None:
+    """The garbage collector may come while cffi holds its lock."""
+    env = ProcgenVecEnv("maze", 1, num_threads=0)
+    lock = env._native._env._ffi._lock
+    done = threading.Event()
+    holder = [env]
+    del env
+
+    def collect() -> None:
+        holder.clear()
+        gc.collect()
+        done.set()
+
+    with lock:
+        threading.Thread(target=collect, daemon=True).start()
+        assert done.wait(timeout=20)
