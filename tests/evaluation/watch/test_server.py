@@ -350,7 +350,9 @@ def test_two_sides_of_different_kinds(
 
     async def conversation(client: Client) -> None:
         await client.send(type="view", weights="layer0/fast")
-        header, _, matrices = await client.until("update", lambda header: header["weights"])
+        header, _, matrices = await client.until(
+            "update", lambda header: header["weights"] and header["ticks"]
+        )
         assert {entry["side"] for entry in header["weights"]} == {0}
         assert matrices[0].shape == (4, 4)
         assert len(header["ticks"][0][1]) == 2
