@@ -18,7 +18,7 @@ help:
 	@echo "make train   set up and train SRWM with IMPALA on six games (about 5 minutes); other runs: make train ARGS='--help'"
 	@echo "make test    set up and run the whole test suite"
 	@echo "make check   set up and run ruff, the formatting check and mypy"
-	@echo "make bench   set up and run a short version of every benchmark (about 10 minutes); prints one table of ratios"
+	@echo "make bench   set up and run a short version of every benchmark; prints one table of ratios"
 	@echo "make format  sort imports, format, and apply ruff's safe fixes"
 	@echo "make clean   remove the environment and all caches (never runs/)"
 
