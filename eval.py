@@ -2,8 +2,8 @@
 
 import sys
 
+from common.cli import run_command, with_subcommands
 from evaluation.command_line import main
-from experiments.cli import run_command, with_subcommands
 
 SUBCOMMANDS: dict[str, str] = {
     "report": "evaluation.report.command_line",

@@ -2,7 +2,7 @@
 
 import sys
 
-from experiments.cli import run_command, with_subcommands
+from common.cli import run_command, with_subcommands
 from experiments.launch import main
 
 SUBCOMMANDS: dict[str, str] = {

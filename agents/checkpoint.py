@@ -9,8 +9,7 @@ Format version 2, numbers little-endian::
     tensors    their bytes, one after the other, row-major
     32 bytes   SHA-256 of everything before it
 
-In the content, ``{"$tensor": number, "as": kind}`` stands for a tensor, an array or bytes. Files of version 1, which
-`torch.save` wrote, are read too (`agents.checkpoint_v1`).
+In the content, ``{"$tensor": number, "as": kind}`` stands for a tensor, an array or bytes.
 """
 
 from __future__ import annotations
@@ -177,14 +176,6 @@ def _read(file: IO[bytes], source: Path) -> dict[str, Any]:
     memory = _physical_memory()
     start = file.read(_FIXED.size)
     if not start.startswith(_MAGIC):
-        if start.startswith(b"PK\x03\x04"):
-            if size > memory:
-                raise _too_large(source, size, memory)
-            from agents.checkpoint_v1 import read_v1
-
-            file.seek(0)
-            meta, tensors = read_v1(file, size, source)
-            return _content(source, meta, tensors)
         raise not_whole(source)
     if len(start) < _FIXED.size:
         raise not_whole(source)
@@ -257,7 +248,7 @@ def not_whole(source: Path) -> CheckpointError:
 def unknown_version(source: Path, version: object) -> CheckpointError:
     """What is said of a file that another release wrote."""
     return CheckpointError(
-        f"{source} has checkpoint format version {version}, this code reads 1 to {VERSION}: "
+        f"{source} has checkpoint format version {version}, this code reads version {VERSION}: "
         "use the release that wrote it"
     )
 

@@ -20,7 +20,7 @@ from agents import IMPALA
 from agents.safety import Snapshot, finite
 from benchmarks.machine import describe_machine
 from envs import TASK_SETS, ProcgenVecEnv
-from experiments.config import TrainConfig
+from records.config import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -26,13 +26,13 @@ from hypothesis import strategies as st
 
 from agents import ALGORITHMS, read_checkpoint
 from benchmarks.machine import describe_machine
+from common.cli import run_command
 from envs import GAMES
 from experiments import launch
-from experiments.cli import run_command
 from experiments.presets import PRESETS
-from experiments.run_directory import RunDirectory
-from experiments.settings import field_types, without_none
 from policies import CORES, core_config
+from records.directory import RunDirectory
+from records.settings import field_types, without_none
 
 NONSENSE = (
     *(

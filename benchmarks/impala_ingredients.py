@@ -25,10 +25,10 @@ from agents import IMPALA
 from agents.rollout import Batch
 from agents.vtrace import VTrace
 from benchmarks.machine import describe_machine
+from common.cli import run_command
 from common.errors import UserError
+from common.options import Flag, parse_options
 from envs import ProcgenVecEnv
-from evaluation.parsing import Flag, parse_options
-from experiments.cli import run_command
 from policies import policy_config
 
 PROGRAM = "python -m benchmarks.impala_ingredients"

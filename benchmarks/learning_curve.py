@@ -16,8 +16,8 @@ from typing import Any
 import tyro
 
 from benchmarks.machine import describe_machine
-from experiments.config import to_json
-from experiments.run_directory import RunDirectory
+from records.config import to_json
+from records.directory import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 import tyro
 
 from benchmarks.machine import describe_machine
-from experiments.run_directory import RunDirectory
+from records.directory import RunDirectory
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OPTIONS = (

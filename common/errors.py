@@ -6,7 +6,7 @@ any other exception is a bug and keeps its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -28,3 +28,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, names, n=2, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"unknown {kind} {name!r}: {hint}(known: {', '.join(names)})"
+
+
+def raise_problems(problems: Sequence[str]) -> None:
+    """Raise one `UserError` that lists `problems`, each once, if there are any."""
+    unique = list(dict.fromkeys(problems))
+    if len(unique) == 1:
+        raise UserError(unique[0])
+    if unique:
+        raise UserError(f"{len(unique)} problems: {'; '.join(unique)}")

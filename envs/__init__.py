@@ -17,7 +17,7 @@ from envs.grouped import GroupedVecEnv, grouped_procgen
 from envs.gym_env import ProcgenEnv, environment_id
 from envs.levels import SPLITS, Levels, parse_levels
 from envs.native import ACTION_NAMES, BUTTON_COMBOS, library_version
-from envs.stream import Stay, StreamVecEnv, parse_stay
+from envs.stream import StreamVecEnv, TaskDuration, parse_task_duration
 from envs.vec_env import ProcgenVecEnv
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
     "ProcgenEnv",
     "ProcgenVecEnv",
     "ScoreRange",
-    "Stay",
+    "TaskDuration",
     "StreamVecEnv",
     "environment_id",
     "environment_problems",
@@ -43,6 +43,6 @@ __all__ = [
     "library_version",
     "normalized_score",
     "parse_levels",
-    "parse_stay",
+    "parse_task_duration",
     "score_range",
 ]

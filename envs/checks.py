@@ -63,9 +63,3 @@ def environment_problems(
         if mode == "exploration":
             problems.append("exploration mode plays one level chosen by the game: leave the level seeds out")
     return problems
-
-
-def raise_problems(problems: Sequence[str]) -> None:
-    """Raise one `UserError` that names all `problems`, if there are any."""
-    if problems:
-        raise UserError("; ".join(problems))

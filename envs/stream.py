@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from common.errors import UserError
-from envs.checks import MAX_SEED, environment_problems, raise_problems
+from common.errors import UserError, raise_problems
+from envs.checks import MAX_SEED, environment_problems
 from envs.games import expand_games
 from envs.levels import parse_levels
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
@@ -24,7 +24,7 @@ DEFAULT_STREAMS = 16
 
 
 @dataclass(frozen=True)
-class Stay:
+class TaskDuration:
     """How long a stream stays with one game: a number from `low` to `high`, drawn evenly, in `unit`.
 
     Attributes:
@@ -41,7 +41,7 @@ class Stay:
         return f"{self.low if self.low == self.high else f'{self.low}:{self.high}'} {self.unit}"
 
 
-def parse_stay(text: str) -> Stay:
+def parse_task_duration(text: str) -> TaskDuration:
     """A stay by its text: "4 episodes", "2:6 episodes" (drawn from 2 to 6), "500 steps", "300:700 steps".
 
     Raises:
@@ -50,12 +50,12 @@ def parse_stay(text: str) -> Stay:
     match = re.fullmatch(r"\s*(\d+)(?::(\d+))?(?:\s+(episodes?|steps?))?\s*", text)
     if match is None:
         raise UserError(
-            f"unknown stay {text!r}: give for example '4 episodes', '2:6 episodes' or '500 steps'"
+            f"unknown task duration {text!r}: give for example '4 episodes', '2:6 episodes' or '500 steps'"
         )
     low, high = int(match[1]), int(match[2] or match[1])
     if not 1 <= low <= high:
-        raise UserError(f"stay {text!r}: the numbers must be at least 1, the smaller one first")
-    return Stay(low, high, "steps" if (match[3] or "").startswith("step") else "episodes")
+        raise UserError(f"task duration {text!r}: the numbers must be at least 1, the smaller one first")
+    return TaskDuration(low, high, "steps" if (match[3] or "").startswith("step") else "episodes")
 
 
 class StreamVecEnv(VecEnv):
@@ -72,7 +72,7 @@ class StreamVecEnv(VecEnv):
     Args:
         games: two or more names of games or task sets.
         num_envs: number of streams; default 16.
-        stay: how long a stream stays with a game, as for `parse_stay`.
+        task_duration: how long a stream stays with a game, as for `parse_task_duration`.
         mode: as for `ProcgenVecEnv`; all games must have it.
         levels: as for `ProcgenVecEnv`.
         seed: of levels, orders and stays. The same seed and actions give the same streams, and what a stream plays does
@@ -81,7 +81,7 @@ class StreamVecEnv(VecEnv):
     Attributes:
         switched: (N,) whether the latest observation is the first of a stay with another game than before.
         stays: (N,) how many stays of each stream have ended.
-        episodes_in_stay: (N,) episodes of the present stay that have ended.
+        episodes_in_task: (N,) episodes of the present stay that have ended.
 
     Raises:
         UserError: naming everything that is wrong with the arguments.
@@ -91,7 +91,7 @@ class StreamVecEnv(VecEnv):
         self,
         games: str | Sequence[str],
         num_envs: int = DEFAULT_STREAMS,
-        stay: str | Stay = "4 episodes",
+        task_duration: str | TaskDuration = "4 episodes",
         mode: str = "easy",
         levels: str = "train",
         seed: int = 0,
@@ -106,7 +106,9 @@ class StreamVecEnv(VecEnv):
                 f"a stream of {self.games[0]} alone has nothing to switch to: name two games or more"
             )
         raise_problems(problems)
-        self.stay = parse_stay(stay) if isinstance(stay, str) else stay
+        self.task_duration = (
+            parse_task_duration(task_duration) if isinstance(task_duration, str) else task_duration
+        )
         self.mode, self.levels, self.current_seed = mode, parse_levels(levels, mode), seed
         self.render_mode = None
         super().__init__(
@@ -118,13 +120,13 @@ class StreamVecEnv(VecEnv):
             spaces.Discrete(NUM_ACTIONS),
         )
         self.switched = np.zeros(num_envs, dtype=bool)
-        self.stays = np.zeros(num_envs, dtype=np.int64)
-        self.episodes_in_stay = np.zeros(num_envs, dtype=np.int64)
+        self.task_indices = np.zeros(num_envs, dtype=np.int64)
+        self.episodes_in_task = np.zeros(num_envs, dtype=np.int64)
         self._streams = [self._make_stream(slot) for slot in range(num_envs)]
         self._actions: NDArray[np.int64] | None = None
 
     def _make_stream(self, slot: int) -> _Stream:
-        return _Stream(self.games, self.stay, self.mode, self.levels.name, (self.current_seed, slot))
+        return _Stream(self.games, self.task_duration, self.mode, self.levels.name, (self.current_seed, slot))
 
     @property
     def current_games(self) -> list[str]:
@@ -140,9 +142,9 @@ class StreamVecEnv(VecEnv):
             self._streams = [self._make_stream(slot) for slot in range(self.num_envs)]
         self._reset_seeds()
         self._actions = None
-        for counter in (self.switched, self.stays, self.episodes_in_stay):
+        for counter in (self.switched, self.task_indices, self.episodes_in_task):
             counter[:] = 0
-        observations = [stream.begin_stay() for stream in self._streams]
+        observations = [stream.begin_task() for stream in self._streams]
         self.reset_infos = [{"game": stream.game} for stream in self._streams]
         return _together(observations)
 
@@ -163,13 +165,13 @@ class StreamVecEnv(VecEnv):
         for slot, stream in enumerate(self._streams):
             observation, reward, done, (info,) = stream.env.step_wait()
             rewards[slot], dones[slot] = reward[0], done[0]
-            self.episodes_in_stay[slot] += dones[slot]
+            self.episodes_in_task[slot] += dones[slot]
             self.switched[slot] = stream.passes(bool(dones[slot]))
             if self.switched[slot]:
                 # The reward input is the last step's, as at every end of an episode.
                 observation = {**stream.start_next(), "reward": observation["reward"]}
-                self.stays[slot] += 1
-                self.episodes_in_stay[slot] = 0
+                self.task_indices[slot] += 1
+                self.episodes_in_task[slot] = 0
             observations.append(observation)
             infos.append(info)
         return _together(observations), rewards, dones, infos
@@ -211,7 +213,12 @@ class _Stream:
     """One stream: its games, their order, and how long it stays."""
 
     def __init__(
-        self, games: Sequence[str], stay: Stay, mode: str, levels: str, entropy: tuple[int, int]
+        self,
+        games: Sequence[str],
+        task_duration: TaskDuration,
+        mode: str,
+        levels: str,
+        entropy: tuple[int, int],
     ) -> None:
         seeds = np.random.SeedSequence(entropy)
         self._random = np.random.default_rng(seeds.spawn(1)[0])
@@ -220,7 +227,7 @@ class _Stream:
             ProcgenVecEnv([game], 1, mode, levels, int(draw), num_threads=0)
             for game, draw in zip(games, draws, strict=True)
         ]
-        self._stay = stay
+        self._duration = task_duration
         self._order: list[int] = []
         self._present = -1
         self._left = 0
@@ -245,20 +252,20 @@ class _Stream:
             self._order = order
         self._present = int(self._order.pop(0))
 
-    def begin_stay(self) -> Observation:
+    def begin_task(self) -> Observation:
         """A new stay, with a new episode of the present game."""
-        self._left = int(self._random.integers(self._stay.low, self._stay.high + 1))
+        self._left = int(self._random.integers(self._duration.low, self._duration.high + 1))
         return self.env.reset()
 
     def passes(self, done: bool) -> bool:
         """Count a step; whether the stay is over."""
-        self._left -= done if self._stay.unit == "episodes" else 1
+        self._left -= done if self._duration.unit == "episodes" else 1
         return self._left <= 0
 
     def start_next(self) -> Observation:
         """A new stay with the next game."""
         self._advance()
-        return self.begin_stay()
+        return self.begin_task()
 
     def close(self) -> None:
         """Free its instances."""

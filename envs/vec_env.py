@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from common.errors import UserError
+from common.errors import UserError, raise_problems
 from envs.checks import (
     MAX_SEED,
     default_num_envs,
     environment_problems,
     level_seed_problems,
-    raise_problems,
 )
 from envs.games import EXPLORATION_LEVELS, GAMES, expand_games
 from envs.levels import Levels, parse_levels

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from agents import Actor, Agent
 from agents.acting import greedy
-from common.errors import UserError
-from envs import StreamVecEnv, game_problems, parse_levels, parse_stay
-from envs.checks import raise_problems
+from common.errors import UserError, raise_problems
+from envs import StreamVecEnv, game_problems, parse_levels, parse_task_duration
 from envs.native import NO_OP
 from evaluation.evaluator import Progress, action_seed, no_progress
 from evaluation.rollouts import sampler
@@ -41,7 +40,7 @@ class StreamProtocol:
         games: of the streams.
         mode: of the games.
         split: levels that are played.
-        stay: how long a stream stays with a game, as for `envs.parse_stay`.
+        stay: how long a stream stays with a game, as for `envs.parse_task_duration`.
         streams: how many are played side by side, by each way of clearing the memory.
         stays: scored stays of each stream; the first one, before any switch, is played besides and not scored.
         ways: when the memory is cleared: carried, switch, episode, or a number of steps.
@@ -67,7 +66,7 @@ class StreamProtocol:
         for name in ("streams", "stays"):
             if getattr(self, name) < 1:
                 found.append(f"{name} is {getattr(self, name)}: give 1 or more")
-        for check in (lambda: parse_stay(self.stay), lambda: parse_levels(self.split, self.mode)):
+        for check in (lambda: parse_task_duration(self.stay), lambda: parse_levels(self.split, self.mode)):
             try:
                 check()
             except UserError as error:
@@ -173,7 +172,7 @@ def _play(
                 actions[places] = choose(part).cpu().numpy()
         since += 1
         for number, env in enumerate(envs):
-            stays, indices, games = env.stays.copy(), env.episodes_in_stay.copy(), env.current_games
+            stays, indices, games = env.task_indices.copy(), env.episodes_in_task.copy(), env.current_games
             observations[number], _, dones, infos = env.step(actions.reshape(clear.shape)[number])
             for slot in np.flatnonzero(dones & playing[number] & (stays > 0)):
                 info = infos[slot]
@@ -194,7 +193,7 @@ def _play(
             if ended.any():
                 progress(done, total, protocol.split)
             clear[number] = _cleared(protocol.ways[number], spans[number], env, dones, since[number])
-            playing[number] &= env.stays <= protocol.stays
+            playing[number] &= env.task_indices <= protocol.stays
         going_on = torch.as_tensor(np.flatnonzero(playing.ravel()[rows]), device=agent.device)
         actor.state = {name: tensor.index_select(0, going_on) for name, tensor in actor.state.items()}
     return sorted(

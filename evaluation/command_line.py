@@ -13,18 +13,17 @@ from rich.console import Console
 
 import agents
 from agents import Agent
-from common.errors import UserError
+from common.errors import UserError, raise_problems
+from common.options import Flag, parse_options, words_option
 from envs import expand_games
 from evaluation.evaluator import evaluate
 from evaluation.filming import FilmOptions, file_problems, film
-from evaluation.parsing import Flag, parse_options, words_option
 from evaluation.progress import show_progress
 from evaluation.protocol import ALL_SPLITS, DEFAULT_SLOTS, Protocol
 from evaluation.rebuild import Training, find_checkpoint, training_of
 from evaluation.subject import agent_problems
 from evaluation.table import print_table, write_json
-from experiments.problems import raise_problems
-from experiments.validation import device_problems
+from records.validation import device_problems
 
 PROGRAM = "python eval.py"
 

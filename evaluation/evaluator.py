@@ -13,8 +13,8 @@ import torch
 
 from agents import Actor, Agent
 from agents.acting import greedy
+from common.errors import raise_problems
 from envs import GAMES, Levels, ProcgenVecEnv
-from envs.checks import raise_problems
 from evaluation.protocol import Protocol
 from evaluation.results import GameScore, Results
 from evaluation.rollouts import Episode, Match, episode_quotas, play_matches, sampler

@@ -11,9 +11,9 @@ import tyro
 from rich.console import Console
 
 from agents import Agent
+from common.options import Flag, words_option
 from envs.native import FRAMES_PER_SECOND
 from evaluation.overlay import STYLES
-from evaluation.parsing import Flag, words_option
 from evaluation.progress import show_progress
 from evaluation.protocol import Protocol
 from evaluation.recording import DEFAULT_FRAMES, Film, film_path, record

@@ -9,7 +9,7 @@ from pathlib import Path
 from agents import Agent
 from agents.checkpoint import SUFFIX, checkpoint_path
 from common.errors import UserError
-from experiments.run_directory import RunDirectory
+from records.directory import RunDirectory
 
 
 @dataclass(frozen=True)

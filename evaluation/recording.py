@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from agents import Agent
-from common.errors import unknown_name
+from common.errors import raise_problems, unknown_name
 from envs import BUTTON_COMBOS, ProcgenVecEnv, environment_problems
-from envs.checks import raise_problems
 from envs.native import ACTION_NAMES, FRAMES_PER_SECOND, NO_OP
 from evaluation.evaluator import Progress, no_progress
 from evaluation.overlay import HISTORY, STYLES, Caption, Grid, Thoughts, TilePainter, frame_size_for

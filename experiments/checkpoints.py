@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
 from common.errors import RunError
-from experiments.run_directory import RunDirectory, checkpoint_step, write_json
+from records.directory import RunDirectory, checkpoint_step, write_json
 
 RETRY_SECONDS = 60.0
 """Between two attempts to write where writing has failed."""

@@ -28,15 +28,14 @@ from tyro.constructors import (
 
 from agents import ALGORITHMS
 from agents.safety import on_nan_problems
-from common.errors import UserError, unknown_name
-from experiments import validation
-from experiments.cli import without_box
-from experiments.config import TrainConfig, read_settings, setting_names, with_policy
+from common.cli import without_box
+from common.errors import UserError, raise_problems, unknown_name
 from experiments.presets import PRESETS
-from experiments.problems import raise_problems
-from experiments.run_directory import existing_problems
-from experiments.settings import build, field_types, item_type, parse_word, without_none
 from policies import CORES
+from records import validation
+from records.config import TrainConfig, read_settings, setting_names, with_policy
+from records.directory import existing_problems
+from records.settings import build, field_types, item_type, parse_word, without_none
 
 PROGRAM = "python train.py"
 

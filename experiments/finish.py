@@ -10,8 +10,8 @@ from rich.console import Console
 
 from agents import Agent
 from evaluation import Progress, Protocol, evaluate, print_table, record, show_progress, write_json
-from experiments.config import TrainConfig
-from experiments.run_directory import RunDirectory
+from records.config import TrainConfig
+from records.directory import RunDirectory
 
 VIDEO_FRAMES = 300
 """20 seconds at ProcGen's human speed."""

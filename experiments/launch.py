@@ -18,16 +18,16 @@ from agents import ALGORITHMS, Agent
 from agents.memory import peak_memory
 from common.errors import UserError
 from envs import grouped_procgen
-from experiments import validation
 from experiments.command_line import PROGRAM, Launch, Resume, parse
-from experiments.config import TrainConfig, from_json, to_json
 from experiments.finish import evaluate_and_record, is_finished
-from experiments.lock import RunLock
-from experiments.run_directory import RunDirectory, UsableCheckpoint, new_path
 from experiments.stopping import Heartbeat, Stopped, StopRequest
 from experiments.training import Training
 from experiments.watchdog import Watchdog
 from experiments.witness import is_witness
+from records import validation
+from records.config import TrainConfig, from_json, to_json
+from records.directory import RunDirectory, UsableCheckpoint, new_path
+from records.lock import RunLock
 
 MAY_CHANGE = (
     *("total_steps", "checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints"),

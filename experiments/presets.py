@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from agents import AgentConfig, ImpalaConfig, PPOConfig
 from envs import TASK_SETS
-from experiments.config import TrainConfig, with_algorithm
 from policies import core_config
+from records.config import TrainConfig, with_algorithm
 
 ALL_SPLITS = ("train", "test1", "test2", "test3")
 

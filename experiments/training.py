@@ -13,13 +13,13 @@ from agents import Agent
 from agents.safety import NotFinite
 from common.errors import RunError, UserError
 from experiments.checkpoints import CheckpointFailure, SaveCheckpoints
-from experiments.config import TrainConfig
-from experiments.lock import RunLock
 from experiments.progress import training_progress
-from experiments.run_directory import RunDirectory, UsableCheckpoint
 from experiments.stopping import StopOnRequest, StopRequest
 from experiments.training_videos import TrainingVideos
-from experiments.writers import make_logger, sync
+from records.config import TrainConfig
+from records.directory import RunDirectory, UsableCheckpoint
+from records.lock import RunLock
+from records.writers import make_logger, sync
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from agents import Agent
 from evaluation import record
 from evaluation.video import animation_of
-from experiments.config import TrainConfig
-from experiments.run_directory import RunDirectory
-from experiments.writers import TensorBoardWriter
+from records.config import TrainConfig
+from records.directory import RunDirectory
+from records.writers import TensorBoardWriter
 
 FRAMES = 150
 """10 seconds at ProcGen's human speed."""

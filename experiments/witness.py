@@ -29,20 +29,19 @@ from torch import Tensor
 
 from agents import PPO, PPOConfig
 from agents.episodes import EpisodeLog
-from common.errors import UserError
+from common.errors import UserError, raise_problems
 from envs import ProcgenVecEnv
 from envs.checks import MAX_SEED
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
-from experiments import validation
 from experiments.command_line import Launch, Resume, parse
-from experiments.config import TrainConfig, to_json
 from experiments.finish import evaluate_and_record
-from experiments.problems import raise_problems
 from experiments.progress import LINE_SECONDS
-from experiments.run_directory import RunDirectory, checkpoint_step, new_path, write_json
 from experiments.stopping import StopOnRequest, StopRequest
-from experiments.writers import make_logger
 from policies import Policy
+from records import validation
+from records.config import TrainConfig, to_json
+from records.directory import RunDirectory, checkpoint_step, new_path, write_json
+from records.writers import make_logger
 
 PROGRAM = "stable-baselines3"
 MARK = "witness.json"

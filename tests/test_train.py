@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from common.cli import run_command
 from experiments import launch
-from experiments.cli import run_command
-from experiments.run_directory import RunDirectory
+from records.directory import RunDirectory
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 TINY = (

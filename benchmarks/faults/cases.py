@@ -25,7 +25,7 @@ from agents.checkpoint import FORMAT
 from agents.rewards import ClippedReward
 from benchmarks.faults.lives import ROLLOUT, TOTAL_STEPS, Life, Remains, start
 from envs import ProcgenVecEnv
-from experiments.run_directory import RunDirectory
+from records.directory import RunDirectory
 
 
 @dataclass

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 
 from agents import read_checkpoint
+from common.cli import run_command
 from envs import ProcgenVecEnv
 from experiments import checkpoints
-from experiments.cli import run_command
-from experiments.config import TrainConfig, from_json
 from experiments.launch import resume, train
-from experiments.run_directory import RunDirectory, checkpoint_step
+from records.config import TrainConfig, from_json
+from records.directory import RunDirectory, checkpoint_step
 
 TOTAL_STEPS = 480
 ROLLOUT = 40

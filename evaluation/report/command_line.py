@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from common.errors import UserError, unknown_name
+from common.cli import without_box
+from common.errors import UserError, raise_problems, unknown_name
 from evaluation.adaptation import DEFAULT_SPAN, WAYS, StreamProtocol
 from evaluation.evaluator import Progress
 from evaluation.progress import show_progress
@@ -32,9 +33,7 @@ from evaluation.report.stream import (
     streams_json,
 )
 from evaluation.report.tables import Table, all_tables
-from experiments.cli import without_box
-from experiments.problems import raise_problems
-from experiments.suites.plan import read_record
+from records.suite_record import read_record
 
 PROGRAM = "python eval.py report"
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import agents
-from common.errors import UserError
+from common.errors import UserError, raise_problems
 from envs import normalized_score
 from envs.levels import parse_levels
 from evaluation.evaluator import Progress, evaluate
@@ -20,8 +20,7 @@ from evaluation.protocol import Protocol
 from evaluation.report.runs import Run, differing_settings
 from evaluation.report.statistics import Scores
 from evaluation.table import write_json
-from experiments.problems import raise_problems
-from experiments.suites.plan import read_record
+from records.suite_record import read_record
 
 EVALUATIONS = "evaluations"
 """Folder of a run that keeps what reports have evaluated."""

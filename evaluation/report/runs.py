@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from experiments.config import TrainConfig, to_json
-from experiments.run_directory import RunDirectory
-from experiments.suites.plan import INCIDENTAL, group_of, read_record
-from experiments.suites.status import saved_steps
+from experiments.suites.plan import INCIDENTAL
 from experiments.witness import PROGRAM as WITNESS
 from experiments.witness import is_witness
-from experiments.writers import STEP
+from records.config import TrainConfig, to_json
+from records.directory import RunDirectory, saved_steps
+from records.suite_record import group_of, read_record
+from records.writers import STEP
 
 # Settings in which runs of the same kind may differ: they move no score, or say what is measured at the end.
 _INCIDENTAL = (

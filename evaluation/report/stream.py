@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 import agents
-from envs import parse_stay
+from envs import parse_task_duration
 from evaluation.adaptation import (
     WAYS,
     StreamEpisode,
@@ -39,7 +39,7 @@ from evaluation.report.tables import (
     rule_text,
     runs_text,
 )
-from experiments.run_directory import write_json
+from records.directory import write_json
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def stream_notes(scores: StreamScores) -> tuple[str, ...]:
     return (
         "Normalised score of the first, second, ... episode since the switch to another game, mean over the "
         f"{len(protocol.games)} games. The switch is not announced, and the memory is cleared only as the line says.",
-        f"{chosen}; levels {protocol.split} drawn with replacement; stays of {parse_stay(protocol.stay)}; "
+        f"{chosen}; levels {protocol.split} drawn with replacement; stays of {parse_task_duration(protocol.stay)}; "
         f"{protocol.streams} streams of {protocol.stays} scored stays each, the same for every line; "
         f"{protocol.mode} mode; seed {protocol.seed}.",
         f"{trained}.",

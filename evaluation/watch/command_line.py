@@ -14,10 +14,10 @@ from rich.console import Console
 
 import agents
 from agents import Agent
-from common.errors import UserError
+from common.errors import UserError, raise_problems
+from common.options import Flag, parse_options, words_option
 from envs import expand_games
 from evaluation.modification import Modification, parse_modification
-from evaluation.parsing import Flag, parse_options, words_option
 from evaluation.rebuild import Training, find_checkpoint, training_of
 from evaluation.subject import agent_problems
 from evaluation.watch.controls import MAX_SPEED, MIN_SPEED
@@ -26,8 +26,7 @@ from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, quiet_library, serve
 from evaluation.watch.session import DEFAULT_SPEED, Program, Session
 from evaluation.watch.side import Contestant
 from evaluation.watch.stage import Stage
-from experiments.problems import raise_problems
-from experiments.validation import device_problems
+from records.validation import device_problems
 
 PROGRAM = "python eval.py watch"
 MAX_PORT = 65535

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import UserError, raise_problems
 from envs import GAMES, environment_problems, expand_games, parse_levels
-from envs.checks import raise_problems
 from envs.games import EXPLORATION_LEVELS
 from envs.levels import MAX_LEVEL, SPLITS
 from evaluation.level_order import LevelOrder

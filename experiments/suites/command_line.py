@@ -13,16 +13,15 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from common.errors import UserError, unknown_name
-from experiments.cli import without_box
-from experiments.problems import raise_problems
-from experiments.run_directory import RUNS
+from common.cli import without_box
+from common.errors import UserError, raise_problems, unknown_name
 from experiments.suites import definition
 from experiments.suites.display import print_plan, show
 from experiments.suites.plan import Options, Plan, conflicts, make_plan
 from experiments.suites.runner import Runner
 from experiments.suites.status import measured_speeds, run_directories, status_of
-from experiments.validation import device_problems
+from records.directory import RUNS
+from records.validation import device_problems
 
 PROGRAM = "python train.py suite"
 

@@ -36,9 +36,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError, unknown_name
+from common.errors import UserError, raise_problems, unknown_name
 from experiments.presets import PRESETS
-from experiments.problems import raise_problems
 from policies.resets import parse_reset
 
 # Standard since Python 3.11; before, the package it was taken from.

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, raise_problems
 from envs import expand_games
 from experiments import command_line
 from experiments.command_line import Launch
-from experiments.config import TrainConfig, setting_names, to_json
-from experiments.problems import raise_problems
-from experiments.run_directory import RUNS, RunDirectory, write_json
 from experiments.suites.definition import PROGRAMS, Suite, Value, Variant
+from records.config import TrainConfig, setting_names, to_json
+from records.directory import RUNS, RunDirectory, write_json
+from records.suite_record import RECORD, read_record
 
-RECORD = "suite.json"
-"""File in the directory of a suite that says what its runs are, for the report."""
 INCIDENTAL = (
     *("device", "torch_threads", "env_threads", "env_groups"),
     *("checkpoint_every_minutes", "keep_checkpoints", "watchdog_minutes", "video_every"),
@@ -146,24 +143,6 @@ class Plan:
                 "reevaluations": [asdict(item) for item in self.reevaluations],
             },
         )
-
-
-def read_record(directory: Path) -> dict[str, Any] | None:
-    """What `Plan.write_record` wrote into `directory`; None where there is nothing that can be read."""
-    try:
-        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-def group_of(name: str) -> str:
-    """The group of the run called `name`.
-
-    >>> group_of("reset-50-seed1")
-    'reset-50'
-    """
-    return name.rpartition("-seed")[0]
 
 
 def make_plan(suite: Suite, options: Options = Options()) -> Plan:

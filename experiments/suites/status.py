@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from experiments.config import TrainConfig
-from experiments.run_directory import RunDirectory, checkpoint_step
 from experiments.suites.plan import PlannedRun
-from experiments.writers import STEP
+from records.config import TrainConfig
+from records.directory import RunDirectory, saved_steps
+from records.writers import STEP
 
 ASSUMED_SPEED = 400.0
 """Environment steps per second where nothing has been measured: one core of a present CPU."""
@@ -51,12 +51,6 @@ def status_of(planned: PlannedRun) -> Status:
     logged, speed = latest_entry(run.progress_file)
     phase = Phase.FINISHED if is_finished(run, planned.config) else Phase.UNFINISHED
     return Status(phase, saved_steps(run) or 0, logged, speed)
-
-
-def saved_steps(run: RunDirectory) -> int | None:
-    """Environment steps in the newest checkpoint; None without one."""
-    files = run.checkpoint_files()
-    return checkpoint_step(files[-1]) if files else None
 
 
 def is_finished(run: RunDirectory, config: TrainConfig) -> bool:

@@ -7,9 +7,9 @@ from PIL import Image
 
 from benchmarks import plot_learning_curves
 from benchmarks.learning_curve import learning_curve
-from experiments.config import TrainConfig
-from experiments.run_directory import RunDirectory
-from experiments.writers import CsvWriter
+from records.config import TrainConfig
+from records.directory import RunDirectory
+from records.writers import CsvWriter
 
 
 def make_run(path: Path, entries: int) -> RunDirectory:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from envs import Stay, StreamVecEnv, parse_stay
+from envs import StreamVecEnv, TaskDuration, parse_task_duration
 from envs.native import NO_OP
 
 GAMES = ["chaser", "leaper", "fruitbot"]
@@ -22,7 +22,11 @@ def play(env: StreamVecEnv, steps: int) -> list[dict[str, Any]]:
     env.reset()
     record = []
     for _ in range(steps):
-        before = {"game": env.current_games, "stays": env.stays.copy(), "index": env.episodes_in_stay.copy()}
+        before = {
+            "game": env.current_games,
+            "stays": env.task_indices.copy(),
+            "index": env.episodes_in_task.copy(),
+        }
         observation, rewards, dones, infos = env.step(actions.integers(0, 15, env.num_envs))
         record.append(
             {
@@ -33,7 +37,7 @@ def play(env: StreamVecEnv, steps: int) -> list[dict[str, Any]]:
                 "dones": dones,
                 "infos": infos,
                 "switched": env.switched.copy(),
-                "stays": env.stays.copy(),
+                "stays": env.task_indices.copy(),
                 "game": env.current_games,
             }
         )
@@ -143,25 +147,25 @@ def test_drawn_stays_have_every_length() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "stay"),
+    ("text", "duration"),
     [
-        ("4 episodes", Stay(4, 4)),
-        ("1 episode", Stay(1, 1)),
-        ("3", Stay(3, 3)),
-        (" 2:6 episodes", Stay(2, 6)),
-        ("500 steps", Stay(500, 500, "steps")),
-        ("300:700 steps", Stay(300, 700, "steps")),
+        ("4 episodes", TaskDuration(4, 4)),
+        ("1 episode", TaskDuration(1, 1)),
+        ("3", TaskDuration(3, 3)),
+        (" 2:6 episodes", TaskDuration(2, 6)),
+        ("500 steps", TaskDuration(500, 500, "steps")),
+        ("300:700 steps", TaskDuration(300, 700, "steps")),
     ],
 )
-def test_stays_by_text(text: str, stay: Stay) -> None:
-    assert parse_stay(text) == stay
-    assert parse_stay(str(stay)) == stay
+def test_stays_by_text(text: str, duration: TaskDuration) -> None:
+    assert parse_task_duration(text) == duration
+    assert parse_task_duration(str(duration)) == duration
 
 
 @pytest.mark.parametrize("text", ["", "often", "0 steps", "5:2", "-1", "2 hours", "1.5"])
 def test_impossible_stays(text: str) -> None:
-    with pytest.raises(UserError, match="stay"):
-        parse_stay(text)
+    with pytest.raises(UserError, match="task duration"):
+        parse_task_duration(text)
 
 
 def test_everything_wrong_is_named_at_once() -> None:

@@ -10,7 +10,7 @@ import pytest
 from agents import Agent
 from experiments import checkpoints
 from experiments.checkpoints import BestCheckpoint, CheckpointFailure, SaveCheckpoints, prune
-from experiments.run_directory import RunDirectory, checkpoint_step
+from records.directory import RunDirectory, checkpoint_step
 
 
 class FakeAgent(Agent):

@@ -7,10 +7,10 @@ import pytest
 
 from common.errors import UserError
 from experiments.command_line import Launch, Resume, descriptions, parse
-from experiments.config import TrainConfig, setting_names
 from experiments.presets import PRESETS
 from policies import core_config
 from policies.cores.srwm import SrwmConfig
+from records.config import TrainConfig, setting_names
 
 
 def launch(line: str) -> Launch:

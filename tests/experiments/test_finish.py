@@ -13,9 +13,9 @@ from agents import IMPALA
 from envs import ProcgenVecEnv
 from evaluation import Protocol, evaluate
 from experiments import finish
-from experiments.config import TrainConfig
-from experiments.run_directory import RunDirectory
 from policies import EncoderConfig, PolicyConfig, core_config
+from records.config import TrainConfig
+from records.directory import RunDirectory
 
 GAMES = ("fruitbot", "chaser")  # whose episodes are short, even those of an agent that knows nothing
 CONFIG = TrainConfig(

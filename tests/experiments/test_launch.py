@@ -17,10 +17,10 @@ import torch
 from agents import read_checkpoint, write_checkpoint
 from common.errors import UserError
 from experiments import launch
-from experiments.config import TrainConfig, from_json, to_json
 from experiments.launch import resume, train
-from experiments.run_directory import RunDirectory, UsableCheckpoint, checkpoint_step
 from experiments.stopping import StopOnRequest
+from records.config import TrainConfig, from_json, to_json
+from records.directory import RunDirectory, UsableCheckpoint, checkpoint_step
 
 
 def tiny(**changes: object) -> TrainConfig:

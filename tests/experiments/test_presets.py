@@ -6,10 +6,10 @@ import pytest
 
 from agents import ALGORITHMS, ImpalaConfig
 from envs import TASK_SETS
-from experiments.config import with_policy
 from experiments.presets import PRESETS
-from experiments.validation import problems
 from policies import CORES
+from records.config import with_policy
+from records.validation import problems
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -12,10 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import read_checkpoint
 from common.errors import UserError
-from experiments import training_videos, validation
-from experiments.config import TrainConfig, from_json
+from experiments import training_videos
 from experiments.launch import train
-from experiments.run_directory import RunDirectory
+from records import validation
+from records.config import TrainConfig, from_json
+from records.directory import RunDirectory
 
 
 def tiny(**changes: Any) -> TrainConfig:

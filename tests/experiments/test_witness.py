@@ -15,9 +15,9 @@ import agents
 from common.errors import UserError
 from envs import ProcgenVecEnv
 from experiments import launch, witness
-from experiments.config import TrainConfig, from_json
-from experiments.run_directory import RunDirectory, checkpoint_step
 from experiments.witness import Witness, is_witness
+from records.config import TrainConfig, from_json
+from records.directory import RunDirectory, checkpoint_step
 
 
 def tiny(**changes: object) -> TrainConfig:

@@ -15,8 +15,8 @@ from envs import parse_levels
 from evaluation import Protocol
 from evaluation.report.runs import Run
 from evaluation.scores import estimate
-from experiments.config import from_json
-from experiments.run_directory import RunDirectory
+from records.config import from_json
+from records.directory import RunDirectory
 
 GAMES = ("bigfish", "maze")
 SPLITS = ("train", "test1", "test2")

@@ -16,10 +16,10 @@ from evaluation import Protocol, evaluate
 from evaluation.report import gather as module
 from evaluation.report.gather import cache_file, gather, stored_evaluation
 from evaluation.report.runs import Run, find_runs
-from experiments.config import from_json
 from experiments.launch import train
-from experiments.run_directory import RunDirectory, write_json
 from experiments.witness import MARK
+from records.config import from_json
+from records.directory import RunDirectory, write_json
 
 MakeRun = Callable[..., Run]
 

@@ -30,7 +30,7 @@ from evaluation.report.tables import (
     percent_of_expert,
     plus_minus,
 )
-from experiments.run_directory import write_json
+from records.directory import write_json
 
 MakeRun = Callable[..., Run]
 

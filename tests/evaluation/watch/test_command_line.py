@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from evaluation.parsing import parse_options
+from common.options import parse_options
 from evaluation.watch.command_line import Options, prepare
 from evaluation.watch.desktop import has_desktop
 from evaluation.watch.server import FILES

@@ -14,12 +14,11 @@ from experiments.suites.plan import (
     Options,
     conflicts,
     directory_name,
-    group_of,
     make_plan,
-    read_record,
     scaled,
     words_of,
 )
+from records.suite_record import group_of, read_record
 
 
 @pytest.fixture

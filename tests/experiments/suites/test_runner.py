@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from experiments.run_directory import RunDirectory
 from experiments.suites.command_line import main
 from experiments.suites.definition import read
 from experiments.suites.plan import Options, make_plan
 from experiments.suites.runner import TRAIN, Lock, Runner
 from experiments.suites.status import Phase, measured_speeds, run_directories, status_of
+from records.directory import RunDirectory
 
 SUITE = """
 summary = "tiny"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from common.errors import UserError
-from experiments.settings import build, check_value, parse_word, plain
+from records.settings import build, check_value, parse_word, plain
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from experiments.lock import RunLock
+from records.lock import RunLock
 
 
 def test_a_second_lock_is_refused_while_the_first_is_held(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_second_lock_is_refused_while_the_first_is_held(tmp_path: Path) -> Non
 
 def test_the_lock_of_a_process_that_was_killed_is_free(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from experiments.lock import RunLock\n"
+        "import sys, time; from pathlib import Path; from records.lock import RunLock\n"
         "RunLock(Path(sys.argv[1])).acquire(); print('held', flush=True); time.sleep(60)"
     )
     path = tmp_path / ".lock"

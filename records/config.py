@@ -7,17 +7,16 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from agents import ALGORITHMS, AgentConfig, ImpalaConfig
-from common.errors import unknown_name
+from common.errors import raise_problems, unknown_name
 from envs import TASK_SETS, expand_games
-from experiments.problems import raise_problems
-from experiments.settings import build, plain
 from policies import CORES, EncoderConfig, PolicyConfig, core_config
 from policies.cores.base import CoreConfig
+from records.settings import build, plain
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a run does. It is checked by `experiments.validation`, not here.
+    """Everything that decides what a run does. It is checked by `records.validation`, not here.
 
     Attributes:
         games: games or task sets (easy6, memory4, all16); each game gets the same share of the slots.

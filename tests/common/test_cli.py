@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from common.cli import run_command, with_subcommands
 from common.errors import RunError, UserError
-from experiments.cli import run_command, with_subcommands
 
 
 def raising(error: BaseException) -> int:
@@ -53,7 +53,7 @@ def test_interruption_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_reader_who_leaves_is_no_error() -> None:
     script = (
         "import sys\n"
-        "from experiments.cli import run_command\n"
+        "from common.cli import run_command\n"
         "sys.exit(run_command(lambda: [print('x' * 1000) for _ in range(1000)] and 0))"
     )
     done = subprocess.run(

@@ -10,9 +10,8 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from common.errors import UserError, unknown_name
-from experiments.cli import without_box
-from experiments.problems import raise_problems
+from common.cli import without_box
+from common.errors import UserError, raise_problems, unknown_name
 
 OptionsType = TypeVar("OptionsType")
 

@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from experiments.writers import STEP, CsvWriter, PatientWriter, make_logger, sync
+from records.writers import STEP, CsvWriter, PatientWriter, make_logger, sync
 
 
 def rows(path: Path) -> list[dict[str, str]]:

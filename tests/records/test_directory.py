@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from experiments.config import TrainConfig
-from experiments.run_directory import RunDirectory, checkpoint_step, existing_problems, new_path
-from experiments.versions import git_state, versions
+from records.config import TrainConfig
+from records.directory import RunDirectory, checkpoint_step, existing_problems, new_path
+from records.versions import git_state, versions
 
 
 def test_create_writes_down_what_the_run_is(tmp_path: Path) -> None:

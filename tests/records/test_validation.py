@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from agents import ALGORITHMS
 from common.errors import UserError
 from envs import GAMES, MODES
-from experiments.config import TrainConfig, from_json, to_json, with_algorithm
-from experiments.validation import check, problems
 from policies import CORES
+from records.config import TrainConfig, from_json, to_json, with_algorithm
+from records.validation import check, problems
 
 
 def settings(**changes: object) -> TrainConfig:

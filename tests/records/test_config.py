@@ -7,10 +7,10 @@ import pytest
 
 from agents import ALGORITHMS, PPOConfig
 from common.errors import UserError
-from experiments.config import TrainConfig, from_json, setting_names, to_json, with_algorithm, with_policy
 from experiments.presets import PRESETS
 from policies import CORES, EncoderConfig, core_config
 from policies.cores.lstm import LstmConfig
+from records.config import TrainConfig, from_json, setting_names, to_json, with_algorithm, with_policy
 
 
 @pytest.mark.parametrize("policy", CORES)

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 
-from common.errors import UserError
+from common.errors import UserError, raise_problems
 from envs import environment_problems, parse_levels
 from envs.native import IMAGE_SHAPE
-from experiments.config import TrainConfig
-from experiments.problems import raise_problems
 from policies import PolicyConfig
+from records.config import TrainConfig
 
 # Beyond these a number is a typing error.
 MAX_STEPS = 10**13

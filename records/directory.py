@@ -31,9 +31,9 @@ from typing import Any
 
 from agents import CheckpointError, read_checkpoint
 from common.errors import UserError
-from experiments.config import TrainConfig, from_json, to_json
-from experiments.lock import RunLock
-from experiments.versions import versions
+from records.config import TrainConfig, from_json, to_json
+from records.lock import RunLock
+from records.versions import versions
 
 RUNS = Path("runs")
 CHECKPOINT = re.compile(r"step_([0-9]{12,})\.ckpt")
@@ -240,6 +240,12 @@ def checkpoint_step(path: Path) -> int:
     if match is None:
         raise ValueError(f"{path.name} is not named like a checkpoint")
     return int(match[1])
+
+
+def saved_steps(run: RunDirectory) -> int | None:
+    """Environment steps in the newest checkpoint; None without one."""
+    files = run.checkpoint_files()
+    return checkpoint_step(files[-1]) if files else None
 
 
 def existing_problems(path: str | os.PathLike[str]) -> list[str]:

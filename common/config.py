@@ -1,0 +1,434 @@
+"""Settings: dataclasses that are read from plain values (JSON, TOML) and from the words of a command line.
+
+A field is a bool, int, float or str, ``X | None``, ``tuple[X, ...]``, another dataclass, or one of several dataclasses
+that go by name (`choice`). What a value may be stands in its type: ``Annotated[int, Range(1)]``,
+``Annotated[str, OneOf(("stop", "skip"))]``. Settings are constructed freely, right or wrong; `problems` finds
+everything that is wrong with them, `check` raises it. So all mistakes of a command or a file are shown at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import math
+import re
+import types
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from common.errors import raise_problems, unknown_name
+
+Settings = TypeVar("Settings")
+
+WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+NAME = "name"
+"""Key of the plain values of a chosen dataclass that says which one it is."""
+
+
+# What may stand in the type of a field
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`; both ends belong to it unless they are open."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def wanted(self) -> str:
+        """What a number of this range looks like: "1 or more"."""
+        if self.high == math.inf:
+            return f"more than {self.low:,}" if self.open_low else f"{self.low:,} or more"
+        if self.low == -math.inf:
+            return f"{'less than' if self.open_high else 'at most'} {self.high:,}"
+        low = f"more than {self.low:,}" if self.open_low else f"at least {self.low:,}"
+        return f"{low} and {'less than' if self.open_high else 'at most'} {self.high:,}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Texts that a setting can be, what is one of them is called in messages `kind`; "" for the setting's name."""
+
+    names: Collection[str]
+    kind: str = ""
+
+
+class _Marker:
+    """Says something about a setting that no value of it changes."""
+
+
+INCIDENTAL = _Marker()
+"""The setting does not decide what is learned: a run may be continued with another value of it."""
+INLINE = _Marker()
+"""The settings of this nested dataclass go by their own names on a command line, without its name before them."""
+
+_CHOICES, _OPTION = "choices", "option"
+
+
+def choice(choices: Callable[[], Mapping[str, type]], default: type, option: str) -> Any:
+    """A field that holds one of several dataclasses, each known by a name.
+
+    Args:
+        choices: the dataclasses by name, asked anew each time.
+        default: the dataclass that the field holds unless told otherwise.
+        option: name of the setting that chooses, on a command line and in suites.
+    """
+    return field(default_factory=default, metadata={_CHOICES: choices, _OPTION: option})
+
+
+def chosen_name(choices: Mapping[str, type], value: object) -> str | None:
+    """The name of the dataclass that `value` is an instance of, None if there is none."""
+    return next((name for name, kind in choices.items() if type(value) is kind), None)
+
+
+# Types
+
+
+@dataclass(frozen=True)
+class FieldType:
+    """The type of a field, taken apart.
+
+    Attributes:
+        scalar: bool, int, float, str, or a dataclass; of a tuple, the type of its items.
+        optional: whether None is allowed.
+        is_tuple: whether there may be any number of items.
+        constraints: `Range`, `OneOf` and markers.
+    """
+
+    scalar: type
+    optional: bool
+    is_tuple: bool
+    constraints: tuple[object, ...]
+
+    def wanted(self) -> str:
+        """What a value looks like: "a whole number or none"."""
+        text = f"a list, each {WANTED[self.scalar]}" if self.is_tuple else WANTED[self.scalar]
+        return f"{text} or none" if self.optional else text
+
+
+def field_type(hint: Any) -> FieldType:
+    """The parts of the type `hint` of a field."""
+    constraints: list[object] = []
+    optional = is_tuple = False
+    while not isinstance(hint, type) or get_origin(hint) is tuple:
+        origin = get_origin(hint)
+        if origin is Annotated:
+            constraints += hint.__metadata__
+            hint = hint.__origin__
+        elif origin in (Union, types.UnionType):
+            optional = True
+            (hint,) = (item for item in get_args(hint) if item is not type(None))
+        elif origin is tuple:
+            is_tuple = True
+            hint = get_args(hint)[0]
+        else:
+            raise TypeError(f"settings cannot be of type {hint}")
+    return FieldType(hint, optional, is_tuple, tuple(constraints))
+
+
+def field_types(kind: type) -> dict[str, FieldType]:
+    """The fields of the dataclass `kind` and their types."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {item.name: field_type(hints[item.name]) for item in dataclasses.fields(kind)}
+
+
+# Values
+
+
+def parse_word(wanted: FieldType, word: str) -> Any:
+    """One word of a command line as a value, or as one item of a tuple.
+
+    "none" is None where the type allows it; whole numbers may be written 25_000_000 or 25e6.
+
+    Raises:
+        ValueError: it is not one; the message says what would be.
+    """
+    if wanted.optional and word.lower() == "none":
+        return None
+    value: Any = word
+    try:
+        if wanted.scalar is int:
+            value = int(word) if "e" not in word.lower() else _whole(float(word))
+        elif wanted.scalar is float:
+            value = float(word)
+    except (ValueError, OverflowError):
+        raise ValueError(wanted.wanted()) from None
+    return _check_scalar(wanted, value)
+
+
+def _whole(value: float) -> int:
+    if value != int(value):
+        raise ValueError
+    return int(value)
+
+
+def check_value(wanted: FieldType, value: Any) -> Any:
+    """`value`, which may come from JSON, as one of the type `wanted` (lists as tuples, whole numbers as floats).
+
+    Raises:
+        ValueError: it is not one; the message says what would be.
+    """
+    if value is None and wanted.optional:
+        return None
+    if not wanted.is_tuple:
+        return _check_scalar(wanted, value)
+    if isinstance(value, (list, tuple)):
+        with contextlib.suppress(ValueError):
+            return tuple(_check_scalar(wanted, item) for item in value)
+    raise ValueError(wanted.wanted())
+
+
+def _check_scalar(wanted: FieldType, value: Any) -> Any:
+    if wanted.scalar is float and type(value) in (int, float):
+        with contextlib.suppress(OverflowError):
+            if math.isfinite(value):
+                return float(value)
+    elif type(value) is wanted.scalar:
+        return value
+    raise ValueError(wanted.wanted())
+
+
+# Reading and writing
+
+
+def read(
+    kind: type[Settings], data: object, problems: list[str], default: Settings, where: str = ""
+) -> Settings:
+    """`default` with the plain values in `data`.
+
+    Args:
+        kind: the dataclass.
+        data: names and plain values; a chosen dataclass has its name under "name", or is just that name. Where the
+            name differs from that of `default`, its other settings start from their own defaults.
+        problems: gets a line for each unknown setting and each value of a wrong type.
+        default: stands in for what is missing or has a problem.
+        where: what to put before names in those lines, such as "agent.".
+    """
+    if not isinstance(data, Mapping):
+        problems.append(
+            f"{where.rstrip('.') or 'the configuration'} is {shown(data)}: give an object with named fields"
+        )
+        return default
+    hints = field_types(kind)
+    items = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in data.items():
+        name = f"{where}{key}"
+        if key not in hints:
+            problems.append(_unknown_setting(where, str(key), list(hints)))
+        elif _CHOICES in items[key].metadata:
+            values[key] = _read_choice(items[key], value, problems, getattr(default, key), where)
+        elif dataclasses.is_dataclass(hints[key].scalar):
+            values[key] = read(hints[key].scalar, value, problems, getattr(default, key), f"{name}.")
+        else:
+            try:
+                values[key] = check_value(hints[key], value)
+            except ValueError as error:
+                problems.append(f"{name} is {shown(value)}: give {error}")
+    return dataclasses.replace(default, **values)  # type: ignore[type-var]
+
+
+def _read_choice(item: Any, data: object, problems: list[str], default: Any, where: str) -> Any:
+    choices = item.metadata[_CHOICES]()
+    values = {NAME: data} if isinstance(data, str) else dict(data) if isinstance(data, Mapping) else data
+    present = chosen_name(choices, default)
+    name = values.pop(NAME, present) if isinstance(values, dict) else present
+    if not isinstance(name, str) or name not in choices:
+        problems.append(unknown_name(item.metadata[_OPTION], shown(name, quoted=False), choices))
+        return default  # what belongs to an unknown name cannot be judged
+    start = default if name == present else choices[name]()
+    return read(choices[name], values, problems, start, f"{where}{item.name}.")
+
+
+def plain(value: Any) -> Any:
+    """Settings as JSON values, which `read` takes: dataclasses as objects, tuples as lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found = {}
+        for item in dataclasses.fields(value):
+            part = getattr(value, item.name)
+            found[item.name] = plain(part)
+            if _CHOICES in item.metadata:
+                found[item.name] = {NAME: chosen_name(item.metadata[_CHOICES](), part), **found[item.name]}
+        return found
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _unknown_setting(where: str, name: str, known: list[str]) -> str:
+    what = f"{where.rstrip('.')} setting".strip()
+    name = shown(name, quoted=False)
+    return unknown_name(what, name, known) if known else f"unknown {what} {name!r}: it has none"
+
+
+def shown(value: object, *, quoted: bool = True, limit: int = 60) -> str:
+    """A value as a message repeats it: in one line, and not longer than `limit` characters."""
+    text = repr(value) if quoted else str(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+# Checking
+
+
+def problems(settings: Any, where: str = "") -> list[str]:
+    """Everything that is wrong with settings, a line each, those of nested ones included.
+
+    Types, ranges and names are known from the fields; a dataclass may have a method ``contradictions() -> list[str]``
+    for what concerns several fields together. It is asked only if each field is right by itself.
+
+    Args:
+        settings: a dataclass.
+        where: what to put before names, such as "agent.".
+    """
+    found: list[str] = []
+    hints = field_types(type(settings))
+    for item in dataclasses.fields(settings):
+        value, name = getattr(settings, item.name), f"{where}{item.name}"
+        if _CHOICES in item.metadata:
+            choices = item.metadata[_CHOICES]()
+            if chosen_name(choices, value) is None:
+                kind = type(value).__name__
+                found.append(
+                    f"{name} is a {kind}, which no {item.metadata[_OPTION]} has: register it, or use another"
+                )
+                continue
+        elif not dataclasses.is_dataclass(hints[item.name].scalar):
+            found += _value_problems(hints[item.name], value, name)
+            continue
+        found += problems(value, f"{name}.")
+    if not found and hasattr(settings, "contradictions"):
+        found += settings.contradictions()
+    return found
+
+
+def _value_problems(wanted: FieldType, value: Any, name: str) -> list[str]:
+    try:
+        value = check_value(wanted, value)
+    except ValueError as error:
+        return [f"{name} is {shown(value)}: give {error}"]
+    found = []
+    for item in value if wanted.is_tuple else [value]:
+        for constraint in wanted.constraints if item is not None else ():
+            if isinstance(constraint, Range) and item not in constraint:
+                or_none = ", or none" if wanted.optional else ""
+                found.append(f"{name} is {shown(item)}: give {constraint.wanted()}{or_none}")
+            elif isinstance(constraint, OneOf) and item not in constraint.names:
+                kind = constraint.kind or name
+                found.append(unknown_name(kind, shown(item, quoted=False), constraint.names))
+    return found
+
+
+def check(settings: Any, where: str = "") -> None:
+    """Raise one `UserError` that names everything wrong with `settings`, if anything is."""
+    raise_problems(problems(settings, where))
+
+
+# Settings one by one, as a command line has them
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting of a configuration.
+
+    Attributes:
+        name: dotted, as suites write it: "core.heads", "reset".
+        path: names of the fields that lead to it; for the choice of a dataclass, the last one is "name".
+        type: of its values.
+        value: that it has.
+        choices: the names it can take, if it chooses a dataclass.
+        description: from the docstring of its dataclass.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    type: FieldType
+    value: Any
+    choices: tuple[str, ...]
+    description: str
+
+    @property
+    def flag(self) -> str:
+        """As an option of a command line: "--core.head-width"."""
+        return "--" + self.name.replace("_", "-")
+
+
+def options(settings: Any, prefix: str = "", path: tuple[str, ...] = ()) -> Iterator[Option]:
+    """Every setting of `settings` and of what is nested in it, in the order of the fields."""
+    hints, texts = field_types(type(settings)), descriptions(type(settings))
+    for item in dataclasses.fields(settings):
+        value, wanted = getattr(settings, item.name), hints[item.name]
+        here = (*path, item.name)
+        text = texts.get(item.name, "")
+        if _CHOICES in item.metadata:
+            choices = item.metadata[_CHOICES]()
+            yield Option(
+                item.metadata[_OPTION],
+                (*here, NAME),
+                FieldType(str, False, False, ()),
+                chosen_name(choices, value),
+                tuple(choices),
+                text,
+            )
+        elif not dataclasses.is_dataclass(wanted.scalar):
+            yield Option(f"{prefix}{item.name}", here, wanted, value, (), text)
+            continue
+        inner = prefix if INLINE in wanted.constraints else f"{prefix}{item.name}."
+        yield from options(value, inner, here)
+
+
+def descriptions(kind: type) -> dict[str, str]:
+    """What the ``Attributes:`` of the docstrings of a dataclass and its bases say about each."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        text = inspect.cleandoc(base.__doc__ or "")
+        _, _, section = text.partition("\nAttributes:\n")
+        section = re.split(r"\n(?=\S)", section)[0]
+        for entry in re.split(r"\n(?=    \S)", section):
+            name, colon, description = entry.strip().partition(":")
+            if colon:
+                found[name] = " ".join(description.split())
+    return found
+
+
+def assign(
+    kind: type[Settings], settings: Settings, values: Mapping[str, Any], problems: list[str]
+) -> Settings:
+    """`settings` with plain values by dotted name, as `options` lists them.
+
+    Args:
+        kind: the dataclass of `settings`.
+        settings: to start from.
+        values: what chooses a dataclass is taken first, so that settings of the new one are known.
+        problems: gets a line for each unknown name and each value of a wrong type.
+    """
+    known = {option.name: option for option in options(settings)}
+    chosen = {name: value for name, value in values.items() if name in known and known[name].choices}
+    before = len(problems)
+    settings = read(kind, _nested(known, chosen), problems, settings)
+    if len(problems) > before:
+        unjudged = tuple(f"{known[name].path[-2]}." for name in chosen)
+        values = {name: value for name, value in values.items() if not name.startswith(unjudged)}
+    known = {option.name: option for option in options(settings)}
+    rest = {name: value for name, value in values.items() if name not in chosen}
+    problems += [unknown_name("setting", name, known) for name in rest if name not in known]
+    return read(
+        kind, _nested(known, {name: rest[name] for name in rest if name in known}), problems, settings
+    )
+
+
+def _nested(known: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        *owners, last = known[name].path
+        place = nested
+        for owner in owners:
+            place = place.setdefault(owner, {})
+        place[last] = value
+    return nested

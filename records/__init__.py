@@ -1,0 +1,1 @@
+"""A run on disk: its settings, directory, lock, logs, and what it was made with."""
