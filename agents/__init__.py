@@ -13,11 +13,12 @@ import torch
 from stable_baselines3.common.type_aliases import GymEnv
 
 from agents.acting import ActionStep, Actor
-from agents.base import Agent
+from agents.agent import Agent
 from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from agents.config import AgentConfig
 from agents.impala import IMPALA, ImpalaConfig
 from agents.ppo import PPO, PPOConfig
+from common.config import shown
 
 ALGORITHMS: dict[str, type[Agent]] = {algorithm.algorithm: algorithm for algorithm in (IMPALA, PPO)}
 
@@ -35,11 +36,10 @@ def load(
         CheckpointError: the file is missing, damaged, foreign, or does not fit `env`.
     """
     content = read_checkpoint(path)
-    algorithm = ALGORITHMS.get(content.get("algorithm", ""))
+    name = content.get("algorithm")
+    algorithm = ALGORITHMS.get(name) if isinstance(name, str) else None
     if algorithm is None:
-        raise CheckpointError(
-            f"{path} holds training with the unknown algorithm {content.get('algorithm')!r}"
-        )
+        raise CheckpointError(f"{path} holds training with the unknown algorithm {shown(name)}")
     return algorithm.from_content(content, str(path), env, device, force_reset, **kwargs)
 
 

@@ -1,6 +1,6 @@
 r"""Checkpoint files: tensors and JSON in one file, written atomically, checked and read without executing anything.
 
-Format version 2, numbers little-endian::
+Format version 3, numbers little-endian::
 
     24 bytes   "procgen-srwm checkpoint\n"
      4 bytes   format version
@@ -14,12 +14,10 @@ In the content, ``{"$tensor": number, "as": kind}`` stands for a tensor, an arra
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import secrets
 import stat
 import struct
 from collections.abc import Mapping, Sequence
@@ -32,9 +30,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import UserError
+from common.files import atomic_write
 
 FORMAT = "procgen-srwm checkpoint"
-VERSION = 2
+VERSION = 3
 SUFFIX = ".ckpt"
 
 MAX_HEADER = 64 << 20
@@ -86,24 +85,9 @@ def write_checkpoint(path: str | os.PathLike[str], content: Mapping[str, Any]) -
     described = [[_DTYPE_NAMES[tensor.dtype], list(tensor.shape)] for tensor in tensors]
     header = json.dumps({"tensors": described, "content": packed}).encode()
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{PARTIAL_PREFIX}{target.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
-    try:
-        # Not from `tempfile`, whose files nobody else may ever read: a checkpoint follows the umask.
-        with temporary.open("xb") as file:
-            _write(file, header, tensors)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(target.parent)
+    with atomic_write(target, "wb") as file:
+        _write(file, header, tensors)
     return target
-
-
-PARTIAL_PREFIX, PARTIAL_SUFFIX = ".", ".partial"
-"""Of the names of files that are being written; what a crash leaves behind can be deleted."""
 
 
 def _write(file: IO[bytes], header: bytes, tensors: Sequence[Tensor]) -> None:
@@ -123,16 +107,6 @@ def _write(file: IO[bytes], header: bytes, tensors: Sequence[Tensor]) -> None:
 
 def _as_bytes(tensor: Tensor) -> Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names in `directory` survive a power failure, where the system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 # Reading
@@ -264,7 +238,7 @@ def _physical_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-# What stands for what
+# Tensors, arrays and bytes in the JSON
 
 
 def _pack(value: Any, where: str, tensors: list[Tensor]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from agents.acting import Actor
-from agents.device_streams import Upload, own_stream
+from agents.device import Upload, own_stream
 from agents.rewards import RewardTransform
 from agents.rollout import RolloutStore
 from policies import State
@@ -56,13 +56,24 @@ def groups_of(env: VecEnv) -> Sequence[VecEnv]:
     return [env] if groups is None else groups
 
 
-class _Lane:
-    """A group of environments with its actor, and what its last step led to."""
+def games_of(env: VecEnv) -> tuple[str, ...]:
+    """The game of each environment, as far as `env` names it; else "env"."""
+    # Asked first where that is possible (Stable-Baselines3 2.6): processes of a SubprocVecEnv die of what they lack.
+    if not getattr(env, "has_attr", lambda name: True)("game"):
+        return ("env",) * env.num_envs
+    try:
+        return tuple(str(game) for game in env.get_attr("game"))
+    except AttributeError:
+        return ("env",) * env.num_envs
 
-    def __init__(self, env: VecEnv, actor: Actor, first_slot: int, device: torch.device) -> None:
+
+class _Group:
+    """Environments that step together, with their actor, and what their last step led to."""
+
+    def __init__(self, env: VecEnv, actor: Actor, first: int, device: torch.device) -> None:
         self.env = env
         self.actor = actor
-        self.slots = slice(first_slot, first_slot + env.num_envs)
+        self.envs = slice(first, first + env.num_envs)
         self.upload = Upload(device)
         self.observation: dict[str, NDArray[Any]] = {}
         self.dones: NDArray[np.bool_] = np.zeros(env.num_envs, dtype=bool)
@@ -72,6 +83,10 @@ class Collector:
     """Steps the environments with actors; one instance lives as long as the run.
 
     Where the environments come in groups (`groups_of`), one group steps while the actions of the next are chosen.
+
+    Attributes:
+        transform: what makes the learner's rewards.
+        games: the game that each environment plays now, (B,).
     """
 
     def __init__(
@@ -85,31 +100,52 @@ class Collector:
         """`make_actor` makes an actor for so many environments."""
         self.transform = transform
         self.times = StageTimes() if times is None else times
+        self.games = games_of(env)
+        self._env = env
         self._device = device
-        self._lanes: list[_Lane] = []
+        self._groups: list[_Group] = []
         for group in groups_of(env):
-            first_slot = self._lanes[-1].slots.stop if self._lanes else 0
-            self._lanes.append(_Lane(group, make_actor(group.num_envs), first_slot, device))
+            first = self._groups[-1].envs.stop if self._groups else 0
+            self._groups.append(_Group(group, make_actor(group.num_envs), first, device))
         self._rewards = np.zeros(env.num_envs, dtype=np.float32)
 
     @property
-    def state(self) -> State:
+    def core_state(self) -> State:
         """The policy's state before the next observation, of all environments, batch first."""
-        states = [lane.actor.state for lane in self._lanes]
+        states = [group.actor.state for group in self._groups]
         if len(states) == 1:
             return states[0]
         return {name: torch.cat([state[name] for state in states]) for name in states[0]}
 
-    @state.setter
-    def state(self, state: State) -> None:
-        for lane in self._lanes:
-            lane.actor.state = {name: tensor[lane.slots] for name, tensor in state.items()}
+    @core_state.setter
+    def core_state(self, state: State) -> None:
+        for group in self._groups:
+            group.actor.state = {name: tensor[group.envs] for name, tensor in state.items()}
 
     def reset(self) -> None:
         """All environments start anew: forget the policy's states and the episodes so far."""
-        for lane in self._lanes:
-            lane.actor.reset()
+        for group in self._groups:
+            group.actor.reset()
         self.transform.reset()
+        self.games = games_of(self._env)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of it."""
+        return {
+            "core_state": dict(self.core_state),
+            "games": list(self.games),
+            "rewards": self.transform.state(),
+        }
+
+    def load_statistics(self, state: Mapping[str, Any]) -> None:
+        """Take up from what `state` returned that which outlives episodes."""
+        self.transform.load_state(state["rewards"])
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned, in the middle of episodes."""
+        self.load_statistics(state)
+        self.games = tuple(state["games"])
+        self.core_state = {name: tensor.to(self._device) for name, tensor in state["core_state"].items()}
 
     def collect(
         self, stream: Stream, store: RolloutStore, on_step: Callable[[Infos], bool]
@@ -131,41 +167,45 @@ class Collector:
     def _collect(
         self, stream: Stream, store: RolloutStore, on_step: Callable[[Infos], bool]
     ) -> tuple[Stream, bool]:
-        initial_state = self.state
-        last_lane = self._lanes[-1]
-        for lane in self._lanes:
-            lane.observation = {name: array[lane.slots] for name, array in stream.observation.items()}
-            lane.dones = stream.episode_start[lane.slots]
-            self._put_observation(lane, store, 0)
-            self._begin_step(lane, store, 0)
+        initial_state = self.core_state
+        for group in self._groups:
+            group.observation = {name: array[group.envs] for name, array in stream.observation.items()}
+            group.dones = stream.episode_start[group.envs]
+            self._put_observation(group, store, 0)
+            self._begin_step(group, store, 0)
+        *ahead, last = self._groups
         for t in range(1, store.steps + 1):
+            going_on = t < store.steps
             infos: Infos = []
-            for lane in self._lanes:
-                infos += self._finish_step(lane, store, t)
-                if lane is last_lane and not self._complete_step(store, t - 1, infos, on_step):
-                    self._abandon(t < store.steps)
-                    return self._stream(), False
-                if t < store.steps:
-                    self._begin_step(lane, store, t)
-        store.put_states(initial_state, self.state)
+            for group in ahead:
+                infos += self._finish_step(group, store, t)
+                if going_on:  # this group steps again while those after it finish theirs
+                    self._begin_step(group, store, t)
+            infos += self._finish_step(last, store, t)
+            if not self._complete_step(store, t - 1, infos, on_step):
+                self._abandon(ahead if going_on else ())
+                return self._stream(), False
+            if going_on:
+                self._begin_step(last, store, t)
+        store.complete(initial_state, self.core_state)
         return self._stream(), True
 
-    def _begin_step(self, lane: _Lane, store: RolloutStore, t: int) -> None:
+    def _begin_step(self, group: _Group, store: RolloutStore, t: int) -> None:
         began = time.perf_counter()
-        step = lane.actor.step(*store.observation(t, lane.slots))
+        step = group.actor.step(*store.observation(t, group.envs))
         actions = step.actions.cpu().numpy()
         self.times.acting += time.perf_counter() - began
-        lane.env.step_async(actions)
-        store.put_action(t, lane.slots, step.actions, step.log_probs, step.values)
+        group.env.step_async(actions)
+        store.put_action(t, group.envs, step.actions, step.log_probs, step.values)
 
-    def _finish_step(self, lane: _Lane, store: RolloutStore, t: int) -> Infos:
+    def _finish_step(self, group: _Group, store: RolloutStore, t: int) -> Infos:
         """Wait for the step that leads to observation `t`."""
         began = time.perf_counter()
-        observation, rewards, lane.dones, infos = lane.env.step_wait()
+        observation, rewards, group.dones, infos = group.env.step_wait()
         assert isinstance(observation, dict)
-        lane.observation = observation
-        self._rewards[lane.slots] = rewards
-        self._put_observation(lane, store, t)
+        group.observation = observation
+        self._rewards[group.envs] = rewards
+        self._put_observation(group, store, t)
         self.times.environment += time.perf_counter() - began
         return list(infos)
 
@@ -173,32 +213,42 @@ class Collector:
         self, store: RolloutStore, t: int, infos: Infos, on_step: Callable[[Infos], bool]
     ) -> bool:
         """What concerns all environments, after each has made step `t`."""
-        dones = np.concatenate([lane.dones for lane in self._lanes])
-        learner_rewards = self.transform(self._rewards, dones)
-        store.put_outcome(t, torch.from_numpy(learner_rewards), torch.from_numpy(dones))
+        dones = np.concatenate([group.dones for group in self._groups])
+        store.put_outcome(t, self.transform(self._rewards, dones, self.games), dones)
+        self._follow_games(infos)
         return on_step(infos)
 
-    def _abandon(self, ahead: bool) -> None:
+    def _follow_games(self, infos: Infos) -> None:
+        """Say which game an episode was of, and take note of environments that go on with another game."""
+        games = list(self.games)
+        for env, info in enumerate(infos):
+            if "episode" in info:
+                info.setdefault("game", games[env])
+            games[env] = info.get("next_game", games[env])
+        if tuple(games) != self.games:
+            self.games = tuple(games)
+
+    def _abandon(self, ahead: Sequence[_Group]) -> None:
         """Wait for the groups that have begun one more step than the last one."""
-        for lane in self._lanes[:-1] if ahead else ():
-            observation, _, lane.dones, _ = lane.env.step_wait()
+        for group in ahead:
+            observation, _, group.dones, _ = group.env.step_wait()
             assert isinstance(observation, dict)
-            lane.observation = observation
+            group.observation = observation
 
     def _stream(self) -> Stream:
-        names = self._lanes[0].observation
+        names = self._groups[0].observation
         return Stream(
-            {name: np.concatenate([lane.observation[name] for lane in self._lanes]) for name in names},
-            np.concatenate([lane.dones for lane in self._lanes]),
+            {name: np.concatenate([group.observation[name] for group in self._groups]) for name in names},
+            np.concatenate([group.dones for group in self._groups]),
         )
 
     @staticmethod
-    def _put_observation(lane: _Lane, store: RolloutStore, t: int) -> None:
-        upload = lane.upload
+    def _put_observation(group: _Group, store: RolloutStore, t: int) -> None:
+        upload = group.upload
         store.put_observation(
             t,
-            lane.slots,
-            upload("rgb", lane.observation["rgb"]),
-            upload("reward", lane.observation["reward"]),
-            upload("dones", lane.dones),
+            group.envs,
+            upload("rgb", group.observation["rgb"]),
+            upload("reward", group.observation["reward"]),
+            upload("dones", group.dones),
         )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Annotated
 
-from agents.rewards import reward_transform_problems
-from agents.safety import on_nan_problems
+from agents.numerics import ON_NAN
+from agents.rewards import REWARD_TRANSFORMS
+from common.config import OneOf, Range, problems
+
+Positive = Range(0, open_low=True)
+NotNegative = Range(0)
+Share = Range(0, 1)
+Count = Range(1, 10**9)
 
 
 @dataclass(frozen=True)
@@ -23,23 +28,20 @@ class AgentConfig:
         max_grad_norm: gradients are scaled down to this norm.
         reward_transform: what the learner sees instead of the raw reward: "clip" to [-1, 1], "normalize" by the
             running standard deviation of each game's returns, or "none".
+        rollout_steps: steps of each environment between two phases of learning; gradient flows through all of them.
         on_nan: what to do when a loss, gradient, weight or state is not finite: "stop", or "skip" the update and go on
             with the weights of before it.
     """
 
-    learning_rate: float
-    learning_rate_decay: bool
-    discount: float
-    entropy_cost: float
-    value_cost: float
-    max_grad_norm: float
-    reward_transform: str
-    on_nan: str = "stop"
-
-    @property
-    @abstractmethod
-    def rollout_length(self) -> int:
-        """Steps that each environment makes between two phases of learning."""
+    learning_rate: Annotated[float, Positive] = 6e-4
+    learning_rate_decay: bool = False
+    discount: Annotated[float, Share] = 0.99
+    entropy_cost: Annotated[float, NotNegative] = 0.01
+    value_cost: Annotated[float, NotNegative] = 0.5
+    max_grad_norm: Annotated[float, Positive] = 40.0
+    reward_transform: Annotated[str, OneOf(REWARD_TRANSFORMS, "reward transform")] = "clip"
+    rollout_steps: Annotated[int, Count] = 50
+    on_nan: Annotated[str, OneOf(ON_NAN)] = "stop"
 
     @property
     def lag(self) -> int:
@@ -48,15 +50,8 @@ class AgentConfig:
 
     def problems(self, num_envs: int) -> list[str]:
         """Everything wrong with these values for `num_envs` environments, a line each."""
-        found = [*reward_transform_problems(self.reward_transform), *on_nan_problems(self.on_nan)]
-        for name in ("learning_rate", "max_grad_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                found.append(f"{name} must be positive and finite, not {getattr(self, name)}")
-        for name in ("entropy_cost", "value_cost"):
-            if not 0 <= getattr(self, name) < math.inf:
-                found.append(f"{name} must be finite and not negative, but is {getattr(self, name)}")
-        if not 0 <= self.discount <= 1:
-            found.append(f"discount must lie between 0 and 1, not {self.discount}")
-        if self.rollout_length < 1:
-            found.append(f"the rollout must be at least 1 step long, not {self.rollout_length}")
-        return found
+        return problems(self) or self.batch_problems(num_envs)
+
+    def batch_problems(self, num_envs: int) -> list[str]:
+        """Why rollouts of `num_envs` environments cannot be cut into batches, a line each."""
+        return []

@@ -53,9 +53,8 @@ def clipped_value_loss(values: Tensor, old_values: Tensor, targets: Tensor, clip
     return torch.maximum(value_loss(values, targets), value_loss(near_old, targets))
 
 
-def explained_variance(predictions: Tensor, targets: Tensor) -> float:
-    """1 - Var(targets - predictions) / Var(targets); nan where the targets do not vary."""
+def explained_variance(predictions: Tensor, targets: Tensor) -> Tensor:
+    """1 - Var(targets - predictions) / Var(targets), a scalar; nan where the targets do not vary."""
     variance = targets.var(unbiased=False)
-    if float(variance) == 0.0:
-        return float("nan")
-    return float(1.0 - (targets - predictions).var(unbiased=False) / variance)
+    explained = 1.0 - (targets - predictions).var(unbiased=False) / variance
+    return torch.where(variance > 0.0, explained, torch.nan)

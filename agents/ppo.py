@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from agents.base import Agent, Metrics
-from agents.config import AgentConfig
+from agents.agent import Agent
+from agents.config import AgentConfig, Count, Positive, Share
 from agents.gae import gae
+from agents.learner import Learner, Losses
 from agents.losses import (
     action_log_probs,
     clipped_surrogate_loss,
@@ -20,7 +21,9 @@ from agents.losses import (
     explained_variance,
     value_loss,
 )
+from agents.rewards import REWARD_TRANSFORMS
 from agents.rollout import Batch, map_tensors, select
+from common.config import OneOf
 from policies import State
 
 
@@ -29,7 +32,6 @@ class PPOConfig(AgentConfig):
     """Hyperparameters; the defaults are OpenAI's for ProcGen (Cobbe et al. 2020, arXiv 1912.01588, appendix).
 
     Attributes:
-        rollout_steps: steps of each environment between two phases of learning.
         epochs: passes over each rollout.
         minibatches: equal parts of each pass; for recurrent policies parts are groups of environments.
         adam_eps: Adam's epsilon.
@@ -38,42 +40,24 @@ class PPOConfig(AgentConfig):
         value_clip_range: how far a value may move within one phase of learning; None for any distance.
     """
 
-    learning_rate: float = 5e-4
-    learning_rate_decay: bool = False
-    discount: float = 0.999
-    entropy_cost: float = 0.01
-    value_cost: float = 0.5
-    max_grad_norm: float = 0.5
-    reward_transform: str = "normalize"
-    rollout_steps: int = 256
-    epochs: int = 3
-    minibatches: int = 8
-    adam_eps: float = 1e-5
-    gae_lambda: float = 0.95
-    clip_range: float = 0.2
-    value_clip_range: float | None = 0.2
+    learning_rate: Annotated[float, Positive] = 5e-4
+    discount: Annotated[float, Share] = 0.999
+    max_grad_norm: Annotated[float, Positive] = 0.5
+    reward_transform: Annotated[str, OneOf(REWARD_TRANSFORMS, "reward transform")] = "normalize"
+    rollout_steps: Annotated[int, Count] = 256
+    epochs: Annotated[int, Count] = 3
+    minibatches: Annotated[int, Count] = 8
+    adam_eps: Annotated[float, Positive] = 1e-5
+    gae_lambda: Annotated[float, Share] = 0.95
+    clip_range: Annotated[float, Positive] = 0.2
+    value_clip_range: Annotated[float | None, Positive] = 0.2
 
-    @property
-    def rollout_length(self) -> int:
-        return self.rollout_steps
-
-    def problems(self, num_envs: int) -> list[str]:
-        found = super().problems(num_envs)
-        if self.minibatches < 1 or num_envs % self.minibatches:
-            found.append(
-                f"minibatches must divide the number of slots, but {self.minibatches} does not divide {num_envs}"
-            )
-        if self.epochs < 1:
-            found.append(f"epochs must be at least 1, not {self.epochs}")
-        for name in ("clip_range", "value_clip_range"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                found.append(f"{name} must be positive, not {value}")
-        if not 0 < self.adam_eps < math.inf:
-            found.append(f"adam_eps must be positive and finite, not {self.adam_eps}")
-        if not 0 <= self.gae_lambda <= 1:
-            found.append(f"gae_lambda must lie between 0 and 1, not {self.gae_lambda}")
-        return found
+    def batch_problems(self, num_envs: int) -> list[str]:
+        if num_envs % self.minibatches == 0:
+            return []
+        return [
+            f"minibatches must divide the number of environments, but {self.minibatches} does not divide {num_envs}"
+        ]
 
 
 @dataclass(frozen=True)
@@ -106,96 +90,89 @@ def _refuse(state: Tensor) -> Tensor:
     raise ValueError("steps of a policy with memory cannot be taken out of their sequence")
 
 
-class PPO(Agent):
-    """Proximal policy optimisation; `PPO("feedforward", ProcgenVecEnv("starpilot")).learn(25_000_000)`.
+class PPOLearner(Learner):
+    """Several passes over each rollout, each bounded by clipping.
 
     The policy's state is kept once per rollout and recomputed with resets while learning. Minibatches are groups of
     environments; for a policy without memory they are drawn from all steps, as OpenAI's are.
     """
 
-    algorithm = "ppo"
-    config_class = PPOConfig
     config: PPOConfig
 
-    def _make_optimizer(self) -> torch.optim.Optimizer:
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        # epsilon 1e-5 as in OpenAI's baselines, not torch's 1e-8: the first steps are smaller.
         return torch.optim.Adam(self.policy.parameters(), self.config.learning_rate, eps=self.config.adam_eps)
 
-    def update(self, batch: Batch) -> Metrics:
+    def batches(self, rollout: Batch) -> Iterator[Sequences]:
         """`epochs` passes over the rollout in `minibatches` parts."""
-        sequences = self.estimate(batch)
+        sequences = self.estimate(rollout)
         if not self.policy.is_recurrent:
             sequences = sequences.one_step_each()
-        parts = [self._update_once(minibatch) for minibatch in self._minibatches(sequences)]
-        return {
-            **{tag: sum(part[tag] for part in parts) / len(parts) for tag in parts[0]},
-            "explained_variance": explained_variance(sequences.values, sequences.returns),
-        }
+        count = sequences.actions.shape[1]
+        for _ in range(self.config.epochs):
+            order = torch.randperm(count, generator=self.shuffling).to(sequences.actions.device)
+            for part in order.split(count // self.config.minibatches):
+                yield sequences.select(part)
 
     @torch.no_grad()
-    def estimate(self, batch: Batch) -> Sequences:
+    def estimate(self, rollout: Batch) -> Sequences:
         """Advantages and returns of a rollout, with the value that follows its last action."""
         final = self.policy(
-            batch.rgb[-1:], batch.reward_input[-1:], batch.final_state, batch.episode_start[-1:]
+            rollout.rgb[-1:], rollout.reward_input[-1:], rollout.final_state, rollout.episode_start[-1:]
         )
         estimates = gae(
-            batch.rewards,
-            batch.values,
-            batch.dones,
+            rollout.rewards,
+            rollout.values,
+            rollout.dones,
             final.value.squeeze(0),
             self.config.discount,
             self.config.gae_lambda,
         )
         return Sequences(
-            rgb=batch.rgb[:-1],
-            reward_input=batch.reward_input[:-1],
-            episode_start=batch.episode_start[:-1],
-            actions=batch.actions,
-            log_probs=batch.log_probs,
-            values=batch.values,
+            rgb=rollout.rgb[:-1],
+            reward_input=rollout.reward_input[:-1],
+            episode_start=rollout.episode_start[:-1],
+            actions=rollout.actions,
+            log_probs=rollout.log_probs,
+            values=rollout.values,
             advantages=estimates.advantages,
             returns=estimates.returns,
-            initial_state=batch.initial_state,
+            initial_state=rollout.initial_state,
         )
 
-    def _minibatches(self, sequences: Sequences) -> Iterator[Sequences]:
-        count = sequences.actions.shape[1]
-        for _ in range(self.config.epochs):
-            order = torch.randperm(count, generator=self._random.shuffling).to(self.device)
-            for columns in order.split(count // self.config.minibatches):
-                yield sequences.select(columns)
-
-    def losses(self, minibatch: Sequences) -> dict[str, Tensor]:
-        """The terms of the loss and the loss itself for one minibatch, as means, with gradient."""
+    def losses(self, batch: Sequences) -> Losses:
         config = self.config
-        output = self.policy(
-            minibatch.rgb, minibatch.reward_input, minibatch.initial_state, minibatch.episode_start
-        )
-        log_probs = action_log_probs(output.logits, minibatch.actions)
-        advantages = minibatch.advantages
+        output = self.policy(batch.rgb, batch.reward_input, batch.initial_state, batch.episode_start)
+        log_probs = action_log_probs(output.logits, batch.actions)
+        advantages = batch.advantages
         if advantages.numel() > 1:
+            # Per minibatch, as in OpenAI's baselines: the step does not depend on the scale of returns.
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        policy_loss = clipped_surrogate_loss(
-            log_probs, minibatch.log_probs, advantages, config.clip_range
-        ).mean()
+        policy_loss = clipped_surrogate_loss(log_probs, batch.log_probs, advantages, config.clip_range).mean()
         if config.value_clip_range is None:
-            critic_loss = value_loss(output.value, minibatch.returns).mean()
+            critic_loss = value_loss(output.value, batch.returns).mean()
         else:
             critic_loss = clipped_value_loss(
-                output.value, minibatch.values, minibatch.returns, config.value_clip_range
+                output.value, batch.values, batch.returns, config.value_clip_range
             ).mean()
         mean_entropy = entropy(output.logits).mean()
-        log_ratio = (log_probs - minibatch.log_probs).detach()
-        return {
-            "loss": policy_loss + config.value_cost * critic_loss - config.entropy_cost * mean_entropy,
+        log_ratio = (log_probs - batch.log_probs).detach()
+        metrics = {
             "policy_loss": policy_loss,
             "value_loss": critic_loss,
             "entropy": mean_entropy,
+            "explained_variance": explained_variance(batch.values, batch.returns),
             # Schulman's estimator of the divergence from the old policy: unbiased and never negative.
             "approx_kl": (log_ratio.exp() - 1 - log_ratio).mean(),
             "clip_fraction": ((log_ratio.exp() - 1).abs() > config.clip_range).float().mean(),
         }
+        total = policy_loss + config.value_cost * critic_loss - config.entropy_cost * mean_entropy
+        return Losses(total, metrics, output)
 
-    def _update_once(self, minibatch: Sequences) -> Metrics:
-        terms = self.losses(minibatch)
-        grad_norm = self._step_optimizer(terms["loss"], minibatch)
-        return {**{tag: term.item() for tag, term in terms.items()}, "grad_norm": grad_norm.item()}
+
+class PPO(Agent):
+    """Proximal policy optimisation; `PPO("feedforward", ProcgenVecEnv("starpilot")).learn(25_000_000)`."""
+
+    algorithm = "ppo"
+    config_class = PPOConfig
+    learner_class = PPOLearner

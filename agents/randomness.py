@@ -15,7 +15,7 @@ class RandomStreams:
     Attributes:
         acting: actions in training, on the policy's device.
         predicting: actions in `predict`, on the policy's device.
-        shuffling: the order of minibatches, on the CPU.
+        shuffling: the order of batches, on the CPU; its state belongs to the learner.
     """
 
     def __init__(self, seed: int | None, device: torch.device) -> None:
@@ -27,15 +27,16 @@ class RandomStreams:
         self.shuffling = torch.Generator().manual_seed(shuffling)
 
     def state(self) -> dict[str, Tensor]:
-        """The states of all generators and of torch's global one, for a checkpoint."""
-        return {**{name: g.get_state() for name, g in self._generators()}, "global": torch.get_rng_state()}
+        """The states of the generators of actions and of torch's global one, for a checkpoint."""
+        return {
+            "acting": self.acting.get_state(),
+            "predicting": self.predicting.get_state(),
+            "global": torch.get_rng_state(),
+        }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state` returned; generators of another kind of device keep their own."""
         torch.set_rng_state(state["global"])
-        for name, generator in self._generators():
-            if generator.get_state().shape == state[name].shape:
-                generator.set_state(state[name])
-
-    def _generators(self) -> list[tuple[str, torch.Generator]]:
-        return list(vars(self).items())
+        for generator, stored in ((self.acting, state["acting"]), (self.predicting, state["predicting"])):
+            if generator.get_state().shape == stored.shape:
+                generator.set_state(stored)

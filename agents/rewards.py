@@ -16,13 +16,21 @@ from common.errors import UserError, unknown_name
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+Games = Sequence[str]
+"""The game of each environment; another object where one has changed."""
 
 
 class RewardTransform(Protocol):
-    """Maps one step's raw rewards (B,) and episode ends (B,) to the learner's rewards (B,)."""
+    """Maps one step's raw rewards to the learner's rewards."""
 
-    def __call__(self, rewards: Floats, dones: Bools) -> Floats:
-        """The learner's rewards, (B,) float32; may update running statistics."""
+    def __call__(self, rewards: Floats, dones: Bools, games: Games) -> Floats:
+        """The learner's rewards, (B,) float32; may update running statistics.
+
+        Args:
+            rewards: as the games give them, (B,).
+            dones: whether the step ended an episode, (B,).
+            games: the game in which each reward was earned, (B,).
+        """
 
     def reset(self) -> None:
         """All environments have been started anew: forget the episodes so far, not the statistics."""
@@ -31,13 +39,13 @@ class RewardTransform(Protocol):
         """Running statistics as plain data and arrays, for a checkpoint."""
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up the statistics that `state` returned, of all games that are played here."""
+        """Take up the statistics that `state` returned."""
 
 
 class RawReward:
     """The reward as the game gives it."""
 
-    def __call__(self, rewards: Floats, dones: Bools) -> Floats:
+    def __call__(self, rewards: Floats, dones: Bools, games: Games) -> Floats:
         return rewards.astype(np.float32)
 
     def reset(self) -> None:
@@ -53,7 +61,7 @@ class RawReward:
 class ClippedReward(RawReward):
     """Rewards clipped to [-1, 1], as IMPALA publishes."""
 
-    def __call__(self, rewards: Floats, dones: Bools) -> Floats:
+    def __call__(self, rewards: Floats, dones: Bools, games: Games) -> Floats:
         return np.clip(rewards, -1.0, 1.0).astype(np.float32)
 
 
@@ -61,28 +69,39 @@ class NormalizedReward:
     """Rewards divided by the running standard deviation of the discounted return, one statistic per game.
 
     With one game this is what OpenAI's PPO does on ProcGen (`VecNormalize` without observations); with several,
-    each game is scaled by its own returns, so that none drowns the others.
+    each game is scaled by its own returns, so that none drowns the others. Statistics of games that are not played
+    any more are kept: they may come back.
     """
 
     clip = 10.0
     epsilon = 1e-8
 
-    def __init__(self, games: Sequence[str], discount: float) -> None:
-        """`games` names each slot's game, (B,); `discount` per step."""
+    def __init__(self, num_envs: int, discount: float) -> None:
+        """`discount` is per step."""
         self._discount = discount
-        self._slots = {game: np.flatnonzero(np.asarray(games) == game) for game in dict.fromkeys(games)}
-        self._statistics = {game: RunningMeanStd(shape=()) for game in self._slots}
-        self._returns = np.zeros(len(games), dtype=np.float64)
+        self._returns = np.zeros(num_envs, dtype=np.float64)
+        self._statistics: dict[str, RunningMeanStd] = {}
+        self._games: Games = ()
+        self._envs: dict[str, NDArray[np.intp]] = {}
 
-    def __call__(self, rewards: Floats, dones: Bools) -> Floats:
+    def __call__(self, rewards: Floats, dones: Bools, games: Games) -> Floats:
         self._returns = self._returns * self._discount + rewards
         scaled = np.empty(len(rewards), dtype=np.float32)
-        for game, slots in self._slots.items():
-            statistics = self._statistics[game]
-            statistics.update(self._returns[slots])
-            scaled[slots] = rewards[slots] / np.sqrt(statistics.var + self.epsilon)
+        for game, envs in self._envs_of(games).items():
+            statistics = self._statistics.setdefault(game, RunningMeanStd(shape=()))
+            statistics.update(self._returns[envs])
+            scaled[envs] = rewards[envs] / np.sqrt(statistics.var + self.epsilon)
         self._returns[dones] = 0.0
         return np.clip(scaled, -self.clip, self.clip)
+
+    def _envs_of(self, games: Games) -> dict[str, NDArray[np.intp]]:
+        if games is not self._games:  # rarely: only a stream of games ever changes them
+            names = np.asarray(games)
+            self._games, self._envs = (
+                games,
+                {game: np.flatnonzero(names == game) for game in dict.fromkeys(games)},
+            )
+        return self._envs
 
     def reset(self) -> None:
         self._returns[:] = 0.0
@@ -97,35 +116,29 @@ class NormalizedReward:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        if len(state["returns"]) == len(self._returns):  # else the slots are not those of the state
+        if len(state["returns"]) == len(self._returns):  # else these are other environments
             self._returns[:] = state["returns"]
         for game, values in state["statistics"].items():
-            if game not in self._statistics:
-                continue
-            statistics = self._statistics[game]
+            statistics = self._statistics[game] = RunningMeanStd(shape=())
             statistics.mean = np.array(values["mean"], dtype=np.float64)
             statistics.var = np.array(values["var"], dtype=np.float64)
             statistics.count = values["count"]
 
 
-REWARD_TRANSFORMS: dict[str, Callable[[Sequence[str], float], RewardTransform]] = {
-    "clip": lambda games, discount: ClippedReward(),
+REWARD_TRANSFORMS: dict[str, Callable[[int, float], RewardTransform]] = {
+    "clip": lambda num_envs, discount: ClippedReward(),
     "normalize": NormalizedReward,
-    "none": lambda games, discount: RawReward(),
+    "none": lambda num_envs, discount: RawReward(),
 }
+"""Every transform by name, made for a number of environments and a discount."""
 
 
-def reward_transform_problems(name: str) -> list[str]:
-    """One line if there is no transform of that name."""
-    return [] if name in REWARD_TRANSFORMS else [unknown_name("reward transform", name, REWARD_TRANSFORMS)]
-
-
-def make_reward_transform(name: str, games: Sequence[str], discount: float) -> RewardTransform:
-    """The transform called `name` for slots that play `games` (B,).
+def make_reward_transform(name: str, num_envs: int, discount: float) -> RewardTransform:
+    """The transform called `name`.
 
     Raises:
         UserError: there is no transform of that name.
     """
-    for problem in reward_transform_problems(name):
-        raise UserError(problem)
-    return REWARD_TRANSFORMS[name](games, discount)
+    if name not in REWARD_TRANSFORMS:
+        raise UserError(unknown_name("reward transform", name, REWARD_TRANSFORMS))
+    return REWARD_TRANSFORMS[name](num_envs, discount)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from policies import State
@@ -50,14 +52,14 @@ class Batch:
     initial_state: State
     final_state: State
 
-    def select(self, slots: Tensor) -> Batch:
-        """The unrolls of the environments `slots` (n,), in that order."""
-        return select(self, slots)
+    def select(self, envs: Tensor) -> Batch:
+        """The unrolls of the environments `envs` (n,), in that order."""
+        return select(self, envs)
 
 
-def select(record: Record, columns: Tensor) -> Record:
-    """A record of (T, B, ...) tensors and batch-first states, with the streams `columns` (n,) in that order."""
-    return map_tensors(record, lambda x: x.index_select(1, columns), lambda x: x.index_select(0, columns))
+def select(record: Record, envs: Tensor) -> Record:
+    """A record of (T, B, ...) tensors and batch-first states, cut down to `envs` (n,) of B, in that order."""
+    return map_tensors(record, lambda x: x.index_select(1, envs), lambda x: x.index_select(0, envs))
 
 
 def map_tensors(
@@ -95,33 +97,38 @@ class RolloutStore:
             initial_state={},
             final_state={},
         )
-
-    def put_states(self, initial: State, final: State) -> None:
-        """Store the policy's states around the rollout, by reference: cores return new tensors at each step."""
-        self.batch = replace(self.batch, initial_state=initial, final_state=final)
+        # What environments return is gathered on the host: on a GPU, a copy at each step would wait each time.
+        pin = device.type == "cuda"
+        self._rewards = torch.zeros(steps, num_envs, pin_memory=pin)
+        self._dones = torch.zeros(steps, num_envs, dtype=torch.bool, pin_memory=pin)
 
     def put_observation(
-        self, t: int, slots: slice, rgb: Tensor, reward_input: Tensor, episode_start: Tensor
+        self, t: int, envs: slice, rgb: Tensor, reward_input: Tensor, episode_start: Tensor
     ) -> None:
-        """Store observation `t` of T + 1 of the environments `slots`; pinned tensors are copied without waiting."""
-        self.batch.rgb[t, slots].copy_(rgb, non_blocking=True)
-        self.batch.reward_input[t, slots].copy_(reward_input, non_blocking=True)
-        self.batch.episode_start[t, slots].copy_(episode_start, non_blocking=True)
+        """Store observation `t` of T + 1 of the environments `envs`; pinned tensors are copied without waiting."""
+        self.batch.rgb[t, envs].copy_(rgb, non_blocking=True)
+        self.batch.reward_input[t, envs].copy_(reward_input, non_blocking=True)
+        self.batch.episode_start[t, envs].copy_(episode_start, non_blocking=True)
 
-    def observation(self, t: int, slots: slice) -> tuple[dict[str, Tensor], Tensor]:
-        """Observation `t` of `slots` and its episode starts, as `Actor.step` takes them."""
+    def observation(self, t: int, envs: slice) -> tuple[dict[str, Tensor], Tensor]:
+        """Observation `t` of `envs` and its episode starts, as `Actor.step` takes them."""
         batch = self.batch
-        return {"rgb": batch.rgb[t, slots], "reward": batch.reward_input[t, slots]}, batch.episode_start[
-            t, slots
-        ]
+        seen = {"rgb": batch.rgb[t, envs], "reward": batch.reward_input[t, envs]}
+        return seen, batch.episode_start[t, envs]
 
-    def put_action(self, t: int, slots: slice, actions: Tensor, log_probs: Tensor, values: Tensor) -> None:
-        """Store action `t` of T of the environments `slots`."""
-        self.batch.actions[t, slots].copy_(actions)
-        self.batch.log_probs[t, slots].copy_(log_probs)
-        self.batch.values[t, slots].copy_(values)
+    def put_action(self, t: int, envs: slice, actions: Tensor, log_probs: Tensor, values: Tensor) -> None:
+        """Store action `t` of T of the environments `envs`."""
+        self.batch.actions[t, envs].copy_(actions)
+        self.batch.log_probs[t, envs].copy_(log_probs)
+        self.batch.values[t, envs].copy_(values)
 
-    def put_outcome(self, t: int, rewards: Tensor, dones: Tensor) -> None:
-        """Store what action `t` of all environments led to."""
-        self.batch.rewards[t].copy_(rewards)
-        self.batch.dones[t].copy_(dones)
+    def put_outcome(self, t: int, rewards: NDArray[np.float32], dones: NDArray[np.bool_]) -> None:
+        """Store what action `t` of all environments led to; it is in the batch once `complete` was called."""
+        self._rewards[t].numpy()[:] = rewards
+        self._dones[t].numpy()[:] = dones
+
+    def complete(self, initial_state: State, final_state: State) -> None:
+        """Finish a rollout. The states around it are kept by reference: cores return new tensors at each step."""
+        self.batch.rewards.copy_(self._rewards)
+        self.batch.dones.copy_(self._dones)
+        self.batch = replace(self.batch, initial_state=initial_state, final_state=final_state)

@@ -17,7 +17,7 @@ from pathlib import Path
 import tyro
 
 from agents import IMPALA
-from agents.safety import Snapshot, finite
+from agents.numerics import Snapshot, finite
 from benchmarks.machine import describe_machine
 from envs import TASK_SETS, ProcgenVecEnv
 from records.config import TrainConfig
@@ -58,7 +58,7 @@ def main(options: Options) -> None:
         "copy_of_weights": _least(lambda: Snapshot(agent.policy, agent.optimizer, 0), 20, cpu),
         "state_of_the_run": _least(agent._mark_boundary, 20, cpu),
         "checks_of_numbers": _least(
-            lambda: (finite(agent.policy.parameters()), agent._state_watch.check(agent._collector.state)),
+            lambda: (finite(agent.policy.parameters()), agent._state_watch.check(agent.actors.collector.core_state)),
             20,
             cpu,
         ),
@@ -70,7 +70,7 @@ def main(options: Options) -> None:
         megabytes = path.stat().st_size / 2**20
     env.close()
     config = TrainConfig()
-    steps = options.slots * agent.config.rollout_length
+    steps = options.slots * agent.config.rollout_steps
     assert config.checkpoint_every_steps is not None
     assert config.checkpoint_every_minutes is not None
     interval = min(60 * config.checkpoint_every_minutes, config.checkpoint_every_steps / steps * rollout)

@@ -135,8 +135,8 @@ def command(random: Random) -> list[str]:
             words += [_option(f"core.{name}"), {"layers": "1", "heads": "2"}.get(name, "8")]
         words += some_of(type(core), "core.", ())
     if algorithm in ALGORITHMS:
-        agent = ALGORITHMS[algorithm].default_config()
-        steps = "unroll_steps" if algorithm == "impala" else "rollout_steps"
+        agent = ALGORITHMS[algorithm].config_class()
+        steps = "rollout_steps" if algorithm == "impala" else "rollout_steps"
         parts = ["--agent.minibatches", "1"] if algorithm == "ppo" else ["--agent.batch-unrolls", "none"]
         words += [_option(f"agent.{steps}"), str(length), *parts, *some_of(type(agent), "agent.", (steps,))]
     for name in random.sample(OTHER, random.randint(0, 4)):

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from agents.allocator import keep_large_buffers
+from agents.device import keep_large_buffers
 from benchmarks.machine import describe_machine
 from common.cli import run_command
 from common.errors import UserError

@@ -110,7 +110,7 @@ def measure(settings: Settings) -> dict[str, dict[str, float]]:
         return {}
 
     agent.update = keep  # type: ignore[method-assign]  # measures instead of learning
-    agent.learn((1 + settings.rollouts) * settings.slots * config.unroll_steps)
+    agent.learn((1 + settings.rollouts) * settings.slots * config.rollout_steps)
     env.close()
     return {name: noise(samples) for name, samples in found.items()}
 

@@ -126,7 +126,7 @@ def train(settings: Settings) -> dict[str, list[float | None]]:
     )
     curve = _Curve()
     agent.set_logger(Logger(None, [curve]))
-    rollout = 64 * agent.config.rollout_length
+    rollout = 64 * agent.config.rollout_steps
     agent.learn(settings.steps, log_interval=max(1, LOG_EVERY_STEPS // rollout))
     env.close()
     return curve.columns

@@ -32,8 +32,8 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from agents import ALGORITHMS
-from agents.allocator import keep_large_buffers
-from agents.memory import peak_memory
+from agents.device import keep_large_buffers
+from agents.device import peak_memory
 from benchmarks.figures import Figure, main
 from envs import TASK_SETS, ProcgenVecEnv
 

@@ -40,8 +40,8 @@ class Case:
 
 def collect(agent: Agent) -> None:
     """One rollout, without learning."""
-    stream, _ = agent._collector.collect(agent._stream, agent._stores[0], lambda infos: True)
-    agent._stream = stream
+    stream, _ = agent.actors.collector.collect(agent.stream, agent._stores[0], lambda infos: True)
+    agent.stream = stream
 
 
 def train(agent: Agent) -> None:
@@ -66,7 +66,7 @@ def _rates(cases: dict[str, Case], work: Callable[[Agent], None], repetitions: i
     """Environment steps a second of each case."""
     agents = {name: case.agent() for name, case in cases.items()}
     seconds = best_seconds({name: partial(work, agent) for name, agent in agents.items()}, repetitions)
-    steps = {name: agent.n_envs * agent.config.rollout_length for name, agent in agents.items()}
+    steps = {name: agent.n_envs * agent.config.rollout_steps for name, agent in agents.items()}
     for agent in agents.values():
         assert agent.env is not None
         agent.env.close()
@@ -85,7 +85,7 @@ def _parts(repetitions: int) -> list[Figure]:
         },
         repetitions,
     )
-    steps = SLOTS * agent.config.rollout_length
+    steps = SLOTS * agent.config.rollout_steps
     rates = {name: steps / spent for name, spent in seconds.items()}
     allowed = 1.0 / (1.0 / rates["acting"] + 1.0 / rates["learning"])
     return [

@@ -26,7 +26,7 @@ class Subject:
         recurrent: whether its policy remembers anything.
         reset: reset rule of its training: "episode", "never" or a number of steps.
         gradient_horizon: steps that gradient flowed through in training.
-        rollout_length: steps of an unroll in training; a horizon as long as this is the whole unroll.
+        rollout_steps: steps of an unroll in training; a horizon as long as this is the whole unroll.
         training_levels: levels it was trained on, where known.
     """
 
@@ -36,7 +36,7 @@ class Subject:
     recurrent: bool
     reset: str
     gradient_horizon: int
-    rollout_length: int
+    rollout_steps: int
     training_levels: Levels | None
 
     def to_json(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Subject:
 def subject_of(agent: Agent, mode: str) -> Subject:
     """The facts about `agent`, which is about to play in `mode`."""
     config = agent.policy.config
-    length = agent.config.rollout_length
+    length = agent.config.rollout_steps
     return Subject(
         policy=name_of(config.core),
         algorithm=agent.algorithm,
@@ -56,7 +56,7 @@ def subject_of(agent: Agent, mode: str) -> Subject:
         recurrent=agent.policy.is_recurrent,
         reset=config.reset,
         gradient_horizon=length if config.bptt_span is None else min(length, config.bptt_span),
-        rollout_length=length,
+        rollout_steps=length,
         training_levels=_training_levels(agent, mode),
     )
 

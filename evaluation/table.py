@@ -104,7 +104,7 @@ def _memory(subject: Subject, override: str | None) -> str:
     rule = f"memory reset: {_rule(reset)}"
     if reset != subject.reset:
         rule += f" (trained with: {_rule(subject.reset)})"
-    horizon = f"gradient horizon {subject.gradient_horizon} of {subject.rollout_length} steps"
+    horizon = f"gradient horizon {subject.gradient_horizon} of {subject.rollout_steps} steps"
     return f"{rule}; {horizon}"
 
 

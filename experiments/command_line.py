@@ -27,7 +27,7 @@ from tyro.constructors import (
 )
 
 from agents import ALGORITHMS
-from agents.safety import on_nan_problems
+from agents.numerics import ON_NAN
 from common.cli import without_box
 from common.errors import UserError, raise_problems, unknown_name
 from experiments.presets import PRESETS
@@ -144,7 +144,7 @@ def _parse_resume(words: Sequence[str]) -> Resume:
     if command.total_steps is not None and command.total_steps < 1:
         problems.append(f"total_steps is {command.total_steps}: give 1 or more")
     if command.on_nan is not None:
-        problems += on_nan_problems(command.on_nan)
+        problems += [unknown_name("on_nan", command.on_nan, ON_NAN)] * (command.on_nan not in ON_NAN)
     raise_problems(problems)
     return command
 

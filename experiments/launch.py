@@ -15,7 +15,7 @@ from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import ALGORITHMS, Agent
-from agents.memory import peak_memory
+from agents.device import peak_memory
 from common.errors import UserError
 from envs import grouped_procgen
 from experiments.command_line import PROGRAM, Launch, Resume, parse
@@ -226,7 +226,7 @@ def _introduce(
 
 def _describe(agent: Agent, console: Console) -> None:
     """Say what runs where: the device, and the versions of the core's operators."""
-    acting, learning = (agent.policy.implementations(steps) for steps in (1, agent.config.rollout_length))
+    acting, learning = (agent.policy.implementations(steps) for steps in (1, agent.config.rollout_steps))
     versions = [f"; {name}: {acting[name]} for acting, {learning[name]} for learning" for name in acting]
     console.print(f"On {agent.device}{''.join(versions)}", soft_wrap=True)
 

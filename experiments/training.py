@@ -10,7 +10,7 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import CallbackList
 
 from agents import Agent
-from agents.safety import NotFinite
+from agents.numerics import NotFinite
 from common.errors import RunError, UserError
 from experiments.checkpoints import CheckpointFailure, SaveCheckpoints
 from experiments.progress import training_progress

@@ -91,7 +91,7 @@ class TrainConfig:
     @property
     def rollout_steps(self) -> int:
         """Environment steps of all slots between two phases of learning."""
-        return self.slots * self.agent.rollout_length
+        return self.slots * self.agent.rollout_steps
 
 
 NESTED = ("core", "encoder", "agent")
@@ -107,7 +107,7 @@ def with_algorithm(config: TrainConfig, name: str) -> TrainConfig:
     """`config` with the algorithm `name`, at its defaults unless it is the present one."""
     if name == config.algorithm:
         return config
-    return replace(config, algorithm=name, agent=ALGORITHMS[name].default_config())
+    return replace(config, algorithm=name, agent=ALGORITHMS[name].config_class())
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def _memory_problems(config: TrainConfig) -> list[str]:
     if needed <= available:
         return []
     return [
-        f"{config.slots} slots with rollouts of {config.agent.rollout_length} steps need "
+        f"{config.slots} slots with rollouts of {config.agent.rollout_steps} steps need "
         f"{needed / 2**30:.0f} GiB, this machine has {available / 2**30:.0f} GiB: "
         "use fewer slots or shorter rollouts"
     ]

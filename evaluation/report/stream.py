@@ -136,7 +136,7 @@ def stream_notes(scores: StreamScores) -> tuple[str, ...]:
     chosen = "greedy (most likely) actions" if protocol.greedy else "sampled actions"
     trained = "; ".join(
         f"{group.label}: memory reset {rule_text(group.config.reset)} in training, gradient horizon {horizon(group)} "
-        f"of {group.config.agent.rollout_length} steps, {runs_text(len(group.rows))}"
+        f"of {group.config.agent.rollout_steps} steps, {runs_text(len(group.rows))}"
         for group in scores.groups
     )
     return (

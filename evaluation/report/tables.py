@@ -76,7 +76,7 @@ def is_recurrent(group: Group) -> bool:
 
 def horizon(group: Group) -> int:
     """Steps that gradient flowed through in training."""
-    length = int(group.config.agent.rollout_length)
+    length = int(group.config.agent.rollout_steps)
     return length if group.config.bptt_span is None else min(length, group.config.bptt_span)
 
 
@@ -113,7 +113,7 @@ def _memory_notes(groups: Iterable[Group]) -> tuple[str, ...]:
             text = f"memory reset {rule_text(evaluated)}"
             if evaluated != trained:
                 text += f" in evaluation, {rule_text(trained)} in training"
-            text += f", gradient horizon {horizon(group)} of {group.config.agent.rollout_length} steps"
+            text += f", gradient horizon {horizon(group)} of {group.config.agent.rollout_steps} steps"
         else:
             text = "no memory"
         shared.setdefault(text, []).append(group.label)
@@ -187,7 +187,7 @@ def runs_table(study: Study) -> Table:
                 ", ".join(str(row.seed) for row in group.rows),
                 rule_text(config.reset) if memory else NOTHING,
                 rule_text(_in_evaluation(group)) if memory else NOTHING,
-                f"{horizon(group)} of {config.agent.rollout_length}" if memory else NOTHING,
+                f"{horizon(group)} of {config.agent.rollout_steps}" if memory else NOTHING,
                 ", ".join(group.games),
             )
         )

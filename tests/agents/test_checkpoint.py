@@ -8,8 +8,6 @@ import os
 import pickle
 import stat
 import struct
-import zipfile
-from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -267,24 +265,13 @@ def flipped(data: bytes, rng: np.random.Generator) -> bytes:
     return data[:place] + bytes([data[place] ^ (1 << int(rng.integers(8)))]) + data[place + 1 :]
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_a_single_flipped_bit_is_noticed_wherever_it_is(whole: Path, version: int) -> None:
-    if version == 1:
-        write_version_1(whole, {"w": torch.arange(1000.0)})
+def test_a_single_flipped_bit_is_noticed_wherever_it_is(whole: Path) -> None:
     data, path = whole.read_bytes(), whole.with_name("damaged.ckpt")
-    good = read_checkpoint(whole)
     rng = np.random.default_rng(1)
-    unnoticed = 0
     for _ in range(150):
         path.write_bytes(flipped(data, rng))
-        try:
-            got = read_checkpoint(path)
-        except CheckpointError:
-            continue
-        assert_same(got, good)
-        unnoticed += 1
-    # A zip archive has bytes that mean nothing, such as the times of its entries; never is content wrong.
-    assert unnoticed == 0 if version == 2 else unnoticed < 100
+        with pytest.raises(CheckpointError):
+            read_checkpoint(path)
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -308,99 +295,44 @@ def test_a_file_that_may_not_be_read_is_refused(whole: Path) -> None:
 def test_files_of_other_programs_are_refused(tmp_path: Path, content: Any) -> None:
     path = tmp_path / "foreign.pt"
     torch.save(content, path)
-    assert_refused(path, "was not written by this project")
+    assert_refused(path, "not a whole checkpoint of this project")
 
 
-def test_another_version_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "new.ckpt"
-    torch.save({"format": checkpoint.FORMAT, "version": 99, "meta": "{}", "tensors": {}}, path)
-    assert_refused(path, "version 99, this code reads 1")
+@pytest.mark.parametrize("version", [1, 2, 99])
+def test_another_version_is_refused(whole: Path, version: int) -> None:
+    data = bytearray(whole.read_bytes())
+    data[24:28] = struct.pack("<I", version)
+    whole.write_bytes(data)
+    assert_refused(whole, f"version {version}, this code reads version {checkpoint.VERSION}")
 
 
 @pytest.mark.parametrize(
-    "parts",
+    "content",
     [
-        {"tensors": {}},
-        {"meta": "{}"},
-        {"meta": "{", "tensors": {}},
-        {"meta": 3, "tensors": {}},
-        {"meta": "[]", "tensors": {}},
-        {"meta": '{"x": {"$tensor": "0", "as": "tensor"}}', "tensors": {}},
-        {"meta": '{"x": {"$tensor": "0", "as": "tensor"}}', "tensors": None},
-        {"meta": '{"x": {"$tensor": "0"}}', "tensors": {"0": torch.zeros(1)}},
-        {"meta": '{"x": {"$tensor": "0", "as": "bytes"}}', "tensors": {"0": 5}},
+        [],
+        "text",
+        {"x": {"$tensor": "1", "as": "tensor"}},
+        {"x": {"$tensor": "0"}},
+        {"x": {"$tensor": "0", "as": "bytes"}},
+        {"x": {"$tensor": [], "as": "tensor"}},
     ],
 )
-def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path, parts: dict[str, Any]) -> None:
-    path = tmp_path / "odd.ckpt"
-    torch.save({"format": checkpoint.FORMAT, "version": 1, **parts}, path)
-    assert_refused(path, "is damaged")
-
-
-def write_version_1(path: Path, tensors: Any, **parts: Any) -> None:
-    names = list(tensors) if isinstance(tensors, dict) else []
-    meta = json.dumps({name: {"$tensor": name, "as": "tensor"} for name in names})
-    torch.save({"format": checkpoint.FORMAT, "version": 1, "meta": meta, "tensors": tensors, **parts}, path)
-
-
-def test_files_of_version_1_are_read(tmp_path: Path) -> None:
-    """As `write_checkpoint` of the first release made them."""
-    tensors = {
-        "0": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
-        "1": torch.arange(5),
-        "2": torch.tensor([True, False]),
-        "3": torch.tensor(2.5, dtype=torch.bfloat16),
-        "4": torch.zeros(0, 3),
-    }
-    meta = {
-        "policy": {"w": {"$tensor": "0", "as": "tensor"}, "half": {"$tensor": "3", "as": "tensor"}},
-        "run": {"seeds": {"$tensor": "1", "as": "array"}, "flags": {"$tensor": "2", "as": "array"}},
-        "rest": [{"$tensor": "4", "as": "tensor"}, "text", None, 0.5],
-    }
-    path = tmp_path / "old.ckpt"
-    torch.save(
-        {"format": checkpoint.FORMAT, "version": 1, "meta": json.dumps(meta), "tensors": tensors}, path
+def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path, content: Any) -> None:
+    header = json.dumps({"tensors": [["bfloat16", [1]]], "content": content}).encode()
+    data = (
+        struct.pack("<24sIQ", b"procgen-srwm checkpoint\n", checkpoint.VERSION, len(header))
+        + header
+        + b"\0\0"
     )
-    got = read_checkpoint(path)
-    assert torch.equal(got["policy"]["w"], tensors["0"])
-    assert got["policy"]["half"].dtype is torch.bfloat16
-    np.testing.assert_array_equal(got["run"]["seeds"], np.arange(5), strict=True)
-    assert got["run"]["flags"].tolist() == [True, False]
-    assert got["rest"][0].shape == (0, 3)
-    assert got["rest"][1:] == ["text", None, 0.5]
-    # And it is written anew as version 2.
-    assert_same(read_checkpoint(write_checkpoint(tmp_path / "new.ckpt", got)), got)
+    path = tmp_path / "odd.ckpt"
+    path.write_bytes(data + hashlib.sha256(data).digest())
+    assert_refused(path, "is damaged")
 
 
 class TestHostileFiles:
     """Each is refused before it can take memory or time."""
 
-    def test_a_tensor_that_pretends_to_be_huge(self, tmp_path: Path) -> None:
-        path = tmp_path / "huge.ckpt"
-        write_version_1(path, {"0": torch.zeros(1).expand(1 << 40)})
-        assert path.stat().st_size < 10_000
-        assert_refused(path, "is damaged")
-
-    def test_an_archive_that_unpacks_to_more_than_it_is(self, tmp_path: Path) -> None:
-        plain, packed = tmp_path / "plain.ckpt", tmp_path / "packed.ckpt"
-        write_version_1(plain, {"0": torch.zeros(100_000)})
-        with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
-            for entry in source.infolist():
-                target.writestr(entry.filename, source.read(entry))
-        assert packed.stat().st_size < plain.stat().st_size / 10
-        assert_refused(packed, "not a whole checkpoint")
-
-    @pytest.mark.parametrize("name", ["bytearray", "OrderedDict", "Counter"])
-    def test_other_calls_than_those_that_make_tensors(self, tmp_path: Path, name: str) -> None:
-        value = {"bytearray": bytearray(5), "OrderedDict": OrderedDict(a=1), "Counter": Counter("ab")}[name]
-        path = tmp_path / "calls.ckpt"
-        write_version_1(path, {"0": torch.zeros(1)}, more=value)
-        if name == "OrderedDict":  # tensors come with them
-            read_checkpoint(path)
-        else:
-            assert_refused(path, "not a whole checkpoint")
-
-    def header(self, version: int = 2, length: int = 0, rest: bytes = b"") -> bytes:
+    def header(self, version: int = checkpoint.VERSION, length: int = 0, rest: bytes = b"") -> bytes:
         return struct.pack("<24sIQ", b"procgen-srwm checkpoint\n", version, length) + rest
 
     @pytest.mark.parametrize("length", [1 << 30, (1 << 64) - 1])
@@ -444,18 +376,10 @@ class TestHostileFiles:
         path.write_bytes(data + hashlib.sha256(data).digest())
         assert read_checkpoint(path)["x"].view(torch.uint8).tolist() == [0, 1, 1]
 
-    def test_another_version_of_this_format(self, tmp_path: Path) -> None:
-        path = tmp_path / "a.ckpt"
-        path.write_bytes(self.header(version=3, rest=bytes(100)))
-        assert_refused(path, "format version 3, this code reads 1 to 2")
-
-    @pytest.mark.parametrize("start", [b"procgen-srwm checkpoint\n\x02\0\0\0", b"PK\x03\x04"])
-    def test_a_file_larger_than_the_memory(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes
-    ) -> None:
+    def test_a_file_larger_than_the_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(checkpoint, "_physical_memory", lambda: 1 << 30)
         path = tmp_path / "a.ckpt"
-        path.write_bytes(start + bytes(8))
+        path.write_bytes(self.header())
         os.truncate(path, (1 << 30) + 1)  # all but the start is a hole: it takes no room on the disk
         assert_refused(path, "it cannot be read here")
 

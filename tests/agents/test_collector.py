@@ -108,7 +108,9 @@ class DoubledReward(RawReward):
     def __init__(self) -> None:
         self.dones: list[NDArray[np.bool_]] = []
 
-    def __call__(self, rewards: NDArray[np.float32], dones: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def __call__(
+        self, rewards: NDArray[np.float32], dones: NDArray[np.bool_], games: Sequence[str]
+    ) -> NDArray[np.float32]:
         self.dones.append(dones.copy())
         return 2.0 * rewards
 
@@ -219,7 +221,7 @@ def test_callbacks_follow_each_step_and_may_stop(groups: Sequence[int]) -> None:
     at = (times, np.arange(SLOTS))
     np.testing.assert_array_equal(last.observation["rgb"][:, 0, 0, 2], course.step[at])
     np.testing.assert_array_equal(last.episode_start, course.step[at] == 0)
-    np.testing.assert_array_equal(collector.state["count"], course.step[times - 1, at[1]] + 1)
+    np.testing.assert_array_equal(collector.core_state["count"], course.step[times - 1, at[1]] + 1)
 
 
 def test_a_group_steps_while_the_next_one_is_asked() -> None:
@@ -235,10 +237,10 @@ def test_a_group_steps_while_the_next_one_is_asked() -> None:
 
         setattr(thing, name, watched)
 
-    for number, lane in enumerate(collector._lanes):
-        watch(lane.actor, "step", number)
-        watch(lane.env, "step_async", number)
-        watch(lane.env, "step_wait", number)
+    for number, group in enumerate(collector._groups):
+        watch(group.actor, "step", number)
+        watch(group.env, "step_async", number)
+        watch(group.env, "step_wait", number)
     collector.collect(stream, store, lambda infos: True)
     turn = [
         ("step", 0),
@@ -264,9 +266,9 @@ def test_a_wrapper_is_not_passed_by() -> None:
 def test_the_state_of_all_groups_can_be_set() -> None:
     collector, _, _ = make_collector(Course(4), (2, 3))
     state = {"count": torch.arange(5.0), "slot": torch.arange(5.0) * 2}
-    collector.state = state
-    assert collector._lanes[1].actor.state["count"].tolist() == [2.0, 3.0, 4.0]
-    assert {name: tensor.tolist() for name, tensor in collector.state.items()} == {
+    collector.core_state = state
+    assert collector._groups[1].actor.state["count"].tolist() == [2.0, 3.0, 4.0]
+    assert {name: tensor.tolist() for name, tensor in collector.core_state.items()} == {
         name: tensor.tolist() for name, tensor in state.items()
     }
 

@@ -36,7 +36,7 @@ def trained(tiny: Tiny, procgen: MakeEnv) -> PPO:
 
 def counts(agent: Any) -> dict[str, float]:
     """How many returns of each game the statistics of rewards have seen."""
-    statistics = agent._collector.transform.state()["statistics"]
+    statistics = agent.actors.collector.transform.state()["statistics"]
     return {game: values["count"] for game, values in statistics.items()}
 
 
@@ -72,8 +72,8 @@ def test_loading_into_other_games_keeps_what_is_common(
     loaded = PPO.load(tmp_path / "a", procgen(("maze", "bigfish")))
     found = counts(loaded)
     assert found["bigfish"] == counts(trained)["bigfish"] > 2 * UNROLL
-    assert found["maze"] < 1.0
-    assert set(loaded.episode_returns) <= {"bigfish"}
+    assert "maze" not in found
+    assert set(loaded.episode_returns) <= {"bigfish"}  # the others are remembered, not reported
     loaded.learn(ROLLOUT, reset_num_timesteps=False)
     assert loaded.num_timesteps == 7 * ROLLOUT
 
@@ -93,9 +93,10 @@ def test_loading_and_saving_loses_nothing(trained: PPO, procgen: MakeEnv, tmp_pa
     )  # new episodes, but all that was learned of old ones
     run = read_checkpoint(tmp_path / "c")["run"]
     assert "env" not in run
-    for name in ("num_timesteps", "updates", "episodes"):
+    for name in ("num_timesteps", "episodes"):
         assert run[name] == content["run"][name]
-    assert run["reward_transform"]["statistics"] == content["run"]["reward_transform"]["statistics"]
+    statistics = [each["collector"]["rewards"]["statistics"] for each in (run, content["run"])]
+    assert statistics[0] == statistics[1]
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_exact_continuation_elsewhere_is_refused_in_one_line(
 def test_exact_continuation_without_environment_states_is_refused(
     tiny: Tiny, toy: MakeEnv, tmp_path: Path
 ) -> None:
-    agent = IMPALA(tiny(), toy(4), seed=0, unroll_steps=5)
+    agent = IMPALA(tiny(), toy(4), seed=0, rollout_steps=5)
     agent.save(tmp_path / "new")
     agent.learn(20)
     agent.save(tmp_path / "old")
@@ -148,13 +149,13 @@ def test_a_checkpoint_of_another_network_is_refused(trained: PPO, tiny: Tiny, tm
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("part", ["config", "policy", "optimizer", "run", "policy_config", "image_shape"])
+@pytest.mark.parametrize("part", ["config", "learner", "run", "policy_config", "image_shape", "seed"])
 def test_a_checkpoint_that_lacks_a_part_is_refused(trained: PPO, part: str, tmp_path: Path) -> None:
     trained.save(tmp_path / "a")
     content = read_checkpoint(tmp_path / "a")
     del content[part]
     write_checkpoint(tmp_path / "b", content)
-    with pytest.raises(CheckpointError, match=f"b does not fit: '{part}'"):
+    with pytest.raises(CheckpointError, match=f"b does not fit: it has no '{part}'"):
         agents.load(tmp_path / "b")
 
 
@@ -223,9 +224,9 @@ def test_other_games_are_known_by_their_names(trained: PPO, procgen: MakeEnv, tm
     assert "env" not in read_checkpoint(tmp_path / "a")["run"]  # those of the old games
     trained.learn(8 * ROLLOUT, reset_num_timesteps=False)
     after = counts(trained)
-    assert set(after) == {"bigfish", "dodgeball"}
-    for game, slots in (("bigfish", 3), ("dodgeball", 3)):
-        assert after[game] - before[game] == pytest.approx(8 * UNROLL * slots)
+    assert after["fruitbot"] == before["fruitbot"]  # remembered
+    for game in ("bigfish", "dodgeball"):
+        assert after[game] - before[game] == pytest.approx(8 * UNROLL * 3)
     assert set(trained.episode_returns) <= {"bigfish", "dodgeball"}
 
 
@@ -233,7 +234,7 @@ def test_a_wrapper_around_the_present_environments_changes_nothing(tiny: Tiny, p
     runs = []
     for wrap in (False, True):
         env = procgen()
-        agent = IMPALA(tiny("lstm"), env, seed=0, unroll_steps=UNROLL, reward_transform="normalize")
+        agent = IMPALA(tiny("lstm"), env, seed=0, rollout_steps=UNROLL, reward_transform="normalize")
         agent.learn(2 * ROLLOUT)
         if wrap:
             agent.set_env(Transparent(env), force_reset=False)
@@ -243,7 +244,7 @@ def test_a_wrapper_around_the_present_environments_changes_nothing(tiny: Tiny, p
 
 
 def test_hyperparameters_must_fit_the_new_environments(tiny: Tiny, procgen: MakeEnv, tmp_path: Path) -> None:
-    agent = IMPALA(tiny(), procgen(), seed=0, unroll_steps=UNROLL, batch_unrolls=3)
+    agent = IMPALA(tiny(), procgen(), seed=0, rollout_steps=UNROLL, batch_unrolls=3)
     agent.save(tmp_path / "a")
     with pytest.raises(UserError, match="3 does not divide 4"):
         IMPALA.load(tmp_path / "a").set_env(procgen(("maze",), num_envs=4))
@@ -266,7 +267,7 @@ class Remote(DummyVecEnv):
 
 def test_environments_in_other_processes_need_not_know_games(tiny: Tiny, toy: MakeEnv) -> None:
     make_one = toy(1).envs[0].__class__  # Monitor
-    agent = IMPALA(tiny(), Remote([lambda: make_one(toy(1).envs[0])] * 3), seed=0, unroll_steps=5)
+    agent = IMPALA(tiny(), Remote([lambda: make_one(toy(1).envs[0])] * 3), seed=0, rollout_steps=5)
     agent.learn(60)
     assert set(agent.episode_returns) == {"env"}
 

@@ -8,7 +8,7 @@ import pytest
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import IMPALA
-from agents.episodes import EpisodeLog
+from agents.episodes import WINDOW, EpisodeLog
 
 
 def info(result: float, length: int, normalized: float | None = None) -> dict[str, Any]:
@@ -36,11 +36,11 @@ def test_means_of_all_and_of_each_game() -> None:
 
 
 def test_only_the_latest_episodes_count() -> None:
-    log = EpisodeLog(["maze", "heist"], window=3)
+    log = EpisodeLog(["maze", "heist"])
     log.add("heist", info(-5.0, 1))
-    for result in range(10):
+    for result in range(WINDOW + 7):
         log.add("maze", info(float(result), 1))
-    assert log.returns() == {"maze": 8.0, "heist": -5.0}
+    assert log.returns() == {"maze": 7.0 + (WINDOW - 1) / 2, "heist": -5.0}
 
 
 def test_nothing_is_said_before_the_first_end() -> None:
@@ -60,19 +60,40 @@ def test_normalized_returns_are_left_out_where_unknown() -> None:
 
 
 def test_a_state_is_plain_data_and_continues_the_windows() -> None:
-    log = EpisodeLog(["maze", "heist"], window=2)
-    for result in (1.0, 2.0, 4.0):
-        log.add("maze", info(result, 7, 0.5))
+    log = EpisodeLog(["maze", "heist"])
+    for result in range(WINDOW + 2):
+        log.add("maze", info(float(result), 7, 0.5))
     log.add("heist", info(3.0, 5))
     state = json.loads(json.dumps(log.state()))
-    other = EpisodeLog(["heist", "maze", "ninja"], window=2)
+    other = EpisodeLog(["heist", "maze", "ninja"])
     other.add("maze", info(100.0, 7))
     other.load_state(state)
     assert other.metrics() == pytest.approx(log.metrics())
     for one in (log, other):
         one.add("maze", info(8.0, 7, 0.5))
-    assert other.returns() == log.returns() == {"maze": 6.0, "heist": 3.0}
-    EpisodeLog(["ninja"]).load_state(state)  # of none of its games
+    assert other.returns() == log.returns()
+
+
+def test_games_that_are_not_played_now_are_remembered_and_not_reported() -> None:
+    log = EpisodeLog(["maze"])
+    log.add("maze", info(3.0, 5))
+    other = EpisodeLog(["ninja"])
+    other.load_state(log.state())
+    other.add("ninja", info(1.0, 5))
+    assert other.returns() == {"ninja": 1.0}
+    back = EpisodeLog(["maze"])
+    back.load_state(other.state())
+    assert back.returns() == {"maze": 3.0}
+    same = EpisodeLog(["ninja"])
+    same.load_state(other.state(), same_games=True)
+    assert same.state() == other.state()
+
+
+def test_a_game_that_comes_later_gets_a_window_of_its_own() -> None:
+    log = EpisodeLog(["maze"])
+    log.add("heist", info(2.0, 5))
+    assert log.returns() == {"heist": 2.0}
+    assert log.state()["played"] == ["maze", "heist"]
 
 
 def test_episodes_are_counted_for_the_games_they_were_played_in(
@@ -87,7 +108,7 @@ def test_episodes_are_counted_for_the_games_they_were_played_in(
                     seen.setdefault(step["game"], []).append(step["episode"]["r"])
             return True
 
-    agent = IMPALA(tiny(), procgen(), seed=0, unroll_steps=20)
+    agent = IMPALA(tiny(), procgen(), seed=0, rollout_steps=20)
     agent.learn(5 * 120, callback=Watch())
     assert len(seen) == 3
     assert agent.episode_returns == {

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import KVWriter, Logger
 
 import agents
 from agents import IMPALA, PPO, Agent, ImpalaConfig, read_checkpoint
+from agents.learner import Losses
 from agents.rollout import Batch
-from policies import PolicyConfig
+from policies import CORES, PolicyConfig
 
 SLOTS, UNROLL = 6, 8
 ROLLOUT = SLOTS * UNROLL
@@ -111,9 +112,9 @@ def keep_gradients(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_parameter_of_every_core_is_trained(
     core: str, tiny: Tiny, toy: MakeEnv, random_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = IMPALA(tiny(core), toy(4), seed=0, unroll_steps=5)
+    agent = IMPALA(tiny(core), toy(4), seed=0, rollout_steps=5)
     keep_gradients(agent, monkeypatch)
-    agent.update(random_batch(agent.policy, steps=5, slots=4))
+    agent.learner.learn(random_batch(agent.policy, steps=5, slots=4), 0)
     for name, parameter in agent.policy.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.count_nonzero() > 0, name
@@ -128,9 +129,9 @@ def test_with_the_published_horizon_the_update_of_the_matrix_is_not_trained(
     tiny: Tiny, toy: MakeEnv, random_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test above would notice: with a horizon of one step there is no gradient to q, k and beta."""
-    agent = IMPALA(tiny("srwm", bptt_span=1), toy(4), seed=0, unroll_steps=5)
+    agent = IMPALA(tiny("srwm", bptt_span=1), toy(4), seed=0, rollout_steps=5)
     keep_gradients(agent, monkeypatch)
-    agent.update(random_batch(agent.policy, steps=5, slots=4))
+    agent.learner.learn(random_batch(agent.policy, steps=5, slots=4), 0)
     gradient = agent.policy.core.layers[0].w0.grad
     width = gradient.shape[1]
     assert gradient[..., :width].count_nonzero() > 0
@@ -174,10 +175,10 @@ def test_loss_and_gradient_are_those_written_by_hand(
 ) -> None:
     settings = {"entropy_cost": 0.3, "value_cost": 0.7, "discount": 0.9}
     clips = {"rho_clip": 1.3, "c_clip": 0.8, "trace_lambda": 0.9}
-    agent = IMPALA(tiny(core), toy(3), seed=1, unroll_steps=4, **settings, **clips)
+    agent = IMPALA(tiny(core), toy(3), seed=1, rollout_steps=4, **settings, **clips)
     keep_gradients(agent, monkeypatch)
     batch = random_batch(agent.policy, steps=4, slots=3, seed=5)
-    metrics = agent.update(batch)
+    metrics = agent.learner.learn(batch, 0)
     loss, gradients = loss_by_hand(agent, batch)
     assert 0.0 < metrics["rho_clipped"] < 1.0
     assert batch.dones.any()
@@ -196,15 +197,15 @@ def test_an_update_is_rmsprop_on_the_clipped_gradient(
     tiny: Tiny, toy: MakeEnv, random_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"max_grad_norm": 0.5, "rmsprop_alpha": 0.9, "rmsprop_eps": 0.02, "learning_rate": 0.003}
-    agent = IMPALA(tiny("lstm"), toy(4), seed=0, unroll_steps=5, **settings)
+    agent = IMPALA(tiny("lstm"), toy(4), seed=0, rollout_steps=5, **settings)
     batch = random_batch(agent.policy, steps=5, slots=4)
     with monkeypatch.context() as patch:
         keep_gradients(agent, patch)
-        agent.update(batch)
+        agent.learner.learn(batch, 0)
         gradients = {name: parameter.grad.clone() for name, parameter in agent.policy.named_parameters()}
     norm = torch.stack([gradient.norm() for gradient in gradients.values()]).norm()
     before = weights(agent)
-    assert agent.update(batch)["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
+    assert agent.learner.learn(batch, 0)["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
     assert norm > 0.5
     for name, weight in agent.policy.state_dict().items():
         gradient = gradients[name] * 0.5 / norm
@@ -215,40 +216,53 @@ def test_an_update_is_rmsprop_on_the_clipped_gradient(
 def test_each_unroll_is_used_once_and_updates_have_the_asked_size(
     tiny: Tiny, toy: MakeEnv, random_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = IMPALA(tiny("lstm"), toy(6), seed=0, unroll_steps=3, batch_unrolls=2)
+    agent = IMPALA(tiny("lstm"), toy(6), seed=0, rollout_steps=3, batch_unrolls=2)
     batch = random_batch(agent.policy, steps=3, slots=6)
     marked = batch.select(torch.arange(6))
     marked.rewards[:] = torch.arange(6.0)
     seen: list[list[float]] = []
-    update_once = agent._update_once
+    losses = agent.learner.losses
 
-    def watch(part: Batch) -> dict[str, float]:
+    def watch(part: Batch) -> Losses:
         seen.append(part.rewards[0].tolist())
-        return update_once(part)
+        return losses(part)
 
-    monkeypatch.setattr(agent, "_update_once", watch)
-    agent.update(marked)
+    monkeypatch.setattr(agent.learner, "losses", watch)
+    agent.learner.learn(marked, 0)
     first = [*seen]
-    agent.update(marked)
+    agent.learner.learn(marked, 0)
     assert [len(group) for group in first] == [2, 2, 2]
     assert sorted(itertools.chain(*first)) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert seen[3:] != first  # in another order each time
-    assert agent._n_updates == 6
+    assert agent.learner.updates == 6
     seen.clear()
-    agent.config = replace(agent.config, passes=3)
-    agent.update(marked)
+    agent.learner.config = replace(agent.config, passes=3)
+    agent.learner.learn(marked, 0)
     for part in range(3):
         assert sorted(itertools.chain(*seen[3 * part : 3 * part + 3])) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert len(seen) == 9
 
 
 @pytest.mark.parametrize(
-    ("slots", "expected"), [(1, 1), (7, 7), (32, 32), (48, 24), (64, 32), (66, 22), (96, 32), (37, 1)]
+    ("num_envs", "sizes"),
+    [
+        (1, [1]),
+        (7, [7]),
+        (32, [32]),
+        (37, [19, 18]),  # 37 is prime: no equal parts, but no batches of a single unroll either
+        (48, [24, 24]),
+        (64, [32, 32]),
+        (66, [22, 22, 22]),
+        (96, [32, 32, 32]),
+    ],
 )
-def test_updates_are_as_large_as_published_where_that_divides(slots: int, expected: int) -> None:
-    assert ImpalaConfig().unrolls_per_update(slots) == expected
-    assert ImpalaConfig(batch_unrolls=1).unrolls_per_update(slots) == 1
-    assert ImpalaConfig().problems(slots) == []
+def test_updates_are_as_large_as_published_where_that_divides(num_envs: int, sizes: list[int]) -> None:
+    def batch_sizes(config: ImpalaConfig) -> list[int]:
+        return [len(part) for part in torch.arange(num_envs).tensor_split(config.batches_per_pass(num_envs))]
+
+    assert batch_sizes(ImpalaConfig()) == sizes
+    assert batch_sizes(ImpalaConfig(batch_unrolls=1)) == [1] * num_envs
+    assert ImpalaConfig().problems(num_envs) == []
 
 
 # What the learner gets
@@ -256,35 +270,35 @@ def test_updates_are_as_large_as_published_where_that_divides(slots: int, expect
 
 def test_what_the_learner_gets_is_what_the_policy_did(core: str, tiny: Tiny, procgen: MakeEnv) -> None:
     """On real games: running the policy over a batch gives the numbers of when it acted."""
-    agent = IMPALA(tiny(core), procgen(), seed=3, unroll_steps=UNROLL, batch_unrolls=3)
+    agent = IMPALA(tiny(core), procgen(), seed=3, rollout_steps=UNROLL, batch_unrolls=3)
     compared: list[int] = []
     ends = 0
 
-    def update(batch: Batch) -> dict[str, float]:
+    def learn(batch: Batch, step: int) -> dict[str, float]:
         nonlocal ends
         ends += int(batch.dones[:-1].sum())
-        for slots in torch.randperm(SLOTS).split(3):
-            part = batch.select(slots)
+        for envs in torch.randperm(SLOTS).split(3):
+            part = batch.select(envs)
             with torch.no_grad():
                 output = agent.policy(part.rgb, part.reward_input, part.initial_state, part.episode_start)
             log_probs = output.logits[:-1].log_softmax(-1).gather(-1, part.actions.unsqueeze(-1)).squeeze(-1)
             torch.testing.assert_close(log_probs, part.log_probs)
             torch.testing.assert_close(output.value[:-1], part.values)
-            compared.append(len(slots))
+            compared.append(len(envs))
         return {}
 
-    agent.update = update  # type: ignore[method-assign]
+    agent.learner.learn = learn  # type: ignore[method-assign]
     agent.learn(12 * ROLLOUT)
     assert len(compared) == 24
     assert ends > 0
 
 
 def test_without_lag_the_weights_that_learn_are_those_that_acted(tiny: Tiny, procgen: MakeEnv) -> None:
-    agent = IMPALA(tiny("lstm"), procgen(), seed=3, unroll_steps=UNROLL, batch_unrolls=SLOTS)
+    agent = IMPALA(tiny("lstm"), procgen(), seed=3, rollout_steps=UNROLL, batch_unrolls=SLOTS)
     rows = log_rows(agent)
     agent.learn(3 * ROLLOUT)
     # All importance weights are 1, up to rounding.
-    agent.config = replace(agent.config, rho_clip=1.0001)
+    agent.learner.config = replace(agent.config, rho_clip=1.0001)
     agent.learn(3 * ROLLOUT)
     assert [row["train/rho_clipped"] for row in rows[3:]] == [0.0, 0.0, 0.0]
 
@@ -295,19 +309,19 @@ def test_without_lag_the_weights_that_learn_are_those_that_acted(tiny: Tiny, pro
 def test_the_learning_rate_falls_linearly_and_never_to_zero(
     tiny: Tiny, toy: MakeEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = IMPALA(tiny(), toy(4), seed=0, unroll_steps=5, learning_rate=0.01)
+    agent = IMPALA(tiny(), toy(4), seed=0, rollout_steps=5, learning_rate=0.01)
     rates: list[float] = []
     moved: list[bool] = []
-    update = agent.update
+    learn = agent.learner.learn
 
-    def watch(batch: Batch) -> dict[str, float]:
+    def watch(batch: Batch, step: int) -> dict[str, float] | None:
         before = weights(agent)
-        metrics = update(batch)
+        metrics = learn(batch, step)
         rates.append(agent.optimizer.param_groups[0]["lr"])
         moved.append(any(not torch.equal(before[name], tensor) for name, tensor in weights(agent).items()))
         return metrics
 
-    monkeypatch.setattr(agent, "update", watch)
+    monkeypatch.setattr(agent.learner, "learn", watch)
     rows = log_rows(agent)
     agent.learn(5 * 20)
     assert rates == pytest.approx([0.01, 0.008, 0.006, 0.004, 0.002])
@@ -317,14 +331,14 @@ def test_the_learning_rate_falls_linearly_and_never_to_zero(
 
 
 def test_the_learning_rate_can_stay(tiny: Tiny, toy: MakeEnv) -> None:
-    agent = IMPALA(tiny(), toy(4), seed=0, unroll_steps=5, learning_rate=0.01, learning_rate_decay=False)
+    agent = IMPALA(tiny(), toy(4), seed=0, rollout_steps=5, learning_rate=0.01, learning_rate_decay=False)
     rows = log_rows(agent)
     agent.learn(60)
     assert [row["train/learning_rate"] for row in rows] == [0.01] * 3
 
 
 def test_steps_are_rounded_up_to_whole_rollouts(tiny: Tiny, toy: MakeEnv) -> None:
-    agent = IMPALA(tiny(), toy(4), seed=0, unroll_steps=5)
+    agent = IMPALA(tiny(), toy(4), seed=0, rollout_steps=5)
     rows = log_rows(agent)
     agent.learn(41)
     assert agent.num_timesteps == 60
@@ -333,7 +347,7 @@ def test_steps_are_rounded_up_to_whole_rollouts(tiny: Tiny, toy: MakeEnv) -> Non
 
 @pytest.mark.parametrize("lag", [0, 1])
 def test_nothing_to_do_is_done(tiny: Tiny, toy: MakeEnv, lag: int) -> None:
-    agent = IMPALA(tiny(), toy(4), seed=0, unroll_steps=5, rollout_lag=lag)
+    agent = IMPALA(tiny(), toy(4), seed=0, rollout_steps=5, rollout_lag=lag)
     before = weights(agent)
     agent.learn(0)
     assert agent.num_timesteps == 0
@@ -346,7 +360,7 @@ def test_nothing_to_do_is_done(tiny: Tiny, toy: MakeEnv, lag: int) -> None:
 
 
 def test_it_learns_which_action_pays(tiny: Tiny, toy: MakeEnv) -> None:
-    agent = IMPALA(tiny("lstm"), toy(), seed=0, unroll_steps=8, learning_rate=3e-3, discount=0.5)
+    agent = IMPALA(tiny("lstm"), toy(), seed=0, rollout_steps=8, learning_rate=3e-3, discount=0.5)
     agent.learn(10_000)
     # Episodes last 6.5 steps on average, so random play earns 2.2 and the best 6.5.
     assert agent.episode_returns["env"] > 5.5
@@ -355,7 +369,7 @@ def test_it_learns_which_action_pays(tiny: Tiny, toy: MakeEnv) -> None:
 def train(
     tiny: Tiny, env: Any, rollouts: int = 4, seed: int | None = 0, core: str = "srwm", **settings: Any
 ) -> tuple[IMPALA, list[dict[str, Any]]]:
-    agent = IMPALA(tiny(core), env, seed=seed, unroll_steps=UNROLL, **settings)
+    agent = IMPALA(tiny(core), env, seed=seed, rollout_steps=UNROLL, **settings)
     rows = log_rows(agent)
     agent.learn(rollouts * ROLLOUT)
     return agent, rows
@@ -389,18 +403,21 @@ def test_what_others_draw_changes_nothing(algorithm: type[Agent], tiny: Tiny, pr
 def test_other_seeds_act_otherwise(tiny: Tiny, procgen: MakeEnv) -> None:
     actions = []
     for seed in (0, 1):
-        agent = IMPALA(tiny(), procgen(), seed=seed, unroll_steps=UNROLL)
+        agent = IMPALA(tiny(), procgen(), seed=seed, rollout_steps=UNROLL)
         torch.nn.init.zeros_(agent.policy.actor.weight)
         torch.nn.init.zeros_(agent.policy.actor.bias)
+        learn = agent.learner.learn
+        agent.learner.learn = lambda batch, step, learn=learn: (  # type: ignore[method-assign]
+            actions.append(batch.actions.clone()) or learn(batch, step)
+        )
         agent.learn(ROLLOUT)
-        actions.append(agent._stores[0].batch.actions.clone())
     assert not torch.equal(*actions)
     assert len(actions[0].unique()) > 10
 
 
 def test_without_a_seed_no_two_runs_are_alike(tiny: Tiny, toy: MakeEnv) -> None:
     torch.manual_seed(0)
-    runs = [IMPALA(tiny(), toy(4), unroll_steps=5) for _ in range(2)]
+    runs = [IMPALA(tiny(), toy(4), rollout_steps=5) for _ in range(2)]
     observation = {"rgb": np.zeros((64, 8, 8, 3), np.uint8), "reward": np.zeros((64, 1), np.float32)}
     assert not torch.equal(runs[0].policy.actor.weight, runs[1].policy.actor.weight)
     runs[1].policy.load_state_dict(runs[0].policy.state_dict())
@@ -414,7 +431,9 @@ def test_starting_anew_forgets_the_episodes_before(tiny: Tiny, procgen: MakeEnv)
 
     class Look(BaseCallback):
         def _on_rollout_start(self) -> None:
-            seen.append((agent._collector.state, agent._collector.transform.state(), agent._stream))
+            seen.append(
+                (agent.actors.collector.core_state, agent.actors.collector.transform.state(), agent.stream)
+            )
 
         def _on_step(self) -> bool:
             return True
@@ -438,10 +457,10 @@ def test_it_goes_on_where_it_was(tiny: Tiny, procgen: MakeEnv) -> None:
 
 
 def test_a_callback_that_returns_false_stops_it_at_once(tiny: Tiny, procgen: MakeEnv) -> None:
-    agent = IMPALA(tiny(), procgen(), seed=0, unroll_steps=UNROLL)
+    agent = IMPALA(tiny(), procgen(), seed=0, rollout_steps=UNROLL)
     agent.learn(10 * ROLLOUT, callback=OnStep(UNROLL + 3, stop=True))
     assert agent.num_timesteps == (UNROLL + 3) * SLOTS
-    assert agent._n_updates == 1
+    assert agent.learner.updates == 1
 
 
 # Exact continuation
@@ -449,25 +468,16 @@ def test_a_callback_that_returns_false_stops_it_at_once(tiny: Tiny, procgen: Mak
 
 def resumable(algorithm: type[Agent]) -> dict[str, Any]:
     if algorithm is IMPALA:
-        return {"unroll_steps": UNROLL, "batch_unrolls": 3}
+        return {"rollout_steps": UNROLL, "batch_unrolls": 3}
     return {"rollout_steps": UNROLL, "minibatches": 2, "epochs": 2}
 
 
 CASES = [
-    *(
-        (IMPALA, core, "clip")
-        for core in ("feedforward", "lstm", "deltanet", "fake_srwm", "srwm", "sr_delta")
-    ),
+    *((IMPALA, core, "clip") for core in CORES),
     (IMPALA, "srwm", "normalize"),
     (PPO, "feedforward", "normalize"),
     (PPO, "srwm", "normalize"),
 ]
-
-
-def test_the_cases_below_cover_all_cores() -> None:
-    from policies import CORES
-
-    assert {core for algorithm, core, _ in CASES if algorithm is IMPALA} == set(CORES)
 
 
 @pytest.mark.parametrize(("algorithm", "core", "transform"), CASES)
@@ -532,7 +542,7 @@ def test_a_run_that_was_stopped_within_a_rollout_goes_on_from_its_start(
     tiny: Tiny, procgen: MakeEnv, tmp_path: Path
 ) -> None:
     whole, _ = train(tiny, procgen(), rollouts=4)
-    stopped = IMPALA(tiny("srwm"), procgen(), seed=0, unroll_steps=UNROLL)
+    stopped = IMPALA(tiny("srwm"), procgen(), seed=0, rollout_steps=UNROLL)
     stopped.learn(4 * ROLLOUT, callback=OnStep(2 * UNROLL + 5, stop=True))
     stopped.save(tmp_path / "stopped")
     resumed = IMPALA.load(tmp_path / "stopped", procgen(), force_reset=False)
@@ -555,7 +565,7 @@ agent.save(target)
 
 def test_a_fresh_process_continues_exactly(tiny: Tiny, procgen: MakeEnv, tmp_path: Path) -> None:
     env = procgen()
-    agent = IMPALA(tiny("srwm"), env, seed=0, unroll_steps=UNROLL, reward_transform="normalize")
+    agent = IMPALA(tiny("srwm"), env, seed=0, rollout_steps=UNROLL, reward_transform="normalize")
     agent.learn(6 * ROLLOUT, callback=OnStep(3 * UNROLL + 2, lambda agent: agent.save(tmp_path / "half")))
     agent.save(tmp_path / "whole")
     arguments = [str(tmp_path / "half"), str(tmp_path / "resumed"), str(3 * ROLLOUT), ",".join(env.games)]
@@ -570,7 +580,7 @@ def test_a_fresh_process_continues_exactly(tiny: Tiny, procgen: MakeEnv, tmp_pat
 
 def test_saving_changes_nothing(tiny: Tiny, procgen: MakeEnv, tmp_path: Path) -> None:
     plain, _ = train(tiny, procgen())
-    saving = IMPALA(tiny("srwm"), procgen(), seed=0, unroll_steps=UNROLL)
+    saving = IMPALA(tiny("srwm"), procgen(), seed=0, rollout_steps=UNROLL)
     saving.learn(4 * ROLLOUT, callback=lambda *_: bool(saving.save(tmp_path / "any") or True))
     assert_same_weights(weights(plain), weights(saving))
 
@@ -581,9 +591,9 @@ def test_saving_changes_nothing(tiny: Tiny, procgen: MakeEnv, tmp_path: Path) ->
 def test_lagging_rollouts_are_made_with_the_weights_of_one_update_ago(
     tiny: Tiny, procgen: MakeEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = IMPALA(tiny("srwm"), procgen(), seed=0, unroll_steps=UNROLL, rollout_lag=1, batch_unrolls=SLOTS)
+    agent = IMPALA(tiny("srwm"), procgen(), seed=0, rollout_steps=UNROLL, rollout_lag=1, batch_unrolls=SLOTS)
     history: list[dict[str, torch.Tensor]] = []
-    update, collect = agent.update, agent._collector.collect
+    learn, collect = agent.learner.learn, agent.actors.collector.collect
     updated = threading.Semaphore(1)
 
     def collect_late(*arguments: Any) -> Any:
@@ -597,21 +607,20 @@ def test_lagging_rollouts_are_made_with_the_weights_of_one_update_ago(
             output = policy(batch.rgb, batch.reward_input, batch.initial_state, batch.episode_start)
         return output.logits[:-1].log_softmax(-1).gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
 
-    def watch(batch: Batch) -> dict[str, float]:
+    def watch(batch: Batch, step: int) -> dict[str, float] | None:
         history.append(weights(agent))
         number = len(history) - 1
         for age, state_dict in enumerate(reversed(history)):
             same = torch.allclose(log_probs(batch, state_dict), batch.log_probs, rtol=0.0, atol=1e-5)
             assert same == (age == min(1, number)), f"rollout {number}, weights of {age} updates ago"
-        metrics = update(batch)
+        metrics = learn(batch, step)
         updated.release()
         return metrics
 
-    monkeypatch.setattr(agent, "update", watch)
-    monkeypatch.setattr(agent._collector, "collect", collect_late)
+    monkeypatch.setattr(agent.learner, "learn", watch)
+    monkeypatch.setattr(agent.actors.collector, "collect", collect_late)
     agent.learn(6 * ROLLOUT)
     assert len(history) == 6
-    assert_same_weights(weights(agent), {k: v.clone() for k, v in agent._behaviour.state_dict().items()})
 
 
 def test_lagging_rollouts_are_no_more_and_no_fewer(tiny: Tiny, procgen: MakeEnv) -> None:
@@ -620,30 +629,78 @@ def test_lagging_rollouts_are_no_more_and_no_fewer(tiny: Tiny, procgen: MakeEnv)
     assert [row["time/total_timesteps"] for row in rows] == [ROLLOUT * n for n in range(1, 6)]
     rates = [row["train/learning_rate"] for row in rows]
     assert rates == pytest.approx([6e-4 * share for share in (1.0, 0.8, 0.6, 0.4, 0.2)])
-    assert agent._n_updates == 5
+    assert agent.learner.updates == 5
 
 
 def test_lagging_training_stops_where_a_callback_says_so(tiny: Tiny, procgen: MakeEnv) -> None:
-    agent = IMPALA(tiny(), procgen(), seed=0, unroll_steps=UNROLL, rollout_lag=1)
+    agent = IMPALA(tiny(), procgen(), seed=0, rollout_steps=UNROLL, rollout_lag=1)
     agent.learn(10 * ROLLOUT, callback=OnStep(UNROLL + 3, stop=True))
     assert agent.num_timesteps == (UNROLL + 3) * SLOTS
-    assert agent._n_updates == 1
+    assert agent.learner.updates == 1
 
 
-def test_lagging_training_goes_on_from_a_checkpoint(tiny: Tiny, procgen: MakeEnv, tmp_path: Path) -> None:
-    agent, _ = train(tiny, procgen(), rollouts=3, rollout_lag=1)
-    agent.save(tmp_path / "a")
-    loaded = IMPALA.load(tmp_path / "a", procgen(), force_reset=False)
-    assert_same_weights(dict(loaded._behaviour.state_dict()), weights(agent))
-    loaded.learn(2 * ROLLOUT, reset_num_timesteps=False)
-    assert loaded.num_timesteps == 5 * ROLLOUT
+@pytest.mark.parametrize("reset", ["episode", "never"])
+def test_lagging_training_goes_on_exactly_as_if_it_had_not_been_interrupted(
+    reset: str, tiny: Tiny, procgen: MakeEnv, tmp_path: Path
+) -> None:
+    """Saved between two rollouts, within one, and at an end: the rollout that was under way is played again."""
+    settings: dict[str, Any] = {"seed": 0, "rollout_steps": UNROLL, "batch_unrolls": 3, "rollout_lag": 1}
+    policy = tiny("srwm", reset=reset)
+    whole = IMPALA(policy, procgen(), reward_transform="normalize", **settings)
+    rows = log_rows(whole)
+
+    def save(name: str) -> Callable[[Any], None]:
+        return lambda agent: agent.save(tmp_path / name)
+
+    whole.learn(
+        6 * ROLLOUT,
+        CallbackList([OnStep(3 * UNROLL, save("between")), OnStep(3 * UNROLL + 5, save("within"))]),
+    )
+    for name, rollouts in (("between", 2), ("within", 3)):
+        resumed = IMPALA.load(tmp_path / name, procgen(seed=3), force_reset=False)
+        assert resumed.num_timesteps == rollouts * ROLLOUT
+        again = log_rows(resumed)
+        resumed.learn((6 - rollouts) * ROLLOUT, reset_num_timesteps=False)
+        assert_same_weights(weights(resumed), weights(whole))
+        assert_same(again, rows[rollouts:])
+    half = IMPALA(policy, procgen(), reward_transform="normalize", learning_rate_decay=False, **settings)
+    half.learn(3 * ROLLOUT)
+    half.save(tmp_path / "half")
+    half.learn(3 * ROLLOUT, reset_num_timesteps=False)
+    resumed = IMPALA.load(tmp_path / "half", procgen(seed=3), force_reset=False)
+    resumed.learn(3 * ROLLOUT, reset_num_timesteps=False)
+    assert_same_weights(weights(resumed), weights(half))
+
+
+def test_lagging_training_that_was_stopped_while_it_learned_goes_on_exactly(
+    tiny: Tiny, procgen: MakeEnv, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"seed": 0, "rollout_steps": UNROLL, "batch_unrolls": 2, "rollout_lag": 1}
+    whole = IMPALA(tiny("srwm"), procgen(), **settings)
+    whole.learn(5 * ROLLOUT)
+    stopped = IMPALA(tiny("srwm"), procgen(), **settings)
+    losses = stopped.learner.losses
+
+    def stop_at_the_fifth(batch: Batch) -> Losses:
+        if stopped.learner.updates == 3 * 2 + 1:  # in the middle of the third rollout's
+            stopped.stop_when = lambda: True
+        return losses(batch)
+
+    stopped.learner.losses = stop_at_the_fifth  # type: ignore[method-assign]
+    stopped.learn(5 * ROLLOUT)
+    assert stopped.checkpoint_step == 2 * ROLLOUT
+    assert stopped.learner.updates == 3 * 2
+    stopped.save(tmp_path / "stopped")
+    resumed = IMPALA.load(tmp_path / "stopped", procgen(), force_reset=False)
+    resumed.learn(3 * ROLLOUT, reset_num_timesteps=False)
+    assert_same_weights(weights(resumed), weights(whole))
 
 
 def test_an_error_in_the_acting_thread_comes_out(
     tiny: Tiny, procgen: MakeEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = procgen()
-    agent = IMPALA(tiny(), env, seed=0, unroll_steps=UNROLL, rollout_lag=1)
+    agent = IMPALA(tiny(), env, seed=0, rollout_steps=UNROLL, rollout_lag=1)
     step_wait, calls = env.step_wait, []
 
     def fail() -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import numpy as np
-from agents.memory import peak_memory
+from agents.device import peak_memory
 before = peak_memory()
 np.ones(400_000_000, dtype=np.uint8)
 after = peak_memory()

@@ -30,10 +30,12 @@ MakeEnv = Callable[..., Any]
 
 def collected(agent: PPO) -> Batch:
     """The next rollout of the agent's environments, which the one after it does not overwrite."""
-    if agent._last_obs is None:
-        agent._setup_learn(agent.n_envs * agent.config.rollout_steps)
-    agent._stream, _ = agent._collector.collect(agent._stream, agent._stores[0], lambda infos: True)
-    return deepcopy(agent._stores[0].batch)
+    found: list[Batch] = []
+    learn = agent.learner.learn
+    agent.learner.learn = lambda batch, step: found.append(deepcopy(batch))  # type: ignore[func-returns-value,method-assign]
+    agent.learn(agent.n_envs * agent.config.rollout_steps, reset_num_timesteps=False)
+    agent.learner.learn = learn  # type: ignore[method-assign]
+    return found[0]
 
 
 def short(env: Any, policy: PolicyConfig, **overrides: Any) -> PPO:
@@ -119,11 +121,12 @@ def test_one_update_is_that_of_stable_baselines3(procgen: MakeEnv, tiny: Tiny) -
     network.optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     theirs.train()
 
-    sequences = ours.estimate(batch)
+    sequences = ours.learner.estimate(batch)
     advantages = buffer.advantages.reshape(SLOTS, STEPS).T
     np.testing.assert_allclose(sequences.advantages.numpy(), advantages, atol=1e-5)
-    terms = ours.losses(sequences.one_step_each())
-    terms["loss"].backward()
+    losses = ours.learner.losses(sequences.one_step_each())
+    losses.total.backward()
+    terms = {"loss": losses.total, **losses.metrics}
     logged = theirs.logger.name_to_value
     assert 0.1 < logged["train/clip_fraction"] < 0.9
     for ours_name, theirs_value in {
@@ -155,11 +158,11 @@ def test_learning_sees_what_acting_saw(procgen: MakeEnv, tiny: Tiny, core: str) 
     collected(agent)
     batch = collected(agent)  # from a state that is not fresh
     assert batch.dones.any()
-    sequences = agent.estimate(batch)
+    sequences = agent.learner.estimate(batch)
     if not agent.policy.is_recurrent:
         sequences = sequences.one_step_each()
     with torch.no_grad():
-        terms = agent.losses(sequences)
+        terms = agent.learner.losses(sequences).metrics
     assert terms["approx_kl"].item() == pytest.approx(0.0, abs=1e-8)
     assert terms["clip_fraction"].item() == 0.0
 
@@ -167,7 +170,7 @@ def test_learning_sees_what_acting_saw(procgen: MakeEnv, tiny: Tiny, core: str) 
 def test_bootstrap_value_is_that_of_the_last_observation(procgen: MakeEnv, tiny: Tiny) -> None:
     agent = short(procgen(num_envs=SLOTS), tiny("srwm"), gae_lambda=1.0, reward_transform="none")
     batch = collected(agent)
-    sequences = agent.estimate(batch)
+    sequences = agent.learner.estimate(batch)
     expected = collected(agent).values[0]
     for t in reversed(range(STEPS)):
         going_on = (~batch.dones[t]).float()
@@ -191,6 +194,12 @@ def _numbered(steps: int, slots: int) -> Sequences:
     )
 
 
+def minibatches(agent: PPO, sequences: Sequences) -> list[Sequences]:
+    """How the learner cuts what it has estimated."""
+    agent.learner.estimate = lambda rollout: sequences  # type: ignore[attr-defined]
+    return list(agent.learner.batches(None))
+
+
 def assert_each_step_once(parts: list[Sequences]) -> None:
     steps = torch.cat([part.actions.flatten() for part in parts])
     assert sorted(steps.tolist()) == list(range(STEPS * SLOTS))
@@ -198,7 +207,7 @@ def assert_each_step_once(parts: list[Sequences]) -> None:
 
 def test_recurrent_minibatches_are_whole_environments(procgen: MakeEnv, tiny: Tiny) -> None:
     agent = short(procgen(num_envs=SLOTS), tiny("lstm"))
-    parts = list(agent._minibatches(_numbered(STEPS, SLOTS)))
+    parts = minibatches(agent, _numbered(STEPS, SLOTS))
     assert len(parts) == 2 * 3
     for epoch in (parts[:3], parts[3:]):
         assert sorted(torch.cat([part.actions.flatten() for part in epoch]).tolist()) == list(
@@ -216,7 +225,7 @@ def test_recurrent_minibatches_are_whole_environments(procgen: MakeEnv, tiny: Ti
 
 def test_minibatches_without_memory_mix_all_steps(procgen: MakeEnv, tiny: Tiny) -> None:
     agent = short(procgen(num_envs=SLOTS), tiny("fake_srwm"))
-    parts = list(agent._minibatches(replace(_numbered(STEPS, SLOTS), initial_state={}).one_step_each()))
+    parts = minibatches(agent, replace(_numbered(STEPS, SLOTS), initial_state={}))
     for epoch in (parts[:3], parts[3:]):
         assert sorted(torch.cat([part.actions.flatten() for part in epoch]).tolist()) == list(
             range(STEPS * SLOTS)
@@ -259,11 +268,11 @@ def test_learns_which_action_pays(toy: MakeEnv, tiny: Tiny) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"minibatches": 4}, "minibatches must divide the number of slots, but 4 does not divide 6"),
-        ({"epochs": 0}, "epochs must be at least 1"),
-        ({"clip_range": 0.0}, "clip_range must be positive"),
-        ({"value_clip_range": -1.0}, "value_clip_range must be positive"),
-        ({"gae_lambda": 1.5}, "gae_lambda must lie between 0 and 1"),
+        ({"minibatches": 4}, "minibatches must divide the number of environments, but 4 does not divide 6"),
+        ({"epochs": 0}, "epochs is 0: give at least 1 and at most"),
+        ({"clip_range": 0.0}, "clip_range is 0.0: give more than 0"),
+        ({"value_clip_range": -1.0}, "value_clip_range is -1.0: give more than 0, or none"),
+        ({"gae_lambda": 1.5}, "gae_lambda is 1.5: give at least 0 and at most 1"),
     ],
 )
 def test_impossible_settings(overrides: dict[str, Any], words: str) -> None:
@@ -272,5 +281,5 @@ def test_impossible_settings(overrides: dict[str, Any], words: str) -> None:
 
 
 def test_all_problems_are_named_at_once(procgen: MakeEnv, tiny: Tiny) -> None:
-    with pytest.raises(UserError, match=r"reward transform.*minibatches.*epochs"):
-        short(procgen(num_envs=SLOTS), tiny(), minibatches=5, epochs=0, reward_transform="clipp")
+    with pytest.raises(UserError, match=r"reward transform.*epochs"):
+        short(procgen(num_envs=SLOTS), tiny(), minibatches=0, epochs=0, reward_transform="clipp")

@@ -16,12 +16,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from agents import IMPALA, PPO, Agent, CheckpointError, read_checkpoint, write_checkpoint
-from agents.safety import LARGE, MAX_SKIPS, EnvironmentFault, NotFinite, StateWatch, healed
+from agents.agent import EnvironmentFault
+from agents.learner import MAX_SKIPS
+from agents.numerics import LARGE, NotFinite, StateWatch, reset_where_not_finite
 from common.errors import UserError
 from policies import Policy
 
 SMALL: dict[type[Agent], dict[str, Any]] = {
-    IMPALA: {"unroll_steps": 5, "batch_unrolls": 2},
+    IMPALA: {"rollout_steps": 5, "batch_unrolls": 2},
     PPO: {"rollout_steps": 5, "minibatches": 2, "epochs": 2},
 }
 BOTH = pytest.mark.parametrize("algorithm", [IMPALA, PPO])
@@ -83,7 +85,11 @@ class TestStopInTheMiddleOfLearning:
         assert resumed.num_timesteps == straight.num_timesteps == 150
         assert same(resumed.policy.state_dict(), straight.policy.state_dict())
         assert same(resumed.optimizer.state_dict(), straight.optimizer.state_dict())
-        assert same(resumed._run_state(), straight._run_state())
+        ends = []
+        for number, agent in enumerate((resumed, straight)):
+            agent.save(tmp_path / f"end{number}")
+            ends.append(read_checkpoint(tmp_path / f"end{number}"))
+        assert same(*ends)
 
     def test_with_lag_too_it_stops_and_saves_the_start_of_a_rollout(
         self, tiny: Callable[..., Any], procgen: Callable[..., Any], tmp_path: Path
@@ -105,7 +111,7 @@ class TestStopInTheMiddleOfLearning:
         agent = algorithm(tiny(), toy(4), seed=1, **SMALL[algorithm])
         agent.learn(20)
         before = {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
-        updates, step = agent._n_updates, agent.optimizer.step
+        updates, step = agent.learner.updates, agent.optimizer.step
         calls = 0
 
         def failing(*arguments: Any) -> Any:
@@ -119,7 +125,7 @@ class TestStopInTheMiddleOfLearning:
         with pytest.raises(KeyboardInterrupt):
             agent.learn(20, reset_num_timesteps=False)
         assert same(agent.policy.state_dict(), before)
-        assert agent._n_updates == updates
+        assert agent.learner.updates == updates
 
     def test_a_checkpoint_asked_for_within_an_update_is_that_of_before_it(
         self, tiny: Callable[..., Any], toy: Callable[..., Any], tmp_path: Path
@@ -140,9 +146,9 @@ class TestStopInTheMiddleOfLearning:
         agent.optimizer.step = saving  # type: ignore[method-assign]
         agent.learn(20, reset_num_timesteps=False)
         before, within = (read_checkpoint(tmp_path / name) for name in ("before", "within"))
-        for part in ("policy", "optimizer"):
-            assert same(before[part], within[part])
-        assert before["run"]["updates"] == within["run"]["updates"]
+        for content in (before, within):
+            del content["learner"]["optimizer"]["param_groups"]  # the learning rate was set for what comes
+        assert same(before["learner"], within["learner"])
 
 
 class Poison(BaseCallback):
@@ -151,15 +157,15 @@ class Poison(BaseCallback):
     def __init__(self, agent: Agent, rollouts: set[int], value: float = float("nan")) -> None:
         super().__init__()
         self.rollout = 0
-        transform = agent._collector.transform
+        transform = agent.actors.collector.transform
 
-        def poisoned(rewards: Any, dones: Any) -> Any:
-            found = transform(rewards, dones)
+        def poisoned(rewards: Any, dones: Any, games: Any) -> Any:
+            found = transform(rewards, dones, games)
             return np.full_like(found, value) if self.rollout in rollouts else found
 
         for name in ("state", "load_state", "reset"):
             setattr(poisoned, name, getattr(transform, name))
-        agent._collector.transform = poisoned
+        agent.actors.collector.transform = poisoned
 
     def _on_rollout_start(self) -> None:
         self.rollout += 1
@@ -215,9 +221,9 @@ class TestNumbersThatAreNotFinite:
         assert len(caplog.records) == 2
         assert "going on without it" in caplog.text
         assert all(parameter.isfinite().all() for parameter in agent.policy.parameters())
-        assert agent._n_updates == 3 * (2 if algorithm is IMPALA else 4)
+        assert agent.learner.updates == 3 * (2 if algorithm is IMPALA else 4)
         agent.save(tmp_path / "a")
-        assert algorithm.load(tmp_path / "a")._skipped == 2
+        assert algorithm.load(tmp_path / "a").learner.skipped == 2
 
     def test_skipping_for_ever_stops(
         self, tiny: Callable[..., Any], toy: Callable[..., Any], caplog: pytest.LogCaptureFixture
@@ -253,23 +259,27 @@ class TestNumbersThatAreNotFinite:
             def _on_rollout_start(self) -> None:
                 agent = self.model
                 if agent.num_timesteps == 20:
-                    state = {name: tensor.clone() for name, tensor in agent._collector.state.items()}
+                    state = {
+                        name: tensor.clone() for name, tensor in agent.actors.collector.core_state.items()
+                    }
                     for tensor in state.values():
                         if tensor.is_floating_point():
                             tensor[1] = float("nan")
-                    agent._collector.state = state
+                    agent.actors.collector.core_state = state
 
             def _on_step(self) -> bool:
                 return True
 
-        config = {"unroll_steps": 5, "batch_unrolls": 2}
+        config = {"rollout_steps": 5, "batch_unrolls": 2}
         agent = IMPALA(tiny("srwm", reset="never"), toy(4), seed=1, **config)
         with pytest.raises(NotFinite, match="not finite: state "):
             agent.learn(60, Spoil())
         agent = IMPALA(tiny("srwm", reset="never"), toy(4), seed=1, on_nan="skip", **config)
         agent.learn(100, Spoil())
         assert len(caplog.records) == 2 - 1
-        assert all(t.isfinite().all() for t in agent._collector.state.values() if t.is_floating_point())
+        assert all(
+            t.isfinite().all() for t in agent.actors.collector.core_state.values() if t.is_floating_point()
+        )
 
     def test_another_word_than_stop_and_skip_is_refused(
         self, tiny: Callable[..., Any], toy: Callable[..., Any]
@@ -281,9 +291,9 @@ class TestNumbersThatAreNotFinite:
 def test_only_spoilt_streams_begin_anew() -> None:
     state = {"w": torch.ones(3, 2, 2), "count": torch.tensor([[1], [2], [3]])}
     fresh = {"w": torch.zeros(3, 2, 2), "count": torch.zeros(3, 1, dtype=torch.int64)}
-    assert healed(state, fresh) is state
+    assert reset_where_not_finite(state, fresh) is state
     state["w"][1, 0, 1] = float("inf")
-    got = healed(state, fresh)
+    got = reset_where_not_finite(state, fresh)
     assert got["w"].sum((1, 2)).tolist() == [4, 0, 4]
     assert got["count"].flatten().tolist() == [1, 0, 3]
 
@@ -339,7 +349,7 @@ def test_a_process_of_the_environments_that_is_killed_ends_learning_and_the_agen
                 os.kill(env.processes[0].pid, signal.SIGKILL)
             return True
 
-    agent = IMPALA(tiny(), env, seed=1, unroll_steps=5, batch_unrolls=2, rollout_lag=lag)
+    agent = IMPALA(tiny(), env, seed=1, rollout_steps=5, batch_unrolls=2, rollout_lag=lag)
     try:
         with pytest.raises(EnvironmentFault, match="environments died after"):
             agent.learn(200, Kill())
@@ -381,7 +391,7 @@ def test_a_network_larger_than_its_weights_is_refused_before_it_is_made(
 
 
 @pytest.mark.parametrize(
-    "part", ["policy", "policy_config", "config", "run", "optimizer", "image_shape", "seed"]
+    "part", ["learner", "policy_config", "config", "run", "image_shape", "num_actions", "seed", "experiment"]
 )
 @pytest.mark.parametrize("value", [None, 5, "x", [], {}, [1, 2]])
 def test_content_of_another_form_is_one_line(
@@ -389,6 +399,11 @@ def test_content_of_another_form_is_one_line(
 ) -> None:
     agent = IMPALA(tiny(), toy(2), seed=1)
     agent.save(tmp_path / "a")
-    content = {**read_checkpoint(tmp_path / "a.ckpt"), part: value}
-    with contextlib.suppress(UserError):
-        IMPALA.from_content(content, "a.ckpt")
+    content = read_checkpoint(tmp_path / "a.ckpt")
+    for damaged in (
+        {**content, part: value},
+        {**content, "learner": {**content["learner"], "policy": value}},
+        {**content, "learner": {**content["learner"], "optimizer": value}},
+    ):
+        with contextlib.suppress(CheckpointError):
+            IMPALA.from_content(damaged, "a.ckpt")

@@ -16,7 +16,7 @@ from policies import EncoderConfig, PolicyConfig, core_config
 def agent() -> Iterator[IMPALA]:
     env = ProcgenVecEnv("starpilot", 4, num_threads=0)
     policy = PolicyConfig(core_config("feedforward"), EncoderConfig((4,), 16))
-    yield IMPALA(policy, env, seed=0, device="cpu", unroll_steps=20, batch_unrolls=4, max_grad_norm=1e9)
+    yield IMPALA(policy, env, seed=0, device="cpu", rollout_steps=20, batch_unrolls=4, max_grad_norm=1e9)
     env.close()
 
 
@@ -33,7 +33,7 @@ def test_the_terms_add_up_to_the_gradient_that_training_follows(
     agent: IMPALA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent._setup_learn(80)
-    agent._collector.collect(agent._stream, agent._stores[0], lambda infos: True)
+    agent.actors.collector.collect(agent.stream, agent._stores[0], lambda infos: True)
     batch = agent._stores[0].batch.select(torch.arange(4))
     terms = gradients(agent, agent.config, batch, agent.config.trace_lambda)
     monkeypatch.setattr(agent.optimizer, "step", lambda: None)

@@ -155,5 +155,5 @@ def test_facts_about_the_agent(agent: IMPALA) -> None:
         0,
         True,
     )
-    assert (subject.gradient_horizon, subject.rollout_length) == (50, 50)
+    assert (subject.gradient_horizon, subject.rollout_steps) == (50, 50)
     assert subject.training_levels == parse_levels("0:12")

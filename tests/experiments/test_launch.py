@@ -32,7 +32,7 @@ def tiny(**changes: object) -> TrainConfig:
             "total_steps": 480,
             "core": {"width": 8, "heads": 2, "feedforward": 8, "layers": 1},
             "encoder": {"channels": [4], "hidden": 8},
-            "agent": {"unroll_steps": 20},
+            "agent": {"rollout_steps": 20},
             "checkpoint_every_steps": 160,
             "log_every_steps": 80,
             "env_threads": 0,
@@ -142,7 +142,7 @@ def test_a_signal_saves_the_last_whole_rollout_and_resuming_finishes(
 
     monkeypatch.setattr(StopOnRequest, "_on_step", kill_in_the_third_rollout)
     run = RunDirectory(tmp_path / "run")
-    config = tiny(agent={"unroll_steps": 20, "rollout_lag": lag})
+    config = tiny(agent={"rollout_steps": 20, "rollout_lag": lag})
     assert train(config, run.path) == 143
     path = run.newest_checkpoint()
     assert read_checkpoint(path)["run"]["num_timesteps"] == checkpoint_step(path)

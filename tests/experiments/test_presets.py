@@ -45,7 +45,7 @@ def test_published_settings() -> None:
         assert isinstance(agent, ImpalaConfig)
         assert agent == ImpalaConfig(batch_unrolls=32)
         assert agent.unrolls_per_update(config.slots) == 32
-        assert (agent.learning_rate, agent.unroll_steps, agent.discount) == (6e-4, 50, 0.99)
+        assert (agent.learning_rate, agent.rollout_steps, agent.discount) == (6e-4, 50, 0.99)
         assert config.policy == "srwm"
 
 

@@ -98,6 +98,6 @@ def test_unknown_policy_and_algorithm_in_a_file() -> None:
 
 def test_setting_names_have_the_parts_of_the_chosen_classes() -> None:
     names = setting_names(with_policy(TrainConfig(), "lstm"))
-    assert {"slots", "core.hidden", "encoder.channels", "agent.unroll_steps"} <= set(names)
+    assert {"slots", "core.hidden", "encoder.channels", "agent.rollout_steps"} <= set(names)
     assert "core.heads" not in names
     assert "core" not in names

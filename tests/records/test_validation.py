@@ -45,7 +45,7 @@ def test_a_good_configuration_has_no_problems() -> None:
         ({"torch_threads": 0}, "torch_threads is 0"),
         ({"env_threads": -1}, "env_threads is -1"),
         ({"slots": 2 * 10**9}, "slots with rollouts of 50 steps need"),
-        ({"agent": {"unroll_steps": 10**9}}, "rollouts of 1000000000 steps need"),
+        ({"agent": {"rollout_steps": 10**9}}, "rollouts of 1000000000 steps need"),
         ({"device": "gpu"}, "unknown device 'gpu': use auto, cpu or cuda"),
         ({"device": "meta"}, "device 'meta' is not supported"),
         ({"evaluation_episodes": 0}, "evaluation_episodes is 0"),
@@ -104,7 +104,7 @@ NUMBERS = st.one_of(st.integers(-3, 70), st.integers(-(10**20), 10**20))
             "core": st.dictionaries(st.sampled_from(["heads", "width", "hidden", "x"]), NUMBERS, max_size=3),
             "encoder": st.dictionaries(st.sampled_from(["hidden", "channels"]), NUMBERS, max_size=2),
             "agent": st.dictionaries(
-                st.sampled_from(["batch_unrolls", "minibatches", "unroll_steps", "discount", "epochs"]),
+                st.sampled_from(["batch_unrolls", "minibatches", "rollout_steps", "discount", "epochs"]),
                 st.one_of(NUMBERS, st.floats(), st.none()),
                 max_size=3,
             ),

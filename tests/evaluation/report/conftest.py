@@ -64,7 +64,7 @@ def make_run(tmp_path: Path) -> MakeRun:
                 "total_steps": 200,
                 "evaluation_splits": SPLITS,
                 "evaluation_episodes": 2,
-                "agent": {"unroll_steps": 20},
+                "agent": {"rollout_steps": 20},
                 **settings,
             }
         )

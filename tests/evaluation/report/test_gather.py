@@ -226,7 +226,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
             "total_steps": 80,
             "core": {"width": 8, "heads": 2, "feedforward": 8, "layers": 1},
             "encoder": {"channels": [4], "hidden": 8},
-            "agent": {"unroll_steps": 20},
+            "agent": {"rollout_steps": 20},
             "env_threads": 0,
             "device": "cpu",
             "evaluation_episodes": None,

@@ -1,10 +1,9 @@
-"""What keeps a phase of learning from doing harm: it can be undone, and bad numbers never reach the weights."""
+"""Numbers that are not finite: finding them, naming them, writing down what they followed from."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from agents.checkpoint import write_checkpoint
-from common.errors import RunError, unknown_name
+from common.errors import RunError
 from policies import State
 
 ON_NAN = ("stop", "skip")
-MAX_SKIPS = 10
-"""Rollouts in a row without an update, after which a run that skips stops nevertheless."""
 MAX_BUNDLES = 5
 LARGE = 1e4
 """Elements of a healthy fast weight stay far below this."""
 
 logger = logging.getLogger(__name__)
-
-
-class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
-    """The phase of learning was broken off on request."""
 
 
 class NotFinite(RunError):  # noqa: N818  (a fact, as FloatingPointError would be)
@@ -45,34 +38,6 @@ class NotFinite(RunError):  # noqa: N818  (a fact, as FloatingPointError would b
         super().__init__(message or f"not finite: {', '.join(names[:3])}{more}")
 
 
-class EnvironmentFault(RunError):  # noqa: N818  (nothing is wrong here)
-    """Environments have died, or the connection to them has."""
-
-
-def on_nan_problems(value: str) -> list[str]:
-    """One line if `value` is not one of `ON_NAN`."""
-    return [] if value in ON_NAN else [unknown_name("on_nan", str(value), ON_NAN)]
-
-
-class Snapshot:
-    """A copy of weights and optimizer as they are now, to go back to; made once per phase of learning."""
-
-    def __init__(self, policy: nn.Module, optimizer: torch.optim.Optimizer, updates: int) -> None:
-        self._policy, self._optimizer = policy, optimizer
-        with torch.no_grad():
-            self.weights = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-        self.optimizer_state = deepcopy(optimizer.state_dict())
-        self.updates = updates
-
-    def restore(self) -> None:
-        """Put everything back."""
-        self._policy.load_state_dict(self.weights)
-        self._optimizer.load_state_dict(self.optimizer_state)
-
-
-# Looking
-
-
 def finite(tensors: Iterable[Tensor]) -> bool:
     """Whether all elements of `tensors` are finite; waits for the device once."""
     flags = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]
@@ -83,11 +48,6 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
     """Everything that `optimizer` remembers."""
     for values in optimizer.state.values():
         yield from (value for value in values.values() if isinstance(value, Tensor))
-
-
-def not_finite_names(tensors: Mapping[str, Tensor]) -> list[str]:
-    """The names of those that are not finite."""
-    return [name for name, tensor in tensors.items() if not finite([tensor])]
 
 
 def named_tensors(record: object, prefix: str) -> Iterator[tuple[str, Tensor]]:
@@ -113,7 +73,7 @@ def causes(policy: nn.Module, loss: Tensor | None, batch: object) -> list[str]:
         **({} if loss is None else {"the loss": loss.detach()}),
         **gradients,
     }
-    return not_finite_names(tensors)
+    return [name for name, tensor in tensors.items() if not finite([tensor])]
 
 
 class StateWatch:
@@ -140,8 +100,8 @@ class StateWatch:
         return [f"state {name}" for name in bad]
 
 
-def healed(state: State, fresh: State) -> State:
-    """`state` with the streams that are not finite anywhere (rows of batch-first tensors) taken from `fresh`."""
+def reset_where_not_finite(state: State, fresh: State) -> State:
+    """`state`, where environments (rows of batch-first tensors) that are not finite anywhere get that of `fresh`."""
     bad: Tensor | None = None
     for tensor in state.values():
         if tensor.is_floating_point():
@@ -153,9 +113,6 @@ def healed(state: State, fresh: State) -> State:
     for name, tensor in result.items():
         tensor[bad] = fresh[name][bad].to(tensor.dtype)
     return result
-
-
-# Telling
 
 
 def write_bundle(directory: Path, step: int, fault: NotFinite, content: Mapping[str, Any]) -> Path | None:

@@ -1,0 +1,549 @@
+"""What IMPALA and PPO share: a Stable-Baselines3 algorithm around a learner, a collector and environments."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from agents.acting import Actor
+from agents.actor_side import ActorSide
+from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from agents.collector import Infos, Stream
+from agents.config import AgentConfig
+from agents.content import AgentContent, fitting
+from agents.device import keep_large_buffers, peak_memory
+from agents.episodes import WINDOW, full_window_score
+from agents.learner import Interrupted, Learner, Metrics
+from agents.randomness import RandomStreams
+from agents.retention import Retention
+from agents.rollout import Batch, RolloutStore
+from agents.schedule import alternate, overlap
+from agents.spaces import image_and_actions, spaces_of
+from common.errors import RunError, UserError, raise_problems, unknown_name
+from policies import Policy, PolicyConfig, policy_config
+
+SelfAgent = TypeVar("SelfAgent", bound="Agent")
+
+
+class EnvironmentFault(RunError):  # noqa: N818  (nothing is wrong here)
+    """Environments have died, or the connection to them has."""
+
+
+class Agent(BaseAlgorithm):
+    """A Stable-Baselines3 algorithm whose policy carries a recurrent state.
+
+    Environments give observations ``Dict(rgb: uint8 (H, W, C), reward: float32 (1,))`` and discrete actions;
+    `envs.ProcgenVecEnv` does. A checkpoint written by `save` is always the state at a rollout's start, even if asked
+    for in the middle of one, so that training that continues from it repeats what would have happened.
+
+    An algorithm is a subclass with the three class attributes, and a line in `agents.ALGORITHMS`.
+
+    Attributes:
+        algorithm: name of the algorithm.
+        config_class: its hyperparameters.
+        learner_class: what it does with a rollout.
+        config: hyperparameters of this agent.
+        policy_config: the network.
+        learner: policy, optimizer and all that changes them.
+        actors: environments and all that plays them; there once there are environments.
+        experiment: plain values that checkpoints carry along.
+        stop_when: asked often during `learn`, also between two updates; once it says yes, the phase of learning that
+            is under way is undone and `learn` returns.
+        diagnostics: directory for what numbers that are not finite can be understood from; None writes nothing.
+    """
+
+    algorithm: ClassVar[str]
+    config_class: ClassVar[type[AgentConfig]]
+    learner_class: ClassVar[type[Learner]]
+
+    policy: Policy  # type: ignore[assignment]  # ours is not a BasePolicy: its forward takes sequences and a state
+    env: VecEnv | None
+
+    def __init__(
+        self,
+        policy: str | PolicyConfig,
+        env: GymEnv | None,
+        config: AgentConfig | None = None,
+        *,
+        retention: Retention | None = None,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        **overrides: Any,
+    ) -> None:
+        """Make an agent with fresh weights.
+
+        Args:
+            policy: name of a core ("srwm", "lstm", ...) with the paper's sizes, or a whole configuration.
+            env: environments to train in; None only for an agent that will just predict.
+            config: hyperparameters; the defaults of the algorithm if None.
+            retention: a method of continual learning; None for fine-tuning.
+            seed: of everything random, the environments included; None draws one.
+            device: "cpu", "cuda" or "auto".
+            tensorboard_log: directory for TensorBoard files, as in Stable-Baselines3.
+            verbose: 1 prints what is logged.
+            overrides: single hyperparameters by name, instead of or on top of `config`.
+
+        Raises:
+            UserError: unknown policy or hyperparameter, values that do not fit together, or spaces of another form.
+        """
+        known = sorted(field.name for field in fields(self.config_class))
+        kind = f"hyperparameter of {self.algorithm}"
+        raise_problems([unknown_name(kind, name, known) for name in overrides if name not in known])
+        if config is not None and not isinstance(config, self.config_class):
+            raise UserError(
+                f"{self.algorithm} takes hyperparameters as {self.config_class.__name__}, not {type(config).__name__}"
+            )
+        self.config = replace(config if config is not None else self.config_class(), **overrides)
+        self.policy_config = policy_config(policy) if isinstance(policy, str) else policy
+        self.experiment: dict[str, Any] = {}
+        self.stop_when: Callable[[], bool] | None = None
+        self.diagnostics: Path | None = None
+        self._retention = retention
+        self._boundary: dict[str, Any] | None = None
+        keep_large_buffers()
+        super().__init__(
+            policy=Policy,  # type: ignore[arg-type]  # as above
+            env=env,
+            learning_rate=self._learning_rate_at,
+            device=device,
+            support_multi_env=True,
+            seed=seed,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+        )
+        if env is not None:
+            self._setup_model()
+
+    def _learning_rate_at(self, progress_remaining: float) -> float:
+        share = max(0.0, progress_remaining) if self.config.learning_rate_decay else 1.0
+        return self.config.learning_rate * share
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """Make a single environment a vector of one. Images stay height-width-channel, as the encoder takes them."""
+        if isinstance(env, VecEnv):
+            return env
+        return DummyVecEnv([lambda: Monitor(env) if monitor_wrapper else env])
+
+    def _setup_model(self) -> None:
+        image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self.policy = Policy(self.policy_config, image_shape, num_actions).to(self.device)
+        self._random = RandomStreams(self.seed, self.device)
+        self.learner = self.learner_class(self.policy, self.config, self._random.shuffling, self._retention)
+        if self.env is not None:
+            self._setup_actors()
+
+    def _setup_actors(self) -> None:
+        """What depends on the environments: everything between them and the policy."""
+        assert self.env is not None
+        raise_problems(self.config.problems(self.n_envs))
+        self.actors = ActorSide(self.env, self.policy, self.config, self.device, self._random.acting)
+        self._stats_window_size = WINDOW * len(set(self.actors.collector.games))
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """Go on in `env`, which must have the spaces and, if there are any, the number of the present environments.
+
+        Args:
+            env: environments; other games are welcome.
+            force_reset: start new episodes in `env`. False: it stands where the present environments stand (it wraps
+                them, say), or shall be put where the checkpoint of an agent that has none stands.
+
+        Raises:
+            UserError: hyperparameters do not fit the number of environments.
+            CheckpointError: `force_reset` is false and the checkpoint does not fit `env`.
+        """
+        env = self._wrap_env(env, self.verbose)
+        if self.env is None:
+            self.n_envs = env.num_envs
+            super().set_env(env, force_reset)
+            self._setup_actors()
+            if self._boundary is not None:
+                self._load_run_state(self._boundary, force_reset)
+            return
+        before = self.actors
+        super().set_env(env, force_reset)
+        self._setup_actors()
+        self.actors.behaviour.load_state_dict(before.behaviour.state_dict())
+        self.actors.load_statistics(before.statistics(), same_games=not force_reset)
+        if force_reset:
+            self._boundary = None
+        else:
+            self.actors.collector.load_state(before.collector.state())
+
+    # What belongs to the learner under the names of Stable-Baselines3
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The learner's optimizer."""
+        return self.learner.optimizer
+
+    @property
+    def stream(self) -> Stream:
+        """Where the environments stand. It lives where Stable-Baselines3 keeps it, whose own machinery clears it."""
+        assert isinstance(self._last_obs, dict)
+        assert self._last_episode_starts is not None
+        return Stream(self._last_obs, self._last_episode_starts)
+
+    @stream.setter
+    def stream(self, stream: Stream) -> None:
+        self._last_obs, self._last_episode_starts = stream.observation, stream.episode_start
+
+    # Acting
+
+    def predict(
+        self,
+        observation: NDArray[Any] | dict[str, NDArray[Any]],
+        state: Any = None,
+        episode_start: NDArray[Any] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], Any]:
+        """Actions for observations of any number of environments, or of a single one without batch dimension.
+
+        Args:
+            observation: "rgb" (B, H, W, C) uint8 and "reward" (B, 1).
+            state: what the previous call returned; None at the start.
+            episode_start: whether each observation is the first of an episode, (B,); None: only if `state` is None.
+            deterministic: the most likely action instead of a drawn one.
+
+        Returns:
+            Actions (B,) and the state to pass to the next call.
+        """
+        assert isinstance(observation, dict)
+        single = np.ndim(observation["rgb"]) == 3
+        if single:
+            observation = {key: np.asarray(value)[None] for key, value in observation.items()}
+        batch = len(observation["rgb"])
+        if episode_start is None:
+            episode_start = np.full(batch, state is None)
+        actor = Actor(self.policy, batch, self.device, self._random.predicting)
+        if state is not None:
+            actor.state = state
+        starts = np.asarray(episode_start, dtype=bool).reshape(batch)
+        actions = actor.step(observation, starts, deterministic).actions.cpu().numpy()
+        return (actions[0] if single else actions), actor.state
+
+    # Learning
+
+    def learn(
+        self: SelfAgent,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str | None = None,
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfAgent:
+        """Train for `total_timesteps` environment steps, rounded up to whole rollouts.
+
+        Args:
+            total_timesteps: on top of those already made if `reset_num_timesteps` is false.
+            callback: Stable-Baselines3 callbacks; `on_step` follows each step of all environments and may stop the
+                training by returning False. Where rollouts overlap with learning (`rollout_lag 1`), the calls for
+                the steps of a rollout follow when it is complete.
+            log_interval: rollouts between two entries in the log.
+            tb_log_name: name of the run below `tensorboard_log`.
+            reset_num_timesteps: start counting, and the environments, anew.
+            progress_bar: show Stable-Baselines3's progress bar.
+
+        Raises:
+            NotFinite: a loss, gradient, weight or state is not finite, and `on_nan` is "stop" or skipping did not help.
+            EnvironmentFault: environments in other processes have died.
+
+        In both cases, and after any other error, the agent can be saved: it is as at the start of the rollout.
+        """
+        if self.env is None:
+            raise UserError(
+                "this agent has no environment to learn in: load it with env=..., or call set_env"
+            )
+        fresh = reset_num_timesteps or self._last_obs is None
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name or self.algorithm, progress_bar
+        )
+        if fresh:
+            self.actors.collector.reset()
+        self._boundary = self._run_state()
+        self.learner.stop_asked = self._stop_asked
+        self.learner.diagnostics = self.diagnostics
+        callback.on_training_start(locals(), globals())
+        self.actors.times.clear()
+        began = (time.perf_counter(), self.num_timesteps)
+        phases = self._overlapping if self.config.lag else self._alternating
+        with contextlib.suppress(Interrupted):
+            for metrics in phases(total_timesteps, callback):
+                if metrics is None:
+                    self.actors.reset_broken_states()
+                # Counted from the beginning of the run, so that one that was continued logs at the same steps.
+                rollouts = self.num_timesteps // (self.n_envs * self.config.rollout_steps)
+                if rollouts % log_interval == 0:
+                    self._log(metrics or {}, began)
+                    began = (time.perf_counter(), self.num_timesteps)
+        callback.on_training_end()
+        return self
+
+    def _alternating(self, total_timesteps: int, callback: BaseCallback) -> Iterator[Metrics | None]:
+        """Learn from each rollout before the next one is played."""
+        (store,) = self.actors.stores
+
+        def collect() -> Batch | None:
+            if self.num_timesteps >= total_timesteps:
+                return None
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            callback.on_rollout_start()
+            if not self._play(store, lambda infos: self._after_step(infos, callback)):
+                return None
+            callback.on_rollout_end()
+            return store.batch
+
+        return alternate(collect, lambda rollout: self._learn(rollout, self._run_state()))
+
+    def _overlapping(self, total_timesteps: int, callback: BaseCallback) -> Iterator[Metrics | None]:
+        """Play each rollout with the weights of before the update that runs meanwhile."""
+        free, steps, after = list(self.actors.stores), list[Infos](), dict[str, Any]()
+
+        def play() -> RolloutStore | None:
+            store = free.pop()
+            steps.clear()
+
+            def keep(infos: Infos) -> bool:
+                steps.append(infos)
+                return not self._stop_asked()
+
+            return store if self._play(store, keep) else None
+
+        def accept(store: RolloutStore) -> bool | None:
+            nonlocal after
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            if not all(self._after_step(infos, callback) for infos in steps):
+                return None
+            callback.on_rollout_end()
+            # A rollout can be played again from where it began, with the weights that played it: a checkpoint of the
+            # time after this update holds both, not the rollout that is being played meanwhile.
+            self.actors.follow_learner()
+            after = self._run_state()
+            if self.num_timesteps >= total_timesteps:
+                return False
+            callback.on_rollout_start()
+            return True
+
+        def learn(store: RolloutStore) -> Metrics | None:
+            metrics = self._learn(store.batch, after)
+            free.append(store)
+            return metrics
+
+        if self.num_timesteps < total_timesteps:
+            callback.on_rollout_start()
+            yield from overlap(play, accept, learn)
+
+    def _play(self, store: RolloutStore, on_step: Callable[[Infos], bool]) -> bool:
+        """Fill `store`; whether that was not broken off."""
+        try:
+            self.stream, complete = self.actors.collector.collect(self.stream, store, on_step)
+        except (EOFError, ConnectionError) as error:
+            what = str(error) or type(error).__name__
+            raise EnvironmentFault(f"environments died after {self.num_timesteps:,} steps: {what}") from error
+        return complete
+
+    def _after_step(self, infos: Infos, callback: BaseCallback) -> bool:
+        self.num_timesteps += self.n_envs
+        self._update_info_buffer(infos)
+        self.actors.count_episodes(infos)
+        callback.update_locals({"infos": infos, "self": self})
+        return callback.on_step()
+
+    def _learn(self, rollout: Batch, after: dict[str, Any]) -> Metrics | None:
+        """A phase of learning; once it has succeeded, a checkpoint is that of the state `after` the rollout."""
+        began = time.perf_counter()
+        self._update_learning_rate(self.optimizer)
+        metrics = self.learner.learn(rollout, self.num_timesteps)
+        self._boundary = after
+        self._n_updates = self.learner.updates
+        self.actors.times.learning += time.perf_counter() - began
+        return metrics
+
+    def _stop_asked(self) -> bool:
+        return self.stop_when is not None and self.stop_when()
+
+    # Logging
+
+    def _log(self, metrics: Metrics, began: tuple[float, int]) -> None:
+        seconds, steps = time.perf_counter() - began[0], self.num_timesteps - began[1]
+        record = self.logger.record
+        for tag, value in self.actors.episodes.metrics().items():
+            record(tag, value)
+        for tag, value in metrics.items():
+            record(f"train/{tag}", value)
+        record("train/updates", self.learner.updates)
+        if self.config.on_nan == "skip":
+            record("train/skipped_updates", self.learner.skipped)
+        for tag, value in self.actors.core_metrics(self.stream).items():
+            record(f"core/{tag}", value)
+        record("time/sps", steps / seconds)
+        for stage, spent in asdict(self.actors.times).items():
+            record(f"time/sps_{stage}", steps / spent if spent else float("nan"))
+        self.actors.times.clear()
+        record("time/total_timesteps", self.num_timesteps)
+        for tag, value in peak_memory(self.device).items():
+            record(f"memory/{tag}", value)
+        self.logger.dump(step=self.num_timesteps)
+
+    @property
+    def episode_returns(self) -> dict[str, float]:
+        """Mean return of the latest episodes of each game in training."""
+        return self.actors.episodes.returns()
+
+    # Checkpoints: the states of the learner and of the run at a rollout's start
+
+    @property
+    def checkpoint_step(self) -> int:
+        """The environment step whose state `save` would write now: that of a rollout's start."""
+        step: int = self.num_timesteps if self._boundary is None else self._boundary["num_timesteps"]
+        return step
+
+    @property
+    def movement(self) -> tuple[int, int]:
+        """Environment steps and updates made: changes as long as training moves."""
+        return self.num_timesteps, self.learner.updates
+
+    @property
+    def training_score(self) -> float | None:
+        """Mean over games of the normalised returns of their latest episodes, at the state that `save` would write.
+
+        None where a game has not ended a whole window of episodes yet, or has no normalised return.
+        """
+        episodes = (self._boundary or self._run_state()).get("episodes")
+        return None if episodes is None else full_window_score(episodes)
+
+    def _run_state(self) -> dict[str, Any]:
+        """All that training needs to go on from here, except what the learner has."""
+        state: dict[str, Any] = {
+            "num_timesteps": self.num_timesteps,
+            "total_timesteps": self._total_timesteps,
+            "random": self._random.state(),
+            "num_envs": getattr(self, "n_envs", None),
+        }
+        if self.env is None:
+            return state
+        standing = self._last_obs is not None
+        return {**state, **(self.actors.state(self.stream) if standing else self.actors.statistics())}
+
+    def save(
+        self,
+        path: str | Path | io.BufferedIOBase,
+        exclude: Iterable[str] | None = None,
+        include: Iterable[str] | None = None,
+    ) -> None:
+        """Write a checkpoint to `path` atomically (suffix ``.ckpt`` if it has none); see `agents.checkpoint`.
+
+        Raises:
+            OSError: it could not be written; an earlier file at `path` is untouched.
+        """
+        if exclude or include:
+            raise UserError("a checkpoint is always whole: exclude and include are not supported")
+        if not isinstance(path, (str, os.PathLike)):
+            raise UserError("a checkpoint is written to a path, not to an open file")
+        image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
+        content = AgentContent(
+            algorithm=self.algorithm,
+            config=self.config,
+            policy_config=self.policy_config,
+            image_shape=image_shape,
+            num_actions=num_actions,
+            seed=self.seed,
+            experiment=self.experiment,
+            learner=self.learner.state(),
+            run=self._boundary or self._run_state(),
+        )
+        write_checkpoint(path, content.plain())
+
+    @classmethod
+    def load(  # type: ignore[override]  # no custom_objects: nothing in a checkpoint is code
+        cls: type[SelfAgent],
+        path: str | Path,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfAgent:
+        """Read a checkpoint.
+
+        Args:
+            path: a file that `save` wrote.
+            env: environments to go on training in; None if the agent shall only predict, or get them by `set_env`.
+            device: "cpu", "cuda" or "auto".
+            force_reset: start new episodes in `env`. False continues the episodes of the checkpoint, exactly.
+            kwargs: `retention`, `tensorboard_log` and `verbose`, as for a new agent.
+
+        Raises:
+            CheckpointError: the file is missing, damaged or foreign, of another algorithm, or does not fit `env`.
+            UserError: hyperparameters do not fit the number of environments in `env`.
+        """
+        return cls.from_content(read_checkpoint(path), str(path), env, device, force_reset, **kwargs)
+
+    @classmethod
+    def from_content(
+        cls: type[SelfAgent],
+        content: Mapping[str, Any],
+        name: str,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> SelfAgent:
+        """As `load`, from what `read_checkpoint` returned for the file called `name`."""
+        if content.get("algorithm") != cls.algorithm:
+            raise CheckpointError(
+                f"{name} holds {str(content.get('algorithm', 'no')).upper()} training, not {cls.algorithm.upper()}: "
+                "agents.load finds the right class"
+            )
+        parts = AgentContent.read(content, name, cls.config_class)
+        agent = cls(parts.policy_config, env, parts.config, seed=parts.seed, device=device, **kwargs)
+        if env is None:
+            agent.observation_space, agent.action_space = spaces_of(parts.image_shape, parts.num_actions)
+            agent._setup_model()
+        spaces = image_and_actions(agent.observation_space, agent.action_space)
+        if spaces != (parts.image_shape, parts.num_actions):
+            raise CheckpointError(
+                f"{name} was trained with images {parts.image_shape} and {parts.num_actions} "
+                f"actions, these environments have images {spaces[0]} and {spaces[1]} actions"
+            )
+        with fitting(name):
+            agent.learner.load_state(parts.learner)
+            agent._n_updates = agent.learner.updates
+            if env is not None:
+                agent.actors.follow_learner()
+            agent._load_run_state(parts.run, force_reset)
+        agent.experiment = parts.experiment
+        return agent
+
+    def _load_run_state(self, state: Mapping[str, Any], restart: bool) -> None:
+        self.num_timesteps = state["num_timesteps"]
+        self._total_timesteps = state["total_timesteps"]
+        self._random.load_state(state["random"])
+        if self.env is None:
+            self._boundary = dict(state)  # for `save`, and for environments that come later
+            return
+        if restart:
+            self._boundary = None
+            if "collector" in state:
+                self.actors.load_statistics(state)
+        else:
+            self.stream = self.actors.load_state(state, state["num_envs"])

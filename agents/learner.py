@@ -1,0 +1,260 @@
+"""The learner: a policy, its optimizer, and every step that changes them."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from agents.config import AgentConfig
+from agents.exchange import Exchange
+from agents.numerics import NotFinite, StateWatch, causes, finite, optimizer_tensors, write_bundle
+from agents.retention import Retention
+from agents.rollout import Batch
+from policies import Policy, PolicyOutput, to_json
+
+Metrics = dict[str, float]
+
+MAX_SKIPS = 10
+"""Rollouts in a row without an update, after which a run that skips stops nevertheless."""
+
+logger = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):  # noqa: N818  (nothing went wrong)
+    """The phase of learning was broken off on request."""
+
+
+class Losses(NamedTuple):
+    """What an algorithm makes of one batch.
+
+    Attributes:
+        total: the loss whose gradient is followed.
+        metrics: scalars to log, without gradient; on the policy's device, so that nothing waits for it.
+        output: what the policy said about the batch.
+    """
+
+    total: Tensor
+    metrics: dict[str, Tensor]
+    output: PolicyOutput
+
+
+class Learner(ABC):
+    """Learns from rollouts. An algorithm says how a rollout is cut into batches, and what the loss of a batch is.
+
+    Attributes:
+        policy: the weights that learn.
+        optimizer: follows the gradient.
+        updates: steps of the optimizer so far.
+        skipped: phases of learning that were undone because a number was not finite.
+        retention: the method of continual learning.
+        exchange: what processes that share the run tell one another.
+        stop_asked: asked often while learning; once it says yes, `learn` raises `Interrupted`.
+        diagnostics: directory for what numbers that are not finite can be understood from; None writes nothing.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        config: AgentConfig,
+        shuffling: torch.Generator,
+        retention: Retention | None = None,
+        exchange: Exchange | None = None,
+    ) -> None:
+        """`shuffling` draws the order of batches, on the CPU."""
+        self.policy = policy
+        self.config = config
+        self.shuffling = shuffling
+        self.optimizer = self.make_optimizer()
+        self.retention = Retention() if retention is None else retention
+        self.exchange = Exchange() if exchange is None else exchange
+        self.updates = self.skipped = self._skipped_in_a_row = 0
+        self.stop_asked: Callable[[], bool] = lambda: False
+        self.diagnostics: Path | None = None
+        self._state_watch = StateWatch()
+        self._before: dict[str, Any] | None = None
+        self.retention.attach(self)
+
+    @abstractmethod
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of a fresh policy."""
+
+    @abstractmethod
+    def batches(self, rollout: Batch) -> Iterator[Any]:
+        """What the updates of one phase of learning learn from, one after the other: records of tensors."""
+
+    @abstractmethod
+    def losses(self, batch: Any) -> Losses:
+        """The loss of one of `batches`."""
+
+    def loss_scale(self, batch: Any) -> float:
+        """What a mean per step must be multiplied by to have the scale of this algorithm's loss."""
+        return 1.0
+
+    # A phase of learning
+
+    def learn(self, rollout: Batch, step: int) -> Metrics | None:
+        """Learn from a rollout of every environment; a phase that does not succeed is undone.
+
+        Args:
+            rollout: fresh data.
+            step: environment steps so far, for messages.
+
+        Returns:
+            What to log, means over the updates; None if the phase was skipped, since numbers were not finite.
+
+        Raises:
+            NotFinite: numbers are not finite, and `on_nan` is "stop" or skipping did not help.
+            Interrupted: `stop_asked` said yes.
+        """
+        self._before = self._snapshot()
+        self.policy.train()
+        try:
+            metrics = self._learn(rollout)
+            self._skipped_in_a_row = 0
+            return metrics
+        except NotFinite as fault:
+            try:
+                self._report(fault, step)
+            finally:
+                self._undo()
+            return None
+        except BaseException:
+            self._undo()
+            raise
+        finally:
+            self._before = None
+
+    def _learn(self, rollout: Batch) -> Metrics:
+        if names := self._state_watch.check(rollout.final_state):
+            raise NotFinite(names, rollout)
+        rollout = self.retention.prepare(rollout)
+        metrics = [self._update(batch) for batch in self.batches(rollout)]
+        # One reading for the whole phase: each would wait for a GPU.
+        tags = list(metrics[0])
+        table = torch.stack([torch.stack([part[tag].double() for tag in tags]) for part in metrics])
+        means = dict(zip(tags, table.mean(0).tolist(), strict=True))
+        if not table[:, tags.index("loss")].isfinite().all():
+            raise NotFinite(["the loss"], rollout)
+        if not finite([*self.policy.parameters(), *optimizer_tensors(self.optimizer)]):
+            raise NotFinite([*causes(self.policy, None, None), "the optimizer's state"])
+        self.retention.commit(rollout)
+        return means
+
+    def _update(self, batch: Any) -> dict[str, Tensor]:
+        """One step of the optimizer; the loss and more, to log."""
+        losses, scale = self.losses(batch), self.loss_scale(batch)
+        terms = self.retention.terms(batch, losses.output)
+        total = losses.total + scale * sum(terms.values()) if terms else losses.total
+        self._stop_point()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        self.retention.replay(scale)
+        self.exchange.sum_gradients(self.policy.parameters())
+        self.retention.add_gradients(scale)
+        self._stop_point()
+        norm = self._clip(total, batch)
+        self.optimizer.step()
+        self.retention.after_step()
+        self.updates += 1
+        return {
+            "loss": total.detach() / scale,
+            **{tag: value.detach() for tag, value in (losses.metrics | terms).items()},
+            "grad_norm": norm,
+        }
+
+    def _clip(self, loss: Tensor, batch: Any) -> Tensor:
+        """Scale the gradient down to `max_grad_norm`; returns its norm before that."""
+        try:
+            return torch.nn.utils.clip_grad_norm_(
+                self.policy.parameters(), self.config.max_grad_norm, error_if_nonfinite=True
+            )
+        except RuntimeError as error:
+            if "non-finite" not in str(error):
+                raise
+            # Clipping has not spoilt the gradients yet, so those that are to blame can be named.
+            names = causes(self.policy, loss, batch) or ["the gradient's norm"]
+            raise NotFinite(names, batch) from error
+
+    def _stop_point(self) -> None:
+        if self.exchange.any(self.stop_asked()):
+            raise Interrupted
+
+    def _report(self, fault: NotFinite, step: int) -> None:
+        """Write down what happened and go on without the update, or raise `NotFinite`, as configured."""
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        bundle = None
+        if self.diagnostics is not None:
+            config = {"config": asdict(self.config), "policy_config": to_json(self.policy.config)}
+            weights = {"policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict()}
+            content = {**config, **weights, "updates": self.updates}
+            bundle = write_bundle(self.diagnostics, step, fault, content)
+        message = f"{fault} (at {step:,} steps, update {self.updates + 1}); the update was undone" + (
+            f"; see {bundle}" if bundle else ""
+        )
+        if self.config.on_nan == "stop":
+            raise NotFinite(fault.names, fault.batch, message) from fault
+        if self._skipped_in_a_row >= MAX_SKIPS:
+            message = f"{message}; so were {MAX_SKIPS} in a row: going on makes no sense"
+            raise NotFinite(fault.names, fault.batch, message) from fault
+        logger.warning("warning: %s; going on without it (on_nan is skip)", message)
+
+    # State
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold of the learner; in the middle of a phase of learning, what was before it."""
+        if self._before is None:
+            return self._state()
+        retention = {**self.retention.state(), **self._before["retention"]}
+        return {**self._before, "skipped": self.skipped, "retention": retention}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned, which may have come from a file."""
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(_as_saved(state["optimizer"], list(self.policy.parameters())))
+        self.shuffling.set_state(state["shuffling"])
+        self.updates, self.skipped = int(state["updates"]), int(state["skipped"])
+        self.retention.load_state(state["retention"])
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "shuffling": self.shuffling.get_state(),
+            "updates": self.updates,
+            "skipped": self.skipped,
+            "retention": self.retention.state(),
+        }
+
+    def _snapshot(self) -> dict[str, Any]:
+        state = self._state()
+        retention = self.retention.snapshot()
+        weights = {name: tensor.detach().clone() for name, tensor in state["policy"].items()}
+        return {**state, "policy": weights, "optimizer": deepcopy(state["optimizer"]), "retention": retention}
+
+    def _undo(self) -> None:
+        self.load_state(self.state())
+
+
+def _as_saved(stored: Mapping[str, Any], parameters: list[Tensor]) -> dict[str, Any]:
+    """Undo what a file does to an optimizer's state: to the numbers that are its keys, and to memory formats."""
+
+    def like_parameter(number: int, value: Any) -> Any:
+        parameter = parameters[number]
+        if isinstance(value, Tensor) and value.shape == parameter.shape:
+            return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        return value
+
+    state = {
+        int(number): {name: like_parameter(int(number), value) for name, value in values.items()}
+        for number, values in stored["state"].items()
+    }
+    return {**stored, "state": state}
