@@ -289,8 +289,6 @@ class Agent(BaseAlgorithm):
         phases = self._overlapping if self.config.lag else self._alternating
         with contextlib.suppress(Interrupted):
             for metrics in phases(total_timesteps, callback):
-                if metrics is None:
-                    self.actors.reset_broken_states()
                 # Counted from the beginning of the run, so that one that was continued logs at the same steps.
                 rollouts = self.num_timesteps // (self.n_envs * self.config.rollout_steps)
                 if rollouts % log_interval == 0:
@@ -313,11 +311,19 @@ class Agent(BaseAlgorithm):
             callback.on_rollout_end()
             return store.batch
 
-        return alternate(collect, lambda rollout: self._learn(rollout, self._run_state()))
+        def learn(rollout: Batch) -> Metrics | None:
+            metrics = self._learn(rollout)
+            if metrics is None:
+                self.actors.reset_broken_states()
+            self._boundary = self._run_state()
+            return metrics
+
+        return alternate(collect, learn)
 
     def _overlapping(self, total_timesteps: int, callback: BaseCallback) -> Iterator[Metrics | None]:
         """Play each rollout with the weights of before the update that runs meanwhile."""
         free, steps, after = list(self.actors.stores), list[Infos](), dict[str, Any]()
+        skipped = False
 
         def play() -> RolloutStore | None:
             store = free.pop()
@@ -335,6 +341,8 @@ class Agent(BaseAlgorithm):
             if not all(self._after_step(infos, callback) for infos in steps):
                 return None
             callback.on_rollout_end()
+            if skipped:
+                self.actors.reset_broken_states()
             # A rollout can be played again from where it began, with the weights that played it: a checkpoint of the
             # time after this update holds both, not the rollout that is being played meanwhile.
             self.actors.follow_learner()
@@ -345,7 +353,10 @@ class Agent(BaseAlgorithm):
             return True
 
         def learn(store: RolloutStore) -> Metrics | None:
-            metrics = self._learn(store.batch, after)
+            nonlocal skipped
+            metrics = self._learn(store.batch)
+            self._boundary = after
+            skipped = metrics is None
             free.append(store)
             return metrics
 
@@ -369,12 +380,11 @@ class Agent(BaseAlgorithm):
         callback.update_locals({"infos": infos, "self": self})
         return callback.on_step()
 
-    def _learn(self, rollout: Batch, after: dict[str, Any]) -> Metrics | None:
-        """A phase of learning; once it has succeeded, a checkpoint is that of the state `after` the rollout."""
+    def _learn(self, rollout: Batch) -> Metrics | None:
+        """A phase of learning; what to log, None if it was skipped."""
         began = time.perf_counter()
         self._update_learning_rate(self.optimizer)
         metrics = self.learner.learn(rollout, self.num_timesteps)
-        self._boundary = after
         self._n_updates = self.learner.updates
         self.actors.times.learning += time.perf_counter() - began
         return metrics
