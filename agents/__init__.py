@@ -14,13 +14,14 @@ from stable_baselines3.common.type_aliases import GymEnv
 
 from agents.acting import ActionStep, Actor
 from agents.agent import Agent
+from agents.appo import APPO, AppoConfig
 from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from agents.config import AgentConfig
 from agents.impala import IMPALA, ImpalaConfig
 from agents.ppo import PPO, PPOConfig
 from common.config import shown
 
-ALGORITHMS: dict[str, type[Agent]] = {algorithm.algorithm: algorithm for algorithm in (IMPALA, PPO)}
+ALGORITHMS: dict[str, type[Agent]] = {algorithm.algorithm: algorithm for algorithm in (IMPALA, APPO, PPO)}
 
 
 def load(
@@ -45,12 +46,14 @@ def load(
 
 __all__ = [
     "ALGORITHMS",
+    "APPO",
     "IMPALA",
     "PPO",
     "ActionStep",
     "Actor",
     "Agent",
     "AgentConfig",
+    "AppoConfig",
     "CheckpointError",
     "ImpalaConfig",
     "PPOConfig",

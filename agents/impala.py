@@ -15,7 +15,7 @@ from agents.learner import Learner, Losses
 from agents.losses import action_log_probs, entropy, explained_variance, policy_gradient_loss, value_loss
 from agents.rollout import Batch
 from agents.vtrace import VTrace, vtrace
-from common.config import Range
+from common.config import OneOf, Range
 
 PUBLISHED_BATCH = 32
 
@@ -31,8 +31,10 @@ class ImpalaConfig(AgentConfig):
             few batches of up to 32, the published number, as possible, of sizes as equal as possible.
         passes: how often each unroll is used; 1 as published. V-trace corrects for the weights that changed in
             between, but nothing bounds how far they go: three passes can ruin a policy (docs/learning.md).
+        optimizer: "rmsprop" as published, or "adam".
         rmsprop_alpha: decay of RMSProp's mean square.
         rmsprop_eps: added to RMSProp's root mean square.
+        adam_eps: added to Adam's root mean square.
         rho_clip: upper bound of V-trace's importance weights.
         c_clip: upper bound of V-trace's trace-cutting weights.
         trace_lambda: factor of those weights; below 1, targets lean more on values and vary less.
@@ -43,8 +45,10 @@ class ImpalaConfig(AgentConfig):
     learning_rate_decay: bool = True
     batch_unrolls: Annotated[int | None, Count] = None
     passes: Annotated[int, Count] = 1
+    optimizer: Annotated[str, OneOf(("rmsprop", "adam"))] = "rmsprop"
     rmsprop_alpha: Annotated[float, Range(0, 1, open_high=True)] = 0.99
     rmsprop_eps: Annotated[float, Positive] = 0.01
+    adam_eps: Annotated[float, Positive] = 1e-5
     rho_clip: Annotated[float, Positive] = 1.0
     c_clip: Annotated[float, Positive] = 1.0
     trace_lambda: Annotated[float, Share] = 1.0
@@ -72,9 +76,11 @@ class ImpalaLearner(Learner):
     config: ImpalaConfig
 
     def make_optimizer(self) -> torch.optim.Optimizer:
-        config = self.config
+        config, parameters = self.config, self.policy.parameters()
+        if config.optimizer == "adam":
+            return torch.optim.Adam(parameters, config.learning_rate, eps=config.adam_eps)
         return torch.optim.RMSprop(
-            self.policy.parameters(), config.learning_rate, alpha=config.rmsprop_alpha, eps=config.rmsprop_eps
+            parameters, config.learning_rate, alpha=config.rmsprop_alpha, eps=config.rmsprop_eps
         )
 
     def batches(self, rollout: Batch) -> Iterator[Batch]:
@@ -96,21 +102,27 @@ class ImpalaLearner(Learner):
         logits, values, bootstrap = output.logits[:-1], output.value[:-1], output.value[-1]
         log_probs = action_log_probs(logits, batch.actions)
         estimates = self.estimate(batch, log_probs, values, bootstrap)
-        policy_loss = policy_gradient_loss(log_probs, estimates.advantages).sum()
+        policy_loss = self.policy_loss(log_probs, batch, estimates).sum()
         critic_loss = value_loss(values, estimates.targets).sum()
         mean_entropy = entropy(logits).mean()
         steps = self.loss_scale(batch)
         total = policy_loss + config.value_cost * critic_loss - config.entropy_cost * mean_entropy * steps
-        with torch.no_grad():
-            weights = torch.exp(log_probs - batch.log_probs)
+        log_ratio = (log_probs - batch.log_probs).detach()
+        weights = log_ratio.exp()
         metrics = {
             "policy_loss": policy_loss / steps,
             "value_loss": critic_loss / steps,
             "entropy": mean_entropy,
             "explained_variance": explained_variance(values.detach(), estimates.targets),
             "rho_clipped": (weights > config.rho_clip).float().mean(),
+            # Schulman's estimator of the divergence from the policy that acted: unbiased and never negative.
+            "approx_kl": (weights - 1 - log_ratio).mean(),
         }
         return Losses(total, metrics, output)
+
+    def policy_loss(self, log_probs: Tensor, batch: Batch, estimates: VTrace) -> Tensor:
+        """The policy's loss at each step, (T, B)."""
+        return policy_gradient_loss(log_probs, estimates.weighted_advantages)
 
     def estimate(self, batch: Batch, log_probs: Tensor, values: Tensor, bootstrap: Tensor) -> VTrace:
         """Value targets and advantages of a batch under the weights that learn."""

@@ -13,11 +13,13 @@ class VTrace(NamedTuple):
 
     Attributes:
         targets: value targets v_s, (T, B).
-        advantages: rho_s (r_s + gamma_s v_{s+1} - V(x_s)), (T, B).
+        advantages: r_s + gamma_s v_{s+1} - V(x_s), (T, B).
+        weighted_advantages: rho_s times that: what the policy gradient of the paper follows, (T, B).
     """
 
     targets: Tensor
     advantages: Tensor
+    weighted_advantages: Tensor
 
 
 @torch.no_grad()
@@ -79,5 +81,5 @@ def vtrace(
         corrections[t] = correction
     targets = values + corrections
     next_targets = torch.cat([targets[1:], bootstrap_value[None]])
-    advantages = rho * (rewards + discounts * next_targets - values)
-    return VTrace(targets, advantages)
+    advantages = rewards + discounts * next_targets - values
+    return VTrace(targets, advantages, rho * advantages)

@@ -66,7 +66,7 @@ def gradients(agent: Agent, config: ImpalaConfig, batch: Batch, trace_lambda: fl
         trace_lambda=trace_lambda,
     )
     terms = {
-        "policy": policy_gradient_loss(log_probs, estimates.advantages).sum(),
+        "policy": policy_gradient_loss(log_probs, estimates.weighted_advantages).sum(),
         "value": config.value_cost * value_loss(values, estimates.targets).sum(),
         "entropy": -config.entropy_cost * entropy(logits).sum(),
     }

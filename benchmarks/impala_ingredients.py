@@ -82,7 +82,7 @@ class Mixture(IMPALA):
         estimates = super()._estimates(batch, log_probs, values, bootstrap)
         if not self.settings.normalize_advantages:
             return estimates
-        advantages = estimates.advantages
+        advantages = estimates.weighted_advantages
         return estimates._replace(advantages=(advantages - advantages.mean()) / (advantages.std() + 1e-8))
 
 

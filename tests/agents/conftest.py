@@ -103,7 +103,7 @@ def procgen() -> Iterator[Callable[..., ProcgenVecEnv]]:
 def random_batch() -> Callable[..., Batch]:
     """Unrolls out of thin air, with ends, and actions that an altogether different policy chose."""
 
-    def make(policy: Policy, steps: int, slots: int, seed: int = 0, end_probability: float = 0.2) -> Batch:
+    def make(policy: Policy, steps: int, num_envs: int, seed: int = 0, end_probability: float = 0.2) -> Batch:
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape: int) -> torch.Tensor:
@@ -112,16 +112,16 @@ def random_batch() -> Callable[..., Batch]:
         def bright(*shape: int) -> torch.Tensor:
             return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
 
-        dones = torch.rand(steps, slots, generator=generator) < end_probability
-        state = {name: 0.3 * normal(*tensor.shape) for name, tensor in policy.initial_state(slots).items()}
+        dones = torch.rand(steps, num_envs, generator=generator) < end_probability
+        state = {name: 0.3 * normal(*tensor.shape) for name, tensor in policy.initial_state(num_envs).items()}
         return Batch(
-            rgb=bright(steps + 1, slots, *policy.encoder.image_shape),
-            reward_input=normal(steps + 1, slots, 1).clamp(-1.0, 1.0),
-            episode_start=torch.cat([torch.zeros(1, slots, dtype=torch.bool), dones]),
-            actions=torch.randint(policy.num_actions, (steps, slots), generator=generator),
-            log_probs=-2.0 + 0.7 * normal(steps, slots),
-            values=normal(steps, slots),
-            rewards=normal(steps, slots),
+            rgb=bright(steps + 1, num_envs, *policy.encoder.image_shape),
+            reward_input=normal(steps + 1, num_envs, 1).clamp(-1.0, 1.0),
+            episode_start=torch.cat([torch.zeros(1, num_envs, dtype=torch.bool), dones]),
+            actions=torch.randint(policy.num_actions, (steps, num_envs), generator=generator),
+            log_probs=-2.0 + 0.7 * normal(steps, num_envs),
+            values=normal(steps, num_envs),
+            rewards=normal(steps, num_envs),
             dones=dones,
             initial_state=state,
             final_state=state,

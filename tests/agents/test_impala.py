@@ -114,7 +114,7 @@ def test_every_parameter_of_every_core_is_trained(
 ) -> None:
     agent = IMPALA(tiny(core), toy(4), seed=0, rollout_steps=5)
     keep_gradients(agent, monkeypatch)
-    agent.learner.learn(random_batch(agent.policy, steps=5, slots=4), 0)
+    agent.learner.learn(random_batch(agent.policy, steps=5, num_envs=4), 0)
     for name, parameter in agent.policy.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.count_nonzero() > 0, name
@@ -131,7 +131,7 @@ def test_with_the_published_horizon_the_update_of_the_matrix_is_not_trained(
     """The test above would notice: with a horizon of one step there is no gradient to q, k and beta."""
     agent = IMPALA(tiny("srwm", bptt_span=1), toy(4), seed=0, rollout_steps=5)
     keep_gradients(agent, monkeypatch)
-    agent.learner.learn(random_batch(agent.policy, steps=5, slots=4), 0)
+    agent.learner.learn(random_batch(agent.policy, steps=5, num_envs=4), 0)
     gradient = agent.policy.core.layers[0].w0.grad
     width = gradient.shape[1]
     assert gradient[..., :width].count_nonzero() > 0
@@ -143,9 +143,9 @@ def loss_by_hand(agent: IMPALA, batch: Batch) -> tuple[torch.Tensor, dict[str, t
     config, policy = agent.config, deepcopy(agent.policy).double()
     state = {name: tensor.double() for name, tensor in batch.initial_state.items()}
     output = policy(batch.rgb, batch.reward_input.double(), state, batch.episode_start)
-    steps, slots = batch.actions.shape
+    steps, num_envs = batch.actions.shape
     total = torch.zeros((), dtype=torch.float64)
-    for b in range(slots):
+    for b in range(num_envs):
         value = [output.value[t, b] for t in range(steps + 1)]
         fixed = [v.item() for v in value]
         log_prob, rho, trace, discount, reward = [], [], [], [], []
@@ -177,7 +177,7 @@ def test_loss_and_gradient_are_those_written_by_hand(
     clips = {"rho_clip": 1.3, "c_clip": 0.8, "trace_lambda": 0.9}
     agent = IMPALA(tiny(core), toy(3), seed=1, rollout_steps=4, **settings, **clips)
     keep_gradients(agent, monkeypatch)
-    batch = random_batch(agent.policy, steps=4, slots=3, seed=5)
+    batch = random_batch(agent.policy, steps=4, num_envs=3, seed=5)
     metrics = agent.learner.learn(batch, 0)
     loss, gradients = loss_by_hand(agent, batch)
     assert 0.0 < metrics["rho_clipped"] < 1.0
@@ -198,7 +198,7 @@ def test_an_update_is_rmsprop_on_the_clipped_gradient(
 ) -> None:
     settings = {"max_grad_norm": 0.5, "rmsprop_alpha": 0.9, "rmsprop_eps": 0.02, "learning_rate": 0.003}
     agent = IMPALA(tiny("lstm"), toy(4), seed=0, rollout_steps=5, **settings)
-    batch = random_batch(agent.policy, steps=5, slots=4)
+    batch = random_batch(agent.policy, steps=5, num_envs=4)
     with monkeypatch.context() as patch:
         keep_gradients(agent, patch)
         agent.learner.learn(batch, 0)
@@ -217,7 +217,7 @@ def test_each_unroll_is_used_once_and_updates_have_the_asked_size(
     tiny: Tiny, toy: MakeEnv, random_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = IMPALA(tiny("lstm"), toy(6), seed=0, rollout_steps=3, batch_unrolls=2)
-    batch = random_batch(agent.policy, steps=3, slots=6)
+    batch = random_batch(agent.policy, steps=3, num_envs=6)
     marked = batch.select(torch.arange(6))
     marked.rewards[:] = torch.arange(6.0)
     seen: list[list[float]] = []

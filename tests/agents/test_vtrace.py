@@ -70,7 +70,7 @@ def test_it_is_the_sum_in_the_paper(rho_clip: float, c_clip: float, seed: int) -
     result = vtrace(**tensors(inputs), rho_clip=rho_clip, c_clip=c_clip)
     targets, advantages = by_definition(inputs, rho_clip, c_clip)
     np.testing.assert_allclose(result.targets, targets, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(result.advantages, advantages, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(result.weighted_advantages, advantages, rtol=1e-12, atol=1e-12)
 
 
 @given(
@@ -95,7 +95,7 @@ def test_it_is_the_sum_in_the_paper_for_any_size(
     result = vtrace(**tensors(inputs), rho_clip=rho_clip, c_clip=c_clip, trace_lambda=trace_lambda)
     targets, advantages = by_definition(inputs, rho_clip, c_clip, trace_lambda)
     np.testing.assert_allclose(result.targets, targets, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(result.advantages, advantages, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(result.weighted_advantages, advantages, rtol=1e-9, atol=1e-9)
 
 
 def test_thresholds_and_lambda_are_1_by_default() -> None:

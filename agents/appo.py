@@ -1,0 +1,66 @@
+"""APPO: IMPALA's actors and V-trace with PPO's clipped surrogate, so that each rollout can be learned from repeatedly.
+
+As in sample-factory (Petrenko et al. 2020, arXiv 2006.11751, section 3.3): V-trace corrects the estimates for weights
+that have moved since the rollout was played, clipping bounds how far they move. Without clipping, with one pass, it is
+IMPALA.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from torch import Tensor
+
+from agents.agent import Agent
+from agents.config import Count, Positive, Share
+from agents.impala import ImpalaConfig, ImpalaLearner
+from agents.losses import clipped_surrogate_loss
+from agents.rewards import REWARD_TRANSFORMS
+from agents.rollout import Batch
+from agents.vtrace import VTrace
+from common.config import OneOf
+
+
+@dataclass(frozen=True)
+class AppoConfig(ImpalaConfig):
+    """Hyperparameters; the defaults are OpenAI's for PPO on ProcGen (Cobbe et al. 2020) where the two meet.
+
+    Attributes:
+        clip_range: of the probability ratio to the policy that acted; None for IMPALA's policy gradient.
+        normalize_advantages: give the advantages of each batch mean 0 and deviation 1.
+    """
+
+    learning_rate: Annotated[float, Positive] = 5e-4
+    learning_rate_decay: bool = False
+    discount: Annotated[float, Share] = 0.999
+    # Of a sum over the 1,000 or so steps of a batch: 0.5 for their mean, as PPO has it.
+    max_grad_norm: Annotated[float, Positive] = 500.0
+    reward_transform: Annotated[str, OneOf(REWARD_TRANSFORMS, "reward transform")] = "normalize"
+    optimizer: Annotated[str, OneOf(("rmsprop", "adam"))] = "adam"
+    passes: Annotated[int, Count] = 3
+    trace_lambda: Annotated[float, Share] = 0.95
+    clip_range: Annotated[float | None, Positive] = 0.2
+    normalize_advantages: bool = True
+
+
+class AppoLearner(ImpalaLearner):
+    """Follows the clipped surrogate of V-trace's advantages."""
+
+    config: AppoConfig
+
+    def policy_loss(self, log_probs: Tensor, batch: Batch, estimates: VTrace) -> Tensor:
+        if self.config.clip_range is None:
+            return super().policy_loss(log_probs, batch, estimates)
+        advantages = estimates.advantages
+        if self.config.normalize_advantages:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        return clipped_surrogate_loss(log_probs, batch.log_probs, advantages, self.config.clip_range)
+
+
+class APPO(Agent):
+    """Asynchronous PPO; `APPO("srwm", ProcgenVecEnv("starpilot")).learn(1_000_000)`."""
+
+    algorithm = "appo"
+    config_class = AppoConfig
+    learner_class = AppoLearner
