@@ -1,7 +1,7 @@
 """The delta rule in chunks of steps: matrix products in place of a loop over time (the WY form of Yang et al.,
 "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", NeurIPS 2024, arXiv 2406.06484).
 
-Same function as `naive`. For one stream and head, let K, Q (C x D), V (C x E) hold the keys, queries and values of
+Same function as `naive`. For one environment and head, let K, Q (C x D), V (C x E) hold the keys, queries and values of
 the C steps of a chunk as rows, b (C) their rates, W (D x E) the memory before the chunk. Each step adds k_t^T u_t with
 u_t = b_t d_t and d_t = v_t - k_t W_{t-1}, so W_{t-1} is W plus the sum of k_s^T u_s over s < t, and all d_t of a chunk
 solve one triangular system. Resets only change who sees what. A segment is what lies between two resets; f_t is 1 in
@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK, WIDE_CHUNK = 16, 20
-"""Steps of a chunk at most, for values up to 16 wide and for wider ones: the fastest on a CPU, see docs/operators.md."""
+"""Steps of a chunk at most, for values up to 16 wide and for wider ones: see docs/operators.md."""
 
 
 def _chunks(steps: int, chunk: int) -> Iterator[slice]:
@@ -59,7 +59,7 @@ def _masks(reset: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _scaled(x: Tensor, factor: Tensor) -> Tensor:
-    """Rows x (B * H, C, N) times one factor for each stream and step, (B, C), or stream, (B, 1)."""
+    """Rows x (B * H, C, N) times one factor for each environment and step, (B, C), or environment, (B, 1)."""
     factor = factor.view(factor.shape[0], 1, -1, 1)
     scaled: Tensor = x.unflatten(0, (factor.shape[0], -1)) * factor
     return scaled.flatten(0, 1)
@@ -81,7 +81,7 @@ def _solve(system: Tensor, rows: Tensor, upper: bool) -> Tensor:
 
 
 class _ChunkedDeltaNet(torch.autograd.Function):
-    """Streams and heads are one dimension, n = B * H, wherever they need not be told apart.
+    """Environments and heads are one dimension, n = B * H, wherever they need not be told apart.
 
     Triangular systems are solved transposed (X M = R for rows X and R): that is the memory's own order, and saves the
     solver two copies.

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from common.errors import UserError
-from policies.ops.deltanet import IMPLEMENTATIONS, choose, deltanet
+from policies.ops.deltanet import DELTANET, deltanet
 from policies.ops.deltanet.chunk import deltanet_chunk
 from policies.ops.deltanet.naive import deltanet_naive
 
-EVERY = sorted(IMPLEMENTATIONS.keys() - {"triton"})  # whose tests are in test_triton_scans.py
+EVERY = sorted(DELTANET.versions.keys() - {"triton"})  # whose tests are in test_triton_scans.py
 SHAPES = [(1, 1, 1, 1, 1), (5, 3, 2, 4, 3), (7, 2, 3, 5, 5), (12, 4, 1, 3, 6)]
 
 
@@ -228,8 +228,8 @@ def test_one_output_of_the_chunks_alone_may_be_used(wanted: int) -> None:
 
 def test_whole_sequences_go_in_chunks_and_single_steps_do_not() -> None:
     cpu = torch.device("cpu")
-    assert choose(cpu, 50) == "chunk"
-    assert choose(cpu, 1) == "step"
+    assert DELTANET.choose(cpu, 50) == "chunk"
+    assert DELTANET.choose(cpu, 1) == "step"
 
 
 def test_solving_leaves_the_number_of_threads_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
