@@ -35,16 +35,14 @@ from torch.nn import functional as F
 
 from benchmarks.machine import describe_machine
 from policies import Policy, State, policy_config
-from policies.ops import deltanet as deltanet_package
-from policies.ops import srwm as srwm_package
+from policies.ops import OPERATORS
 
 IMAGE_SHAPE = (64, 64, 3)
 ACTIONS = 15
 STEPS = 50
 Operator = Callable[..., tuple[Tensor, Tensor]]
 VERSIONS: dict[str, Mapping[str, Operator]] = {
-    "srwm": srwm_package.IMPLEMENTATIONS,
-    "deltanet": deltanet_package.IMPLEMENTATIONS,
+    name: operator.versions for name, operator in OPERATORS.items()
 }
 # T, B, H, D, E: single steps, sizes that divide by nothing, outputs of other widths, the widest heads, long unrolls.
 CHECKED = [

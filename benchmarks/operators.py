@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.figures import Figure, best_seconds, main
 from policies.ops import OPERATORS
-from policies.ops.triton_support import triton_problem
+from policies.ops.support import triton_problem
 
 MEASURED = ("srwm", "deltanet")
 RESETS = 0.005
@@ -52,7 +52,7 @@ class Case(NamedTuple):
 
     def run(self, version: str, backward: bool) -> tuple[Tensor, ...]:
         """Outputs, and gradients if asked for."""
-        call = OPERATORS[self.operator].implementations[version]
+        call = OPERATORS[self.operator].versions[version]
         if not backward:
             with torch.no_grad():
                 outputs: tuple[Tensor, ...] = call(*self.sources, self.reset)
@@ -62,7 +62,7 @@ class Case(NamedTuple):
 
     def run_by_single_steps(self, version: str, backward: bool) -> None:
         """The same through a call for each step, as when only a kernel for one step exists."""
-        call = OPERATORS[self.operator].implementations[version]
+        call = OPERATORS[self.operator].versions[version]
         with torch.set_grad_enabled(backward):
             weights = self.sources[1:2] if self.operator == "srwm" else ()
             sequences = self.sources[:1] if self.operator == "srwm" else self.sources[:4]
@@ -108,7 +108,7 @@ def make_case(
 
 def versions(operator: str, shape: Shape, device: str) -> list[str]:
     """The versions of an operator that compete with "naive" for this shape on this device."""
-    names = [name for name in OPERATORS[operator].implementations if name != "naive"]
+    names = [name for name in OPERATORS[operator].versions if name != "naive"]
     # Triton's interpreter shows that kernels are right, and has no speed worth telling.
     if device == "cpu" or triton_problem(torch.device(device), shape.width, shape.width):
         names.remove("triton")

@@ -11,7 +11,7 @@ from agents import Agent
 from common.errors import UserError
 from evaluation.subject import policy_copy
 from policies import Policy, State
-from policies.resets import AGE, parse_reset
+from policies.resets import parse_reset
 
 MAX_SPAN = 1_000_000
 
@@ -90,7 +90,7 @@ def carried_state(state: State, policy: Policy) -> State:
     if batch is None:
         return {}
     rule = parse_reset(policy.config.reset).initial_state(batch, policy.device)
-    return {**{name: tensor for name, tensor in state.items() if name != AGE}, **rule}
+    return {**policy.core.memory(state), **rule}
 
 
 def weights_in(policy: Policy, state: State) -> dict[str, Tensor]:
@@ -98,9 +98,7 @@ def weights_in(policy: Policy, state: State) -> dict[str, Tensor]:
 
     Empty for a policy that does not modify itself.
     """
-    if not policy.core.self_modifying:
-        return {}
-    return {name: tensor for name, tensor in state.items() if name != AGE and tensor.dim() == 4}
+    return policy.core.written_weights(state)
 
 
 @torch.no_grad()

@@ -123,9 +123,9 @@ class Player:
         reward = torch.as_tensor(self._observation["reward"], device=device).unsqueeze(0)
         starts = torch.as_tensor(self._starts, device=device)
         before = self.state
-        output, facts = self._policy.examine(rgb, reward, before, starts.unsqueeze(0))
+        output, readings = self._policy.examine(rgb, reward, before, starts.unsqueeze(0))
         after = output.state
-        facts |= {
+        facts = {reading.tag: reading.values for reading in readings} | {
             f"{name}_written": norm for name, norm in write_norms(self._policy, before, after, starts).items()
         }
         if waiting is not None:

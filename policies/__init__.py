@@ -1,5 +1,6 @@
 """Networks: image encoder, recurrent cores that may rewrite their own weights, heads."""
 
+from policies.diagnostics import Kind, Reading
 from policies.encoder import EncoderConfig
 from policies.policy import Policy, PolicyConfig, PolicyOutput, from_json, policy_config, to_json
 from policies.registry import CORES, core_config, name_of
@@ -8,9 +9,11 @@ from policies.resets import State
 __all__ = [
     "CORES",
     "EncoderConfig",
+    "Kind",
     "Policy",
     "PolicyConfig",
     "PolicyOutput",
+    "Reading",
     "State",
     "core_config",
     "from_json",

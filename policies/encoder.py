@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.config import Range
 from common.errors import UserError
-from policies.sizes import require_positive, require_positive_all
 
-PRECISIONS = ("float32", "bfloat16")
+MAX_SECTIONS, MAX_SIZE = 32, 65_536
+"""Beyond these a number is a typing error."""
 
 
 @dataclass(frozen=True)
@@ -21,17 +23,16 @@ class EncoderConfig:
     Attributes:
         channels: channels of each section; a section halves height and width (rounding up).
         hidden: width of the output.
-
-    Raises:
-        UserError: a size is not a positive whole number.
     """
 
-    channels: tuple[int, ...] = (16, 32, 32)
-    hidden: int = 256
+    channels: Annotated[tuple[int, ...], Range(1, MAX_SIZE)] = (16, 32, 32)
+    hidden: Annotated[int, Range(1, MAX_SIZE)] = 256
 
-    def __post_init__(self) -> None:
-        require_positive_all("encoder channels", self.channels)
-        require_positive("encoder hidden", self.hidden)
+    def contradictions(self) -> list[str]:
+        """What is wrong with the number of sections."""
+        if 1 <= len(self.channels) <= MAX_SECTIONS:
+            return []
+        return [f"encoder channels are {len(self.channels)} numbers: give 1 to {MAX_SECTIONS}"]
 
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
@@ -111,16 +112,15 @@ class ImpalaEncoder(nn.Module):
             (parameters and output stay float32).
 
     Raises:
-        UserError: unknown precision or impossible image shape.
+        UserError: impossible image shape.
     """
 
     def __init__(
         self, config: EncoderConfig, image_shape: tuple[int, int, int], precision: str = "float32"
     ) -> None:
         super().__init__()
-        if precision not in PRECISIONS:
-            raise UserError(f"unknown precision {precision!r}: use {' or '.join(PRECISIONS)}")
-        require_positive_all("image shape (height, width, channels)", image_shape)
+        if min(image_shape) < 1:
+            raise UserError(f"images cannot be of shape {image_shape}: give (height, width, channels)")
         self.config = config
         self.image_shape = tuple(image_shape)
         self.precision = precision

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError, unknown_name
+from common.config import OneOf, Range, check, choice, plain, problems, read
+from common.errors import UserError, raise_problems
 from policies.cores.base import CoreConfig
 from policies.cores.srwm import SrwmConfig
-from policies.encoder import PRECISIONS, EncoderConfig, ImpalaEncoder
-from policies.registry import build_core, core_config, name_of
+from policies.diagnostics import Reading
+from policies.encoder import EncoderConfig, ImpalaEncoder
+from policies.registry import build_core, core_configs
 from policies.resets import State, parse_reset
-from policies.settings import build_config
-from policies.sizes import require_positive
+
+MAX_BPTT_SPAN = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -24,29 +25,26 @@ class PolicyConfig:
     """Everything that defines a policy's network, apart from image shape and number of actions.
 
     Attributes:
-        core: sizes of the recurrent core; their class says which core.
+        core: recurrent core; its sizes are the options core.*
         encoder: sizes of the image encoder.
-        reset: when the core forgets: "episode", "never" or a number of steps such as "50".
-        bptt_span: gradient horizon in steps; None for the whole unroll, 1 as in the published SRWM code.
-        precision: what the encoder computes in, "float32" or "bfloat16".
-
-    Raises:
-        UserError: a value is impossible.
+        reset: when the core forgets: episode, never, or a number of steps such as 50.
+        bptt_span: steps that gradient flows through; none for the whole unroll, 1 as in the published SRWM code.
+        precision: what the encoder computes in, float32 or bfloat16.
     """
 
-    core: CoreConfig = field(default_factory=SrwmConfig)
+    core: CoreConfig = choice(core_configs, SrwmConfig, option="policy")
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     reset: str = "episode"
-    bptt_span: int | None = None
-    precision: str = "float32"
+    bptt_span: Annotated[int | None, Range(1, MAX_BPTT_SPAN)] = None
+    precision: Annotated[str, OneOf(("float32", "bfloat16"))] = "float32"
 
-    def __post_init__(self) -> None:
-        name_of(self.core)
-        parse_reset(self.reset)
-        if self.bptt_span is not None:
-            require_positive("bptt_span", self.bptt_span)
-        if self.precision not in PRECISIONS:
-            raise UserError(unknown_name("precision", str(self.precision), PRECISIONS))
+    def contradictions(self) -> list[str]:
+        """What is wrong with the reset rule."""
+        try:
+            parse_reset(self.reset)
+        except UserError as error:
+            return [str(error)]
+        return []
 
 
 def policy_config(core: str, **overrides: Any) -> PolicyConfig:
@@ -59,39 +57,25 @@ def policy_config(core: str, **overrides: Any) -> PolicyConfig:
     Raises:
         UserError: unknown core or field, or an impossible value.
     """
-    return build_config(PolicyConfig, {"core": core_config(core), **overrides}, "policy field")
+    return from_json({"core": core, **{name: plain(value) for name, value in overrides.items()}})
 
 
 def to_json(config: PolicyConfig) -> dict[str, Any]:
     """`config` as plain JSON values; `from_json` reads them back."""
-    data = asdict(config)
-    data["core"] = {"name": name_of(config.core), **data["core"]}
-    data["encoder"]["channels"] = list(config.encoder.channels)
+    data: dict[str, Any] = plain(config)
     return data
 
 
-def from_json(data: Mapping[str, Any]) -> PolicyConfig:
+def from_json(data: object) -> PolicyConfig:
     """The configuration that `to_json` wrote; fields left out take their defaults.
 
     Raises:
         UserError: unknown core, unknown field or impossible value.
     """
-    values = dict(_mapping("policy", data))
-    if "core" in values:
-        core = dict(_mapping("policy core", values["core"]))
-        if "name" not in core:
-            raise UserError('policy core has no name: add for example {"name": "srwm"}')
-        values["core"] = core_config(core.pop("name"), **core)
-    if "encoder" in values:
-        encoder = _mapping("policy encoder", values["encoder"])
-        values["encoder"] = build_config(EncoderConfig, encoder, "encoder field")
-    return build_config(PolicyConfig, values, "policy field")
-
-
-def _mapping(what: str, value: object) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{what} is {value!r}: give an object with named fields")
-    return value
+    found: list[str] = []
+    config = read(PolicyConfig, data, found, PolicyConfig())
+    raise_problems(found or problems(config))
+    return config
 
 
 class PolicyOutput(NamedTuple):
@@ -125,7 +109,9 @@ class Policy(nn.Module):
 
     def __init__(self, config: PolicyConfig, image_shape: tuple[int, int, int], num_actions: int) -> None:
         super().__init__()
-        require_positive("number of actions", num_actions)
+        check(config)
+        if num_actions < 1:
+            raise UserError(f"a policy cannot choose among {num_actions} actions: give 1 or more")
         self.config = config
         self.num_actions = num_actions
         self.encoder = ImpalaEncoder(config.encoder, image_shape, config.precision)
@@ -151,15 +137,15 @@ class Policy(nn.Module):
         return self.core.implementations(steps if span is None else min(span, steps))
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
-        """The state of `batch_size` fresh streams; `device` None for where the parameters are."""
+        """The state of `batch_size` fresh environments; `device` None for where the parameters are."""
         return self.core.initial_state(batch_size, self.device if device is None else device)
 
     def forward(self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor) -> PolicyOutput:
-        """Run over a sequence of T steps of B streams.
+        """Run over a sequence of T steps of B environments.
 
         Args:
             rgb: uint8 images (T, B, H, W, C).
-            reward: each stream's previous reward (T, B, 1), float; clipped here to [-1, 1].
+            reward: each environment's previous reward (T, B, 1), float; clipped here to [-1, 1].
             state: from the previous call, or `initial_state`. Not modified.
             episode_start: bool (T, B); true where step t is the first of an episode.
 
@@ -169,24 +155,21 @@ class Policy(nn.Module):
         """
         return self._heads(*self.core(self._core_input(rgb, reward), state, episode_start))
 
-    @torch.no_grad()
     def diagnostics(
         self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor
     ) -> dict[str, Tensor]:
-        """Scalars about the core at the sequence's last step, such as "layer0/shift_norm"; see `forward`."""
-        return self.core.diagnostics(self._core_input(rgb, reward), state, episode_start)
+        """Scalars about the core at the sequence's last step: the means of `examine`'s readings by tag, such as
+        "layer0/shift_norm"."""
+        _, readings = self.examine(rgb, reward, state, episode_start)
+        return {reading.tag: reading.values.mean() for reading in readings}
 
     @torch.no_grad()
     def examine(
         self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor
-    ) -> tuple[PolicyOutput, dict[str, Tensor]]:
-        """As `forward`, and what the core did at the last step: by name, a number for each stream (B,).
-
-        The images are encoded once, so that looking at a policy costs little more than running it.
-        """
-        core_input = self._core_input(rgb, reward)
-        facts = self.core.stream_diagnostics(core_input, state, episode_start)
-        return self._heads(*self.core(core_input, state, episode_start)), facts
+    ) -> tuple[PolicyOutput, list[Reading]]:
+        """As `forward`, and what the core did at the last step: numbers for each environment."""
+        y, state, readings = self.core.examine(self._core_input(rgb, reward), state, episode_start)
+        return self._heads(y, state), readings
 
     def _heads(self, core_output: Tensor, state: State) -> PolicyOutput:
         return PolicyOutput(self.actor(core_output), self.critic(core_output).squeeze(-1), state)

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from importlib import import_module
+from typing import Any
 
-from common.errors import UserError, unknown_name
+from common.config import chosen_name, problems, read
+from common.errors import UserError, raise_problems, unknown_name
 from policies.cores.base import Core, CoreConfig
-from policies.cores.deltanet import DeltaNetConfig, DeltaNetCore
-from policies.cores.fake_srwm import FakeSrwmConfig, FakeSrwmCore
-from policies.cores.feedforward import FeedForwardConfig, FeedForwardCore
-from policies.cores.lstm import LstmConfig, LstmCore
-from policies.cores.sr_delta import SrDeltaConfig, SrDeltaCore
-from policies.cores.srwm import SrwmConfig, SrwmCore
-from policies.resets import ResetRule
-from policies.settings import build_config
+from policies.resets import EpisodeReset, ResetRule
 
-
-class CoreEntry(NamedTuple):
-    """A core's configuration class, and the class built as `core(config, input_size, reset, bptt_span)`."""
-
-    config: type[CoreConfig]
-    core: type[Core]
-
-
-CORES: dict[str, CoreEntry] = {
-    "feedforward": CoreEntry(FeedForwardConfig, FeedForwardCore),
-    "lstm": CoreEntry(LstmConfig, LstmCore),
-    "deltanet": CoreEntry(DeltaNetConfig, DeltaNetCore),
-    "fake_srwm": CoreEntry(FakeSrwmConfig, FakeSrwmCore),
-    "srwm": CoreEntry(SrwmConfig, SrwmCore),
-    "sr_delta": CoreEntry(SrDeltaConfig, SrDeltaCore),
+# One line for each: the name, which is that of its file in `policies/cores`, and the class in it.
+_CLASSES = {
+    "feedforward": "FeedForwardCore",
+    "lstm": "LstmCore",
+    "deltanet": "DeltaNetCore",
+    "fake_srwm": "FakeSrwmCore",
+    "srwm": "SrwmCore",
+    "sr_delta": "SrDeltaCore",
 }
-"""Every core by name, one line each."""
+
+CORES: dict[str, type[Core]] = {
+    name: getattr(import_module(f"policies.cores.{name}"), kind) for name, kind in _CLASSES.items()
+}
+"""Every core by name. A core that lies elsewhere can be added before it is used."""
+
+
+def core_configs() -> dict[str, type[CoreConfig]]:
+    """The classes of the cores' configurations by name."""
+    return {name: core.config_class for name, core in CORES.items()}
 
 
 def core_config(name: str, **overrides: Any) -> CoreConfig:
@@ -40,9 +37,12 @@ def core_config(name: str, **overrides: Any) -> CoreConfig:
     Raises:
         UserError: unknown core or field, or an impossible size.
     """
-    if name not in list(CORES):  # a list, because a name read from a file may be unhashable
-        raise UserError(unknown_name("core", str(name), CORES))
-    return build_config(CORES[name].config, overrides, f"field of core {name!r}")
+    if name not in CORES:
+        raise UserError(unknown_name("core", name, CORES))
+    default, found = CORES[name].config_class(), list[str]()
+    config = read(type(default), overrides, found, default, "core.")
+    raise_problems(found or problems(config, "core."))
+    return config
 
 
 def name_of(config: CoreConfig) -> str:
@@ -51,18 +51,19 @@ def name_of(config: CoreConfig) -> str:
     Raises:
         UserError: no registered core has this class of configuration.
     """
-    for name, entry in CORES.items():
-        if type(config) is entry.config:
-            return name
-    raise UserError(
-        f"no core is registered for {type(config).__name__}: add a line to policies.registry.CORES"
-    )
+    name = chosen_name(core_configs(), config)
+    if name is None:
+        raise UserError(
+            f"no core is registered for {type(config).__name__}: add a line to policies/registry.py"
+        )
+    return name
 
 
 def build_core(
     config: CoreConfig, input_size: int, reset: ResetRule | None = None, bptt_span: int | None = None
 ) -> Core:
-    """The core that `config` is for; the other arguments as for `Core`."""
-    make: Any = CORES[name_of(config)].core
-    core: Core = make(config, input_size, reset, bptt_span)
+    """The core that `config` is for, with a reset rule (at episodes unless told otherwise) and gradient horizon."""
+    make: Any = CORES[name_of(config)]
+    core: Core = make(config, input_size)
+    core.reset_rule, core.bptt_span = reset or EpisodeReset(), bptt_span
     return core

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from common.config import shown
 from common.errors import UserError
-from policies.sizes import require_positive
 
 State = dict[str, Tensor]
 """What a core remembers between two calls: a flat dict of tensors, batch first."""
@@ -22,17 +22,15 @@ State = dict[str, Tensor]
 AGE = "age"
 """State entry of the span rule: steps since the last clearing, int64 (B,)."""
 
+MAX_SPAN = 1_000_000
+"""Most steps of a span rule; beyond it a number is a typing error."""
+
 
 class ResetRule(ABC):
     """Where a core's memory is cleared."""
 
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The text that `parse_reset` turns into this rule."""
-
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
-        """What the rule itself remembers, for `batch_size` fresh streams."""
+        """What the rule itself remembers, for `batch_size` fresh environments."""
         return {}
 
     @abstractmethod
@@ -52,21 +50,13 @@ class ResetRule(ABC):
 class EpisodeReset(ResetRule):
     """Clear at the start of each episode."""
 
-    @property
-    def name(self) -> str:
-        return "episode"
-
     def mask(self, state: State, episode_start: Tensor) -> tuple[Tensor, State]:
         return episode_start, {}
 
 
 @dataclass(frozen=True)
 class NeverReset(ResetRule):
-    """Never clear: the memory lives on through a stream of episodes, and gradient crosses their borders."""
-
-    @property
-    def name(self) -> str:
-        return "never"
+    """Never clear: the memory lives on through a sequence of episodes, and gradient crosses their borders."""
 
     def mask(self, state: State, episode_start: Tensor) -> tuple[Tensor, State]:
         return torch.zeros_like(episode_start), {}
@@ -76,20 +66,10 @@ class NeverReset(ResetRule):
 class SpanReset(ResetRule):
     """Clear at the start of each episode and every `span` steps since (the ablation of carried-over weights).
 
-    The steps are counted in the state, so the places do not depend on how a stream is cut into calls.
-
-    Raises:
-        UserError: `span` is not a positive whole number.
+    The steps are counted in the state, so the places do not depend on how a sequence is cut into calls.
     """
 
     span: int
-
-    def __post_init__(self) -> None:
-        require_positive("reset span (in steps)", self.span)
-
-    @property
-    def name(self) -> str:
-        return str(self.span)
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
         return {AGE: torch.zeros(batch_size, dtype=torch.int64, device=device)}
@@ -99,7 +79,7 @@ class SpanReset(ResetRule):
         if steps == 0:
             return episode_start, {AGE: state[AGE]}
         time = torch.arange(steps, device=episode_start.device).unsqueeze(1)
-        # The stream before this call counts as if its last clearing had been at time -age.
+        # What was before this call counts as if its last clearing had been at time -age.
         start_time = torch.where(episode_start, time, -state[AGE])
         age = (time - start_time.cummax(dim=0).values) % self.span
         return age == 0, {AGE: (age[-1] + 1) % self.span}
@@ -116,10 +96,8 @@ def parse_reset(text: str | int) -> ResetRule:
         return EpisodeReset()
     if word == "never":
         return NeverReset()
-    try:
-        span = int(word)
-    except ValueError:
-        raise UserError(
-            f"unknown reset rule {word!r}: use episode, never or a number of steps such as 50"
-        ) from None
-    return SpanReset(span)
+    if word.isascii() and word.isdigit() and 1 <= float(word) <= MAX_SPAN:
+        return SpanReset(int(word))
+    raise UserError(
+        f"unknown reset rule {shown(word)}: use episode, never or a number of steps such as 50, up to {MAX_SPAN:,}"
+    )

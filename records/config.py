@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from agents import ALGORITHMS, AgentConfig, ImpalaConfig
+from common.config import problems as setting_problems
 from common.errors import raise_problems, unknown_name
 from envs import TASK_SETS, expand_games
 from policies import CORES, EncoderConfig, PolicyConfig, core_config
@@ -124,6 +125,8 @@ def from_json(data: object) -> TrainConfig:
     """
     problems: list[str] = []
     config = read_settings(data, TrainConfig(), problems)
+    for part in ("core", "encoder"):
+        problems += setting_problems(getattr(config, part), f"{part}.")
     raise_problems(problems)
     return config
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import replace
-from typing import Any
 
 import torch
 
+from common.config import problems as setting_problems
 from common.errors import UserError, raise_problems
 from envs import environment_problems, parse_levels
 from envs.native import IMAGE_SHAPE
-from policies import PolicyConfig
 from records.config import TrainConfig
 
 # Beyond these a number is a typing error.
@@ -53,16 +51,7 @@ def _agent_problems(config: TrainConfig) -> list[str]:
 
 
 def _policy_problems(config: TrainConfig) -> list[str]:
-    """Tried one at a time, since a `PolicyConfig` stops at the first."""
-    found = []
-    names = ("core", "encoder", "reset", "bptt_span", "precision")
-    for name in names:
-        value: dict[str, Any] = {name: getattr(config, name)}
-        try:
-            replace(PolicyConfig(), **value)
-        except UserError as error:
-            found.append(str(error))
-    return found
+    return setting_problems(config.policy_config)
 
 
 def _number_problems(config: TrainConfig) -> list[str]:

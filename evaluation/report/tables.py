@@ -71,7 +71,7 @@ def all_tables(study: Study) -> list[Table]:
 
 def is_recurrent(group: Group) -> bool:
     """Whether its policy remembers anything."""
-    return bool(CORES[group.config.policy].core.is_recurrent)
+    return bool(CORES[group.config.policy].is_recurrent)
 
 
 def horizon(group: Group) -> int:

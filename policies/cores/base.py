@@ -8,72 +8,74 @@ or learning algorithms. To add one: a config dataclass and a `Core` in one file,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from policies.resets import AGE, EpisodeReset, ResetRule, State
-from policies.sizes import require_positive
+from policies.diagnostics import Reading
+from policies.resets import EpisodeReset, ResetRule, State
+
+MAX_SIZE = 65_536
+"""Largest width of anything in a network; beyond it a number is a typing error."""
+
+MAX_LAYERS = 1_000
 
 
 @dataclass(frozen=True)
 class CoreConfig:
-    """Sizes of a core. Subclasses add fields with defaults, and check them in `__post_init__`."""
+    """Sizes of a core. Subclasses add fields with defaults; `common.config` says how to state what they may be."""
 
 
 class Core(nn.Module, ABC):
     """Maps inputs (T, B, input_size) to outputs (T, B, output_size), remembering in between.
 
-    Subclasses build their parameters in `__init__` and implement `_initial_memory` and `_sequence`. Reset
-    rule and gradient horizon are handled here, once for all cores.
+    Subclasses are made as `core(config, input_size)`. They build their parameters in `__init__` and implement
+    `_initial_memory` and `_sequence`. Reset rule and gradient horizon are handled here, once for all cores.
 
     Args:
-        input_size: features of the input.
-        output_size: features of the output.
-        reset: when the memory is cleared.
-        bptt_span: gradient horizon. None: gradient flows through the whole sequence that a call is given. n:
-            the state is detached every n steps, counted from the start of that sequence (its first step
-            included), which leaves all values as they are.
+        input_size: Features of the input.
+        output_size: Features of the output.
 
-    Raises:
-        UserError: `bptt_span` is neither None nor a positive whole number.
+    Attributes:
+        reset_rule: When the memory is cleared.
+        bptt_span: Gradient horizon. None: gradient flows through the whole sequence that a call is given. n: the
+            state is detached every n steps, counted from the start of that sequence (its first step included),
+            which leaves all values as they are.
     """
 
-    is_recurrent: bool = True
+    config_class: ClassVar[type[CoreConfig]]
+    """The class of this core's configuration."""
+
+    is_recurrent: ClassVar[bool] = True
     """False where outputs depend on nothing but the input of the same step; the state is then empty."""
 
-    self_modifying: bool = False
-    """Whether the memory is weights that the core itself writes at every step."""
+    self_modifying: ClassVar[bool] = False
+    """Whether the memory is weights (B, H, rows, columns) that the core itself writes at every step."""
 
-    def __init__(
-        self,
-        input_size: int,
-        output_size: int,
-        reset: ResetRule | None = None,
-        bptt_span: int | None = None,
-    ) -> None:
+    reset_rule: ResetRule = EpisodeReset()
+    bptt_span: int | None = None
+
+    def __init__(self, input_size: int, output_size: int) -> None:
         super().__init__()
-        if bptt_span is not None:
-            require_positive("bptt_span", bptt_span)
         self.input_size = input_size
         self.output_size = output_size
-        self.reset_rule = reset if reset is not None else EpisodeReset()
-        self.bptt_span = bptt_span
 
     @abstractmethod
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        """The memory of `batch_size` fresh streams."""
+        """The memory of `batch_size` fresh environments."""
 
     @abstractmethod
     def _sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """Outputs and new memory; `reset` (T, B) says before which steps the memory is cleared."""
 
-    def _last_step_diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
-        """What there is to say about one step (x: (1, B, F)): by name, a number for each stream (B,)."""
-        return {}
+    def _examined_step(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State, list[Reading]]:
+        """`_sequence` for one step (x: (1, B, F)), and what there is to say about it."""
+        return *self._sequence(x, memory, reset), []
 
     def set_writing(self, writing: bool) -> None:
         """Whether the core goes on writing its own weights. While it does not, it reads them as they are.
@@ -88,13 +90,14 @@ class Core(nn.Module, ABC):
             raise UserError(f"a {type(self).__name__} does not modify its weights: there is nothing to stop")
 
     def implementations(self, steps: int) -> dict[str, str]:
-        """By operator (`policies.ops`), the version that runs in calls of so many steps, where the parameters are."""
+        """By operator (`policies.ops`), the version that runs for a sequence of so many steps."""
         return {}
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
-        """The state of `batch_size` fresh streams: a flat dict of tensors, batch first.
+        """The state of `batch_size` fresh environments: a flat dict of tensors, batch first.
 
         Args:
+            batch_size: Number of environments.
             device: None for where the parameters are.
         """
         if not self.is_recurrent:
@@ -104,12 +107,23 @@ class Core(nn.Module, ABC):
         memory = self._initial_memory(batch_size, place, parameter.dtype)
         return {**memory, **self.reset_rule.initial_state(batch_size, place)}
 
+    def memory(self, state: State) -> State:
+        """The part of a state that the core itself remembers, without what the reset rule counts."""
+        return {name: state[name] for name in self._memory_names}
+
+    def written_weights(self, state: State) -> dict[str, Tensor]:
+        """The weights that the core has written (B, H, rows, columns), W_t - W_0, by name such as "layer0/shift".
+
+        Empty for a core that does not modify itself.
+        """
+        return self.memory(state) if self.self_modifying else {}
+
     def forward(self, x: Tensor, state: State, episode_start: Tensor) -> tuple[Tensor, State]:
         """Run over a sequence; `T` calls of one step and one call of `T` steps give the same numbers.
 
         Args:
-            x: inputs (T, B, input_size), T at least 1.
-            state: what the previous call returned, or `initial_state`. Not modified.
+            x: Inputs (T, B, input_size), T at least 1.
+            state: What the previous call returned, or `initial_state`. Not modified.
             episode_start: bool (T, B); true where step t is the first of an episode.
 
         Returns:
@@ -117,21 +131,46 @@ class Core(nn.Module, ABC):
 
         Raises:
             TypeError: `episode_start` is not bool.
-            ValueError: shapes do not fit together.
+            ValueError: Shapes do not fit together.
         """
+        return self._run(self._truncated_sequence, x, state, episode_start)
+
+    @torch.no_grad()
+    def examine(self, x: Tensor, state: State, episode_start: Tensor) -> tuple[Tensor, State, list[Reading]]:
+        """As `forward`, and what there is to say about the last step: nothing for many cores."""
+        if len(x) > 1:
+            earlier, state = self(x[:-1], state, episode_start[:-1])
+            y, state, readings = self.examine(x[-1:], state, episode_start[-1:])
+            return torch.cat([earlier, y]), state, readings
+        readings = []
+
+        def step(x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
+            y, memory, found = self._examined_step(x, memory, reset)
+            readings.extend(found)
+            return y, memory
+
+        return *self._run(step, x, state, episode_start), readings
+
+    def _run(
+        self,
+        sequence: Callable[[Tensor, State, Tensor], tuple[Tensor, State]],
+        x: Tensor,
+        state: State,
+        episode_start: Tensor,
+    ) -> tuple[Tensor, State]:
         self._check(x, state, episode_start)
         # Memories add up small changes over whole episodes: they keep full precision where a caller lowers it.
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(next(self.parameters(), x).dtype)
             if not self.is_recurrent:
-                return self._sequence(x, {}, episode_start)
+                return sequence(x, {}, episode_start)
             reset, rule_state = self.reset_rule.mask(state, episode_start)
-            y, memory = self._truncated_sequence(x, self._memory_of(state), reset)
+            y, memory = sequence(x, self.memory(state), reset)
             return y, {**memory, **rule_state}
 
     def _truncated_sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """`_sequence`, with gradient cut every `bptt_span` steps."""
-        if self.bptt_span is None:
+        if self.bptt_span is None or not self.is_recurrent:
             return self._sequence(x, memory, reset)
         outputs = []
         for piece, piece_reset in zip(x.split(self.bptt_span), reset.split(self.bptt_span), strict=True):
@@ -140,33 +179,11 @@ class Core(nn.Module, ABC):
             outputs.append(y)
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), memory
 
-    @torch.no_grad()
-    def diagnostics(self, x: Tensor, state: State, episode_start: Tensor) -> dict[str, Tensor]:
-        """Scalars that describe the last step of a sequence, by name: means over streams of `stream_diagnostics`.
-
-        Arguments and errors as for `forward`.
-        """
-        return {
-            name: values.mean() for name, values in self.stream_diagnostics(x, state, episode_start).items()
-        }
-
-    @torch.no_grad()
-    def stream_diagnostics(self, x: Tensor, state: State, episode_start: Tensor) -> dict[str, Tensor]:
-        """What describes the last step of a sequence: by name, a number for each stream (B,).
-
-        Empty for a core with nothing to say. Arguments and errors as for `forward`.
-        """
-        self._check(x, state, episode_start)
+    @cached_property
+    def _memory_names(self) -> tuple[str, ...]:
         if not self.is_recurrent:
-            return {}
-        reset, _ = self.reset_rule.mask(state, episode_start)
-        memory = self._memory_of(state)
-        if x.shape[0] > 1:
-            _, memory = self._sequence(x[:-1], memory, reset[:-1])
-        return self._last_step_diagnostics(x[-1:], memory, reset[-1:])
-
-    def _memory_of(self, state: State) -> State:
-        return {name: tensor for name, tensor in state.items() if name != AGE}
+            return ()
+        return tuple(self._initial_memory(1, torch.device("meta"), torch.float32))
 
     @cached_property
     def _state_names(self) -> frozenset[str]:
@@ -187,5 +204,5 @@ class Core(nn.Module, ABC):
         for name, tensor in state.items():
             if tensor.shape[0] != x.shape[1]:
                 raise ValueError(
-                    f"state {name!r} is for {tensor.shape[0]} streams, the inputs are for {x.shape[1]}"
+                    f"state {name!r} is for {tensor.shape[0]} environments, the inputs are for {x.shape[1]}"
                 )

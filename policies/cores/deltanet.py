@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from policies.cores.layered import Layer, LayeredCore, OperatorConfig, held
-from policies.ops import requested
-from policies.ops.deltanet import deltanet
-from policies.resets import ResetRule, State
+from common.config import OneOf
+from policies.cores.layered import Layer, LayeredCore, OperatorConfig, frozen, norm_of
+from policies.diagnostics import Kind, Reading
+from policies.ops import implementations, requested
+from policies.ops.deltanet import DELTANET, deltanet
+from policies.ops.operator import AUTO
+from policies.resets import State
 
 # As published: elu + 1 is exactly 0 for inputs below about -17, and a whole head may be there.
 _SUM_EPSILON = 1e-5
@@ -33,6 +35,11 @@ class Program(NamedTuple):
     v: Tensor
     beta: Tensor
 
+    @property
+    def rate(self) -> Reading:
+        """The mean over heads of the rates of a single step."""
+        return Reading(None, "rate", Kind.RATE, self.beta.mean(dim=(0, 2)))
+
 
 def program_from(columns: Tensor) -> Program:
     """The program that a slow network's outputs (T, B, H, 3D + 1) stand for."""
@@ -47,7 +54,7 @@ def run_deltanet(
     """The operator `deltanet`; or, if not `writing`, what the queries read from the fast weights as they are."""
     if writing:
         return deltanet(*program, fast, reset, implementation)
-    weights = held(fast, reset)
+    weights = frozen(fast, reset)
     return (program.q.unsqueeze(-2) @ weights).squeeze(-2), weights[-1]
 
 
@@ -55,20 +62,20 @@ def run_deltanet(
 class DeltaNetConfig(OperatorConfig):
     """Sizes of the DeltaNet core; the defaults are those of SRWM."""
 
-    operators: ClassVar[tuple[str, ...]] = ("deltanet",)
+    implementation: Annotated[str, OneOf(implementations(DELTANET), "operator implementation")] = AUTO
 
 
 class DeltaNetLayer(Layer):
     """x + out_linear(y): layer norm, slow linear map to queries, keys, values and rates, delta rule.
 
     The two linear maps have no bias, as published. The memory is "fast" (B, H, D, D), the fast weights, zero
-    for a fresh stream.
+    for a fresh environment.
     """
 
     def __init__(self, config: DeltaNetConfig) -> None:
         super().__init__()
         self.heads, self.head_width = config.heads, config.head_width
-        self.implementation = requested("deltanet", config.implementation)
+        self.implementation = requested(DELTANET, config.implementation)
         self.layer_norm = nn.LayerNorm(config.width)
         self.slow_net = nn.Linear(config.width, self.heads * (3 * self.head_width + 1), bias=False)
         self.out_linear = nn.Linear(config.width, config.width, bias=False)
@@ -84,30 +91,27 @@ class DeltaNetLayer(Layer):
 
     def forward(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """See `Layer.forward`."""
-        y, fast = self._run(self._program(x), memory["fast"], reset)
+        return self._follow(self._program(x), x, memory, reset)
+
+    def examine(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State, list[Reading]]:
+        """The norm of the fast weights after the step, and the rate of writing in it."""
+        program = self._program(x)
+        y, new_memory = self._follow(program, x, memory, reset)
+        return y, new_memory, [norm_of(new_memory["fast"], "fast_norm"), program.rate]
+
+    def _follow(self, program: Program, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
+        y, fast = run_deltanet(program, memory["fast"], reset, self.writing, self.implementation)
         return x + self.out_linear(y.flatten(-2)), {"fast": fast}
 
-    def _run(self, program: Program, fast: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-        return run_deltanet(program, fast, reset, self.writing, self.implementation)
-
-    def diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
-        """The fast weights' Frobenius norm (all heads together) after the step, and the mean over heads of the
-        writing rate in it."""
-        program = self._program(x)
-        _, fast = self._run(program, memory["fast"], reset)
-        return {"shift_norm": fast.flatten(1).norm(dim=1), "rate": program.beta.mean(dim=(0, 2))}
+    def implementations(self, steps: int) -> dict[str, str]:
+        """See `Core.implementations`."""
+        device, width = self.out_linear.weight.device, self.head_width
+        return {"deltanet": DELTANET.choose(device, steps, width, width, self.implementation)}
 
 
 class DeltaNetCore(LayeredCore):
     """Linear map to the width, then layers of (DeltaNet, feed-forward block)."""
 
+    config_class = DeltaNetConfig
+    layer_class = DeltaNetLayer
     self_modifying = True
-
-    def __init__(
-        self,
-        config: DeltaNetConfig,
-        input_size: int,
-        reset: ResetRule | None = None,
-        bptt_span: int | None = None,
-    ) -> None:
-        super().__init__(config, partial(DeltaNetLayer, config), input_size, reset, bptt_span)

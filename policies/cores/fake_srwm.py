@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from policies.cores.layered import Layer, LayeredConfig, LayeredCore
-from policies.resets import ResetRule, State
+from policies.resets import State
 
 
 @dataclass(frozen=True)
@@ -47,13 +46,6 @@ class FakeSrwmLayer(Layer):
 class FakeSrwmCore(LayeredCore):
     """Linear map to the width, then layers of (fake SRWM, feed-forward block); no memory."""
 
+    config_class = FakeSrwmConfig
+    layer_class = FakeSrwmLayer
     is_recurrent = False
-
-    def __init__(
-        self,
-        config: FakeSrwmConfig,
-        input_size: int,
-        reset: ResetRule | None = None,
-        bptt_span: int | None = None,
-    ) -> None:
-        super().__init__(config, partial(FakeSrwmLayer, config), input_size, reset, bptt_span)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from policies.cores.base import Core, CoreConfig
-from policies.resets import ResetRule, State
+from policies.resets import State
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,11 @@ class FeedForwardConfig(CoreConfig):
 class FeedForwardCore(Core):
     """Returns its input; the state is empty, so that users of cores need no special case."""
 
+    config_class = FeedForwardConfig
     is_recurrent = False
 
-    def __init__(
-        self,
-        config: FeedForwardConfig,
-        input_size: int,
-        reset: ResetRule | None = None,
-        bptt_span: int | None = None,
-    ) -> None:
-        super().__init__(input_size, input_size, reset, bptt_span)
+    def __init__(self, config: FeedForwardConfig, input_size: int) -> None:
+        super().__init__(input_size, input_size)
 
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         return {}

@@ -5,18 +5,18 @@ defaults)."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
-from policies.cores.base import Core, CoreConfig
-from policies.ops import check_requested, chosen
-from policies.resets import ResetRule, State
-from policies.sizes import require_positive
+from common.config import Range
+from policies.cores.base import MAX_LAYERS, MAX_SIZE, Core, CoreConfig
+from policies.diagnostics import Kind, Reading
+from policies.ops.operator import AUTO
+from policies.resets import State
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,18 @@ class LayeredConfig(CoreConfig):
         heads: independent matrices per layer; each is `width / heads` wide.
         feedforward: hidden units of the feed-forward block after each layer.
         layers: number of layers.
-
-    Raises:
-        UserError: a size is not a positive whole number, or `width` is not a multiple of `heads`.
     """
 
-    width: int = 128
-    heads: int = 8
-    feedforward: int = 512
-    layers: int = 2
+    width: Annotated[int, Range(1, MAX_SIZE)] = 128
+    heads: Annotated[int, Range(1, MAX_SIZE)] = 8
+    feedforward: Annotated[int, Range(1, MAX_SIZE)] = 512
+    layers: Annotated[int, Range(1, MAX_LAYERS)] = 2
 
-    def __post_init__(self) -> None:
-        for name in ("width", "heads", "feedforward", "layers"):
-            require_positive(f"core {name}", getattr(self, name))
-        if self.width % self.heads:
-            raise UserError(
-                f"core width {self.width} is not a multiple of its {self.heads} heads: change one"
-            )
+    def contradictions(self) -> list[str]:
+        """What is wrong with the sizes together."""
+        if self.width % self.heads == 0:
+            return []
+        return [f"core width {self.width} is not a multiple of its {self.heads} heads: change one"]
 
     @property
     def head_width(self) -> int:
@@ -54,24 +49,14 @@ class LayeredConfig(CoreConfig):
 
 @dataclass(frozen=True)
 class OperatorConfig(LayeredConfig):
-    """A layered core whose layers run sequence operators (`policies.ops`).
+    """A layered core whose layers run operators of several versions (`policies.ops`). Subclasses say which versions.
 
     Attributes:
         implementation: version of the operators: "auto" for the fastest one by device and shape, or a name such as
             "naive", for each of the core's operators that has a version of this name. All compute the same.
-
-    Raises:
-        UserError: no operator of this core has such a version.
     """
 
-    implementation: str = "auto"
-
-    operators: ClassVar[tuple[str, ...]] = ()
-    """The operators that the core runs."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_requested(self.implementation, self.operators)
+    implementation: str = AUTO
 
 
 class Layer(nn.Module, ABC):
@@ -85,19 +70,28 @@ class Layer(nn.Module, ABC):
 
     @abstractmethod
     def initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        """The memory of fresh streams."""
+        """The memory of fresh environments."""
 
     @abstractmethod
     def forward(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """Outputs (T, B, width) and the new memory."""
 
-    def diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
-        """What describes one step (x: (1, B, width)): by name, a number for each stream (B,)."""
+    def examine(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State, list[Reading]]:
+        """`forward` for one step (x: (1, B, width)), and what there is to say about it."""
+        return *self(x, memory, reset), []
+
+    def implementations(self, steps: int) -> dict[str, str]:
+        """See `Core.implementations`."""
         return {}
 
 
-def held(weights: Tensor, reset: Tensor) -> Tensor:
-    """Weights (B, ...) that nobody writes, before each of T steps (T, B, ...): zero once a stream was reset."""
+def norm_of(weights: Tensor, name: str) -> Reading:
+    """The Frobenius norm of weights (B, H, rows, columns), all heads together."""
+    return Reading(None, name, Kind.NORM, weights.flatten(1).norm(dim=1))
+
+
+def frozen(weights: Tensor, reset: Tensor) -> Tensor:
+    """Weights (B, ...) that nobody writes, before each of T steps (T, B, ...): zero from the first reset on."""
     cleared = reset.cummax(dim=0).values
     return torch.where(cleared.reshape(*reset.shape, *[1] * (weights.dim() - 1)), 0.0, weights)
 
@@ -118,28 +112,19 @@ class FeedForwardBlock(nn.Module):
 
 
 class LayeredCore(Core):
-    """Linear map to the width, then `config.layers` times (layer, feed-forward block).
+    """Linear map to the width, then `config.layers` times (layer, feed-forward block)."""
 
-    Args:
-        config: sizes.
-        make_layer: builds one layer.
-        input_size, reset, bptt_span: as for `Core`.
-    """
+    layer_class: ClassVar[type[Layer]]
+    """Made as `layer_class(config)`."""
 
-    def __init__(
-        self,
-        config: LayeredConfig,
-        make_layer: Callable[[], Layer],
-        input_size: int,
-        reset: ResetRule | None,
-        bptt_span: int | None,
-    ) -> None:
-        super().__init__(input_size, config.width, reset, bptt_span)
-        self.config = config
+    def __init__(self, config: LayeredConfig, input_size: int) -> None:
+        super().__init__(input_size, config.width)
+        make: Any = self.layer_class
         self.input_linear = nn.Linear(input_size, config.width)
-        layers: list[Layer] = [make_layer() for _ in range(config.layers)]
-        blocks = [FeedForwardBlock(config.width, config.feedforward) for _ in range(config.layers)]
-        self.layers, self.blocks = nn.ModuleList(layers), nn.ModuleList(blocks)
+        self.layers = nn.ModuleList([make(config) for _ in range(config.layers)])
+        self.blocks = nn.ModuleList(
+            [FeedForwardBlock(config.width, config.feedforward) for _ in range(config.layers)]
+        )
 
     def set_writing(self, writing: bool) -> None:
         """See `Core.set_writing`."""
@@ -155,14 +140,7 @@ class LayeredCore(Core):
 
     def implementations(self, steps: int) -> dict[str, str]:
         """See `Core.implementations`."""
-        config = self.config
-        if not isinstance(config, OperatorConfig):
-            return {}
-        device, width = self.input_linear.weight.device, config.head_width
-        return {
-            name: chosen(name, device, steps, width, width, config.implementation)
-            for name in config.operators
-        }
+        return next(layer.implementations(steps) for _, layer, _ in self._stack())
 
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         memory: State = {}
@@ -179,20 +157,22 @@ class LayeredCore(Core):
             h = block(h)
         return h, new_memory
 
-    def _last_step_diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
-        values: dict[str, Tensor] = {}
+    def _examined_step(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State, list[Reading]]:
+        new_memory: State = {}
+        readings: list[Reading] = []
         h = self.input_linear(x)
         for index, layer, block in self._stack():
-            layer_memory = _part(index, memory)
-            values.update(_prefixed(index, layer.diagnostics(h, layer_memory, reset)))
-            h = block(layer(h, layer_memory, reset)[0])
-        return values
+            h, layer_memory, found = layer.examine(h, _part(index, memory), reset)
+            new_memory.update(_prefixed(index, layer_memory))
+            readings += [replace(reading, layer=index) for reading in found]
+            h = block(h)
+        return h, new_memory, readings
 
 
-def _prefixed(index: int, entries: dict[str, Tensor]) -> dict[str, Tensor]:
+def _prefixed(index: int, entries: State) -> State:
     return {f"layer{index}/{name}": tensor for name, tensor in entries.items()}
 
 
-def _part(index: int, entries: dict[str, Tensor]) -> dict[str, Tensor]:
+def _part(index: int, entries: State) -> State:
     prefix = f"layer{index}/"
     return {name[len(prefix) :]: tensor for name, tensor in entries.items() if name.startswith(prefix)}

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import ClassVar
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from common.config import OneOf
 from policies.cores.deltanet import Program, program_from, run_deltanet
-from policies.cores.layered import Layer, LayeredCore, OperatorConfig
+from policies.cores.layered import Layer, LayeredCore, OperatorConfig, norm_of
 from policies.cores.srwm import run_srwm, srwm_rates
-from policies.ops import requested
-from policies.resets import ResetRule, State
+from policies.diagnostics import Reading
+from policies.ops import implementations, requested
+from policies.ops.deltanet import DELTANET
+from policies.ops.operator import AUTO
+from policies.ops.srwm import SRWM
+from policies.resets import State
 
 
 @dataclass(frozen=True)
 class SrDeltaConfig(OperatorConfig):
     """Sizes of the SR-Delta core; the defaults are those of SRWM."""
 
-    operators: ClassVar[tuple[str, ...]] = ("srwm", "deltanet")
+    implementation: Annotated[str, OneOf(implementations(SRWM, DELTANET), "operator implementation")] = AUTO
 
 
 class SrDeltaLayer(Layer):
@@ -35,8 +39,8 @@ class SrDeltaLayer(Layer):
     def __init__(self, config: SrDeltaConfig) -> None:
         super().__init__()
         self.heads, self.head_width = config.heads, config.head_width
-        self.srwm_implementation = requested("srwm", config.implementation)
-        self.deltanet_implementation = requested("deltanet", config.implementation)
+        self.srwm_implementation = requested(SRWM, config.implementation)
+        self.deltanet_implementation = requested(DELTANET, config.implementation)
         columns = (3 * self.head_width + 1) + 2 * self.head_width + 4
         self.w0 = nn.Parameter(torch.randn(self.heads, self.head_width, columns) * self.head_width**-0.5)
         self.out_linear = nn.Linear(config.width, config.width, bias=False)
@@ -51,41 +55,41 @@ class SrDeltaLayer(Layer):
 
     def forward(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """See `Layer.forward`."""
-        y, _, new_memory = self._run(x, memory, reset)
-        return x + self.out_linear(y.flatten(-2)), new_memory
+        y, new_memory, _ = self._run(x, memory, reset)
+        return y, new_memory
 
-    def _run(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, Program, State]:
-        heads = x.unflatten(-1, (self.heads, self.head_width))
+    def examine(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State, list[Reading]]:
+        """Norms of shift and fast weights after the step, SRWM's four rates and the delta rule's rate in it."""
+        y, new_memory, program = self._run(x, memory, reset)
+        rates = srwm_rates(self._heads(x), self.w0, memory["shift"], reset)
+        shift, fast = new_memory["shift"], new_memory["fast"]
+        readings = [norm_of(shift, "shift_norm"), *rates, norm_of(fast, "fast_norm"), program.rate]
+        return y, new_memory, readings
+
+    def _heads(self, x: Tensor) -> Tensor:
+        heads: Tensor = x.unflatten(-1, (self.heads, self.head_width))
+        return heads
+
+    def _run(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State, Program]:
         columns, shift = run_srwm(
-            heads, self.w0, memory["shift"], reset, self.writing, self.srwm_implementation
+            self._heads(x), self.w0, memory["shift"], reset, self.writing, self.srwm_implementation
         )
         program = program_from(columns)
         y, fast = run_deltanet(program, memory["fast"], reset, self.writing, self.deltanet_implementation)
-        return y, program, {"shift": shift, "fast": fast}
+        return x + self.out_linear(y.flatten(-2)), {"shift": shift, "fast": fast}, program
 
-    def diagnostics(self, x: Tensor, memory: State, reset: Tensor) -> dict[str, Tensor]:
-        """Frobenius norms of shift and fast weights (all heads together) after the step; the means over heads of
-        SRWM's four rates and of the delta rule's rate in it."""
-        _, program, after = self._run(x, memory, reset)
-        heads = x.unflatten(-1, (self.heads, self.head_width))
+    def implementations(self, steps: int) -> dict[str, str]:
+        """See `Core.implementations`."""
+        device, width = self.w0.device, self.head_width
         return {
-            "shift_norm": after["shift"].flatten(1).norm(dim=1),
-            **srwm_rates(heads, self.w0, memory["shift"], reset),
-            "fast_norm": after["fast"].flatten(1).norm(dim=1),
-            "rate": program.beta.mean(dim=(0, 2)),
+            "srwm": SRWM.choose(device, steps, width, 3 * width + 1, self.srwm_implementation),
+            "deltanet": DELTANET.choose(device, steps, width, width, self.deltanet_implementation),
         }
 
 
 class SrDeltaCore(LayeredCore):
     """Linear map to the width, then layers of (SR-Delta, feed-forward block)."""
 
+    config_class = SrDeltaConfig
+    layer_class = SrDeltaLayer
     self_modifying = True
-
-    def __init__(
-        self,
-        config: SrDeltaConfig,
-        input_size: int,
-        reset: ResetRule | None = None,
-        bptt_span: int | None = None,
-    ) -> None:
-        super().__init__(config, partial(SrDeltaLayer, config), input_size, reset, bptt_span)

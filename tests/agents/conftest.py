@@ -14,18 +14,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents.rollout import Batch
 from envs import ProcgenVecEnv
-from policies import CORES, EncoderConfig, Policy, PolicyConfig, core_config
+from policies import CORES, EncoderConfig, Policy, PolicyConfig
+from small_cores import small_core
 
 # Games in which random play ends many episodes within a hundred steps.
 GAMES = ("dodgeball", "bigfish", "fruitbot")
 
-LAYERED = {"width": 16, "heads": 2, "feedforward": 16, "layers": 1}
-SIZES: dict[str, dict[str, int]] = {
-    "lstm": {"hidden": 16},
-    "deltanet": LAYERED,
-    "fake_srwm": LAYERED,
-    "srwm": LAYERED,
-}
+SIZES = {"width": 16, "heads": 2, "feedforward": 16, "layers": 1, "hidden": 16}
 
 
 class TellingFrames(gymnasium.Env[dict[str, np.ndarray], np.int64]):
@@ -64,7 +59,7 @@ def _toy(num_envs: int = 8) -> DummyVecEnv:
 
 
 def _tiny(core: str = "feedforward", **fields: Any) -> PolicyConfig:
-    return PolicyConfig(core_config(core, **SIZES.get(core, {})), EncoderConfig((4,), 16), **fields)
+    return PolicyConfig(small_core(core, **SIZES), EncoderConfig((4,), 16), **fields)
 
 
 @pytest.fixture

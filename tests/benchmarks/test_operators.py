@@ -28,7 +28,7 @@ def test_what_is_compared_agrees(operator: str, shape: Shape) -> None:
 @pytest.mark.parametrize("operator", MEASURED)
 def test_single_steps_are_a_call_each(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
     case = make_case(operator, TINY)
-    implementations = OPERATORS[operator].implementations
+    implementations = OPERATORS[operator].versions
     real, steps = implementations["naive"], []
 
     def call(*args: torch.Tensor) -> object:

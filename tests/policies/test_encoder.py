@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.config import check
 from common.errors import UserError
 from policies.encoder import EncoderConfig, ImpalaEncoder
 
@@ -121,12 +122,12 @@ def test_wrong_images_raise() -> None:
         encoder(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("channels", [(), (16, 0), (16, -1), (2.5,), "16", 16])
+@pytest.mark.parametrize("channels", [(), (16, 0), (16, -1), (2.5,), "16", 16, (1,) * 33, (10**9,)])
 def test_impossible_sizes_are_refused(channels: object) -> None:
-    with pytest.raises(UserError, match="encoder channels"):
-        EncoderConfig(channels=channels)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="channels"):
+        check(EncoderConfig(channels=channels))  # type: ignore[arg-type]
 
 
-def test_unknown_precision_is_refused() -> None:
-    with pytest.raises(UserError, match="bfloat16"):
-        ImpalaEncoder(EncoderConfig(), (8, 8, 3), "float16")
+def test_impossible_images_are_refused() -> None:
+    with pytest.raises(UserError, match="images"):
+        ImpalaEncoder(EncoderConfig(), (8, 0, 3))

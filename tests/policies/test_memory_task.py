@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from policies.registry import build_core, core_config
+from policies.registry import build_core
 from policies.resets import parse_reset
+from small_cores import small_core
 
 CUES = 4
 EPISODE = 6  # the cue at the first step, the question at the last
@@ -23,14 +24,7 @@ UNROLL, STREAMS = 12, 32
 CHANCE_AT_MOST = 0.30
 FEATURES = CUES + 1 + 2  # cue, "answer now", two distractors
 
-SIZES: dict[str, dict[str, int]] = {
-    "feedforward": {},
-    "fake_srwm": {"width": 32, "heads": 4, "feedforward": 32, "layers": 1},
-    "lstm": {"hidden": 32},
-    "deltanet": {"width": 32, "heads": 4, "feedforward": 32, "layers": 1},
-    "srwm": {"width": 32, "heads": 4, "feedforward": 32, "layers": 1},
-    "sr_delta": {"width": 32, "heads": 4, "feedforward": 32, "layers": 1},
-}
+SIZES = {"width": 32, "heads": 4, "feedforward": 32, "layers": 1, "hidden": 32}
 
 
 class Batch(NamedTuple):
@@ -60,7 +54,7 @@ def make_batch(generator: torch.Generator, streams: int = STREAMS) -> Batch:
 def accuracy_after_training(name: str, reset: str, steps: int, **kwargs: Any) -> float:
     torch.manual_seed(1)
     generator = torch.Generator().manual_seed(2)
-    core = build_core(core_config(name, **SIZES[name]), FEATURES, parse_reset(reset), **kwargs)
+    core = build_core(small_core(name, **SIZES), FEATURES, parse_reset(reset), **kwargs)
     readout = nn.Linear(core.output_size, CUES)
     parameters = [*core.parameters(), *readout.parameters()]
     optimiser = torch.optim.Adam(parameters, lr=1e-2)

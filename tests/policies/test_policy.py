@@ -13,8 +13,10 @@ from common.errors import UserError
 from policies import (
     CORES,
     EncoderConfig,
+    Kind,
     Policy,
     PolicyConfig,
+    Reading,
     State,
     core_config,
     from_json,
@@ -23,11 +25,11 @@ from policies import (
     to_json,
 )
 from policies.cores.base import CoreConfig
+from policies.resets import SpanReset
+from small_cores import small_core
 
 SHAPE = (8, 8, 3)
 NAMES = sorted(CORES)
-SMALL = {"width": 8, "heads": 2, "feedforward": 12, "layers": 2}
-SIZES: dict[str, dict[str, int]] = {"feedforward": {}, "lstm": {"hidden": 6}}
 
 
 class Inputs(NamedTuple):
@@ -38,7 +40,7 @@ class Inputs(NamedTuple):
 
 def make_policy(name: str, seed: int = 0, **fields: Any) -> Policy:
     torch.manual_seed(seed)
-    config = PolicyConfig(core_config(name, **SIZES.get(name, SMALL)), EncoderConfig((4,), 16), **fields)
+    config = PolicyConfig(small_core(name), EncoderConfig((4,), 16), **fields)
     return Policy(config, SHAPE, num_actions=5)
 
 
@@ -114,7 +116,7 @@ def test_reward_is_clipped() -> None:
 
 def test_configuration_reaches_the_core_and_the_encoder() -> None:
     policy = make_policy("srwm", reset="7", bptt_span=3, precision="bfloat16")
-    assert policy.core.reset_rule.name == "7"
+    assert policy.core.reset_rule == SpanReset(7)
     assert policy.core.bptt_span == 3
     assert policy.encoder.precision == "bfloat16"
     assert "age" in policy.initial_state(2)
@@ -136,18 +138,35 @@ def test_diagnostics_are_the_cores() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_examining_is_running_and_looking(name: str) -> None:
-    policy, inputs = make_policy(name, reset="3"), make_inputs()
+@pytest.mark.parametrize("steps", [1, 4])
+def test_examining_is_running_and_looking(name: str, steps: int) -> None:
+    policy, inputs = make_policy(name, reset="3"), make_inputs(steps)
     state = policy.initial_state(3)
-    output, facts = policy.examine(inputs.rgb, inputs.reward, state, inputs.episode_start)
+    output, readings = policy.examine(inputs.rgb, inputs.reward, state, inputs.episode_start)
     expected = run(policy, inputs)
-    assert torch.equal(output.logits, expected.logits)
-    assert torch.equal(output.value, expected.value)
-    assert all(torch.equal(output.state[key], expected.state[key]) for key in expected.state)
+    torch.testing.assert_close(output.logits, expected.logits)
+    torch.testing.assert_close(output.value, expected.value)
+    for key in expected.state:
+        torch.testing.assert_close(output.state[key], expected.state[key])
+    if steps == 1:  # acting: the same numbers
+        with torch.no_grad():
+            assert torch.equal(output.logits, run(policy, inputs).logits)
     means = policy.diagnostics(inputs.rgb, inputs.reward, state, inputs.episode_start)
-    assert {key: value.shape for key, value in facts.items()} == dict.fromkeys(means, (3,))
-    for key, value in facts.items():
-        torch.testing.assert_close(value.mean(), means[key])
+    assert {reading.tag: reading.values.shape for reading in readings} == dict.fromkeys(means, (3,))
+    for reading in readings:
+        assert torch.equal(reading.values.mean(), means[reading.tag])
+
+
+def test_readings_say_what_they_are() -> None:
+    policy, inputs = make_policy("sr_delta"), make_inputs()
+    _, readings = policy.examine(inputs.rgb, inputs.reward, policy.initial_state(3), inputs.episode_start)
+    rates = [(Kind.RATE, name) for name in ("rate_y", "rate_q", "rate_k", "rate_beta")]
+    one_layer = [(Kind.NORM, "shift_norm"), *rates, (Kind.NORM, "fast_norm"), (Kind.RATE, "rate")]
+    assert [(reading.layer, reading.kind, reading.name) for reading in readings] == [
+        (layer, kind, name) for layer in range(2) for kind, name in one_layer
+    ]
+    assert readings[0].tag == "layer0/shift_norm"
+    assert Reading(None, "entropy", Kind.RATE, torch.zeros(3)).tag == "entropy"
 
 
 def test_state_loads_into_a_new_policy() -> None:
@@ -216,22 +235,29 @@ def test_json_fields_left_out_take_their_defaults() -> None:
     ("data", "message"),
     [
         ({"core": {"name": "srmw"}}, "did you mean srwm"),
-        ({"core": {"name": ["srwm"]}}, "unknown core"),
-        ({"core": {"width": 3}}, "name"),
-        ({"core": "srwm"}, "named fields"),
+        ({"core": {"name": ["srwm"]}}, "unknown policy"),
+        ({"core": {"name": "srwm", "width": 3}}, "multiple"),
+        ({"core": {"name": "srwm", "width": 0}}, "core.width is 0: give at least 1"),
+        ({"core": {"name": "srwm", "layers": 10**9}}, "at most 1,000"),
         ({"core": {"name": "lstm", "hiden": 3}}, "did you mean hidden"),
         ({"core": {"name": "feedforward", "width": 3}}, "width"),
         ({"core": {"name": "srwm", "width": "128"}}, "whole number"),
         ({"core": {"name": "srwm", "implementation": "fussed"}}, "did you mean fused"),
         ({"core": {"name": "deltanet", "implementation": "fused"}}, "known: .*chunk"),
         ({"core": {"name": "srwm", "implementation": 3}}, "implementation"),
-        ({"core": {"name": "fake_srwm", "implementation": "naive"}}, "field"),
+        ({"core": {"name": "fake_srwm", "implementation": "naive"}}, "setting"),
         ({"encoder": {"channel": [3]}}, "did you mean channels"),
         ({"encoder": {"hidden": 0}}, "hidden"),
         ({"encoder": None}, "named fields"),
+        ({"encoder": {"channels": []}}, "encoder channels are 0 numbers"),
+        ({"encoder": {"channels": [16, 0]}}, "encoder.channels is 0"),
+        ({"encoder": {"channels": "16"}}, "encoder.channels is .*list"),
         ({"resets": "never"}, "did you mean reset"),
         ({"reset": "sometimes"}, "reset rule"),
         ({"bptt_span": 0}, "bptt_span"),
+        ({"bptt_span": 10**30}, "bptt_span"),
+        ({"reset": "9" * 400}, "reset rule"),
+        ({"reset": "0"}, "reset rule"),
         ({"precision": "float64"}, "precision"),
         ([], "named fields"),
     ],
@@ -257,3 +283,23 @@ def test_names_and_configurations() -> None:
 def test_impossible_number_of_actions_is_refused() -> None:
     with pytest.raises(UserError, match="actions"):
         Policy(PolicyConfig(), SHAPE, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"bptt_span": 2.0}, "bptt_span"),
+        ({"bptt_span": True}, "bptt_span"),
+        ({"precision": "float16"}, "bfloat16"),
+        ({"core": CoreConfig()}, "register"),
+        (
+            {"encoder": EncoderConfig(hidden=0), "reset": "no", "bptt_span": -1},
+            "2 problems.*hidden.*bptt_span",
+        ),
+    ],
+)
+def test_a_policy_says_everything_that_is_wrong_with_its_configuration(
+    fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        Policy(PolicyConfig(**fields), SHAPE, 5)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from policies.resets import EpisodeReset, NeverReset, SpanReset, State, parse_reset
+from policies.resets import EpisodeReset, NeverReset, ResetRule, SpanReset, State, parse_reset
 
 
 def counted(episode_start: Tensor, span: int) -> Tensor:
@@ -48,13 +48,17 @@ def test_episode_rule_clears_at_starts_and_never_rule_nowhere() -> None:
     assert EpisodeReset().initial_state(3) == NeverReset().initial_state(3) == {}
 
 
-@pytest.mark.parametrize("text", ["episode", "never", "1", "50"])
-def test_parse_and_name_are_inverse(text: str) -> None:
-    assert parse_reset(text).name == text
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [("episode", EpisodeReset()), (" never", NeverReset()), ("1", SpanReset(1)), (50, SpanReset(50))],
+)
+def test_rules_by_name(text: str | int, rule: ResetRule) -> None:
+    assert parse_reset(text) == rule
 
 
-@pytest.mark.parametrize("text", ["episodes", "", "0", "-3", "2.5", "None"])
+@pytest.mark.parametrize("text", ["episodes", "", "0", "-3", "2.5", "None", "1000001", "9" * 5000, "٣"])
 def test_bad_rules_get_one_clear_line(text: str) -> None:
     with pytest.raises(UserError) as error:
         parse_reset(text)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 200

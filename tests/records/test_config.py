@@ -75,7 +75,7 @@ def test_everything_wrong_in_a_file_is_named() -> None:
     for part in (
         "slots is 'many': give a whole number",
         "unknown setting 'widht'",
-        "core heads is 0",
+        "core.heads is 0",
         "unknown agent setting 'learnin_rate': did you mean learning_rate",
         "encoder is 3",
     ):

@@ -1,7 +1,7 @@
 """The delta rule in chunks of steps: matrix products in place of a loop over time (the WY form of Yang et al.,
 "Parallelizing Linear Transformers with the Delta Rule over Sequence Length", NeurIPS 2024, arXiv 2406.06484).
 
-Same function as `naive`. For one stream and head, let K, Q (C x D), V (C x E) hold the keys, queries and values of
+Same function as `naive`. For one environment and head, let K, Q (C x D), V (C x E) hold the keys, queries and values of
 the C steps of a chunk as rows, b (C) their rates, W (D x E) the memory before the chunk. Each step adds k_t^T u_t with
 u_t = b_t d_t and d_t = v_t - k_t W_{t-1}, so W_{t-1} is W plus the sum of k_s^T u_s over s < t, and all d_t of a chunk
 solve one triangular system. Resets only change who sees what. A segment is what lies between two resets; f_t is 1 in
@@ -26,7 +26,6 @@ Products of keys and of queries with the same matrix are made at once, with K ab
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,8 +33,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 20
-"""Steps of a chunk at most: the fastest on a CPU, see docs/operators.md."""
+CHUNK, WIDE_CHUNK = 16, 20
+"""Steps of a chunk at most, for values up to 16 wide and for wider ones: see docs/operators.md."""
 
 
 def _chunks(steps: int, chunk: int) -> Iterator[slice]:
@@ -60,7 +59,7 @@ def _masks(reset: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _scaled(x: Tensor, factor: Tensor) -> Tensor:
-    """Rows x (B * H, C, N) times one factor for each stream and step, (B, C), or stream, (B, 1)."""
+    """Rows x (B * H, C, N) times one factor for each environment and step, (B, C), or environment, (B, 1)."""
     factor = factor.view(factor.shape[0], 1, -1, 1)
     scaled: Tensor = x.unflatten(0, (factor.shape[0], -1)) * factor
     return scaled.flatten(0, 1)
@@ -73,33 +72,16 @@ def _scale_(x: Tensor, factor: Tensor, blocks: int = 1) -> Tensor:
     return x
 
 
-_SETTING_THREADS = threading.Lock()
-
-
 def _solve(system: Tensor, rows: Tensor, upper: bool) -> Tensor:
-    """X with X system = rows, for batches of unit triangular systems (n, C, C) and of rows (n, E, C).
-
-    On the CPU the library's threads would share each of these small systems, which takes several times as long as
-    solving it: one thread solves them all.
-    """
-
-    def solve() -> Tensor:
-        x: Tensor = torch.linalg.solve_triangular(system, rows, upper=upper, left=False, unitriangular=True)
-        return x
-
-    if system.device.type != "cpu" or torch.get_num_threads() == 1:
-        return solve()
-    with _SETTING_THREADS:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return solve()
-        finally:
-            torch.set_num_threads(threads)
+    """X with X system = rows, for batches of unit triangular systems (n, C, C) and of rows (n, E, C)."""
+    # Up to C = E = 16 the library solves each system in the calling thread. Larger ones its threads would share, which
+    # takes longer than solving them: hence `CHUNK`. Setting torch's number of threads here would set everybody's.
+    x: Tensor = torch.linalg.solve_triangular(system, rows, upper=upper, left=False, unitriangular=True)
+    return x
 
 
 class _ChunkedDeltaNet(torch.autograd.Function):
-    """Streams and heads are one dimension, n = B * H, wherever they need not be told apart.
+    """Environments and heads are one dimension, n = B * H, wherever they need not be told apart.
 
     Triangular systems are solved transposed (X M = R for rows X and R): that is the memory's own order, and saves the
     solver two copies.
@@ -176,8 +158,10 @@ class _ChunkedDeltaNet(torch.autograd.Function):
 
 
 def deltanet_chunk(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, memory: Tensor, reset: Tensor, chunk: int = CHUNK
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, memory: Tensor, reset: Tensor, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """See `policies.ops.deltanet.deltanet`; `chunk` is how many steps are taken at once at most."""
+    if chunk is None:
+        chunk = CHUNK if v.shape[-1] <= CHUNK else WIDE_CHUNK
     y, new_memory = _ChunkedDeltaNet.apply(q, k, v, beta, memory, reset, chunk)
     return y, new_memory

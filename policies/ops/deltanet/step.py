@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from policies.ops.checks import cleared
+from policies.ops.support import cleared
 
 
 def deltanet_step(

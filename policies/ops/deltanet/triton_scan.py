@@ -1,6 +1,6 @@
 """The delta rule as Triton kernels: a whole sequence in one launch forward and one backward.
 
-Same function as `naive`: a scan, write then read, one program for each head of each stream. Its memory stays in
+Same function as `naive`: a scan, write then read, one program for each head of each environment. Its memory stays in
 registers for all steps, in float32 whatever the inputs are (float64 if one of them is). Inputs are asked for one step
 ahead; vectors are short, so products are sums over elementwise products, not `tl.dot`; dimensions that are no powers
 of two are padded with zeros.
@@ -28,7 +28,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from policies.ops.triton_support import on_device, padded, state_dtype, wants_gradient
+from policies.ops.support import on_device, padded, state_dtype, wants_gradient
 
 # mypy: disable-error-code="no-untyped-def"
 

@@ -2,53 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import torch
 from torch import Tensor
 
-from policies.ops.checks import check_implementation, check_reset, check_shape
+from policies.ops.operator import AUTO, Operator
 from policies.ops.srwm.fused import srwm_fused
 from policies.ops.srwm.naive import srwm_naive
 from policies.ops.srwm.step import srwm_step
-from policies.ops.triton_support import prefers_triton, require_triton
+from policies.ops.support import check_reset, check_shape
 
 
 def _srwm_triton(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
     """Triton is imported where it is used, not before."""
-    width = x.shape[-1]
-    require_triton(x.device, width, w0.shape[-1] - 2 * width - 4)
     from policies.ops.srwm.triton_scan import srwm_triton
 
     return srwm_triton(x, w0, shift, reset)
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]] = {
-    "naive": srwm_naive,
-    "fused": srwm_fused,
-    "step": srwm_step,
-    "triton": _srwm_triton,
-}
-"""Versions of the operator by name."""
-
-
-def choose(device: torch.device, steps: int, width: int = 1, output: int = 1) -> str:
-    """The implementation that "auto" stands for: on this device, for sequences of this many steps and for heads of
-    this width (D) and output (E)."""
-    if prefers_triton(device, width, output):
-        return "triton"
-    if steps == 1:
-        # Elsewhere than on the CPU the plain loop, which never waits for the device: a CUDA graph can hold it.
-        return "step" if device.type == "cpu" else "naive"
-    return "fused"
+SRWM = Operator(
+    "srwm",
+    {"naive": srwm_naive, "fused": srwm_fused, "step": srwm_step, "triton": _srwm_triton},
+    sequence="fused",
+)
 
 
 def srwm(
-    x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor, implementation: str = "auto"
+    x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor, implementation: str = AUTO
 ) -> tuple[Tensor, Tensor]:
     """Run a matrix that rewrites itself over a sequence.
 
-    For each stream and head, with D the head's width, E the width of its output, phi the softmax over D and W a
+    For each environment and head, with D the head's width, E the width of its output, phi the softmax over D and W a
     D x (E + 2D + 4) matrix:
 
         [y_t, q_t, k_t, beta_t] = phi(x_t) W_{t-1}
@@ -62,9 +44,9 @@ def srwm(
     Args:
         x: inputs (T, B, H, D), T at least 1.
         w0: the trained matrix (H, D, E + 2D + 4); columns in the order y, q, k, beta.
-        shift: W_0 of this sequence minus `w0` (B, H, D, E + 2D + 4); zero for a fresh stream. Not modified.
+        shift: W_0 of this sequence minus `w0` (B, H, D, E + 2D + 4); zero for a fresh environment. Not modified.
         reset: bool (T, B); where true, W is set back to `w0` before step t.
-        implementation: a name in `IMPLEMENTATIONS`, or "auto" for the fastest one that can run these tensors.
+        implementation: a name in `SRWM.versions`, or "auto" for the fastest one that can run these tensors.
 
     Returns:
         y (T, B, H, E), and the shift after the last step (B, H, D, E + 2D + 4).
@@ -72,9 +54,8 @@ def srwm(
     Raises:
         TypeError: `reset` is not bool.
         ValueError: shapes do not fit together.
-        UserError: no such implementation.
+        UserError: no such implementation, or it cannot run these tensors.
     """
-    check_implementation("srwm", implementation, IMPLEMENTATIONS)
     if x.dim() != 4 or x.shape[0] == 0:
         raise ValueError(f"x must be (T, B, H, D) with T at least 1, got {tuple(x.shape)}")
     steps, batch, heads, width = x.shape
@@ -88,5 +69,6 @@ def srwm(
     check_shape("w0", w0, (heads, width, columns))
     check_shape("shift", shift, (batch, heads, width, columns))
     check_reset(reset, steps, batch)
-    name = choose(x.device, steps, width, output) if implementation == "auto" else implementation
-    return IMPLEMENTATIONS[name](x, w0, shift, reset)
+    run = SRWM.version(x.device, steps, width, output, implementation)
+    y, new_shift = run(x, w0, shift, reset)
+    return y, new_shift

@@ -1,7 +1,7 @@
 """The self-referential weight matrix with a hand-derived backward pass.
 
 Same function as `naive`. The loop over time stays, since each step's matrix depends on all of the one before;
-but a step is a handful of batched products over all streams and heads at once, without a record of each
+but a step is a handful of batched products over all environments and heads at once, without a record of each
 elementary operation for autograd, and without memory of its own: buffers are made once, and every step writes
 into them.
 
@@ -9,7 +9,7 @@ The matrices themselves are not kept for the backward pass. It starts from the l
 back, one after the other, so that the matrix stays in the processor's cache; only where a reset threw a
 matrix away is there a copy. Taking back an addition loses no more than rounding does in making it.
 
-Notation, for one stream and head, as in `policies.ops.srwm.srwm` (vectors are rows): W is the matrix used at
+Notation, for one environment and head, as in `policies.ops.srwm.srwm` (vectors are rows): W is the matrix used at
 a step, z = phi(x) W = [y, q, k, beta], m = phi(q) - phi(k), d = m W, r = sigmoid(beta) spread over the blocks
 of columns, u = r * d, and W' = W + phi(k)^T u is the matrix after it. g is the gradient with respect to what
 follows it, and G = gW':
@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from policies.ops.checks import rows_to_reset
-from policies.ops.srwm.columns import block_of_column
+from policies.ops.srwm.step import block_of_column
+from policies.ops.support import rows_to_reset
 
 
 def _softmax_backward(gradient: Tensor, softmax: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def _softmax_backward(gradient: Tensor, softmax: Tensor) -> Tensor:
 
 
 class _FusedSrwm(torch.autograd.Function):
-    """Streams and heads are one dimension, n = B * H, wherever they need not be told apart.
+    """Environments and heads are one dimension, n = B * H, wherever they need not be told apart.
 
     A product of batches of matrices is fast only if what it writes is contiguous; what it reads need not be.
     """

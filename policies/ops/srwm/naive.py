@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from policies.ops.checks import steps_with_resets
+from policies.ops.support import steps_with_resets
 
 
 def srwm_naive(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from policies.ops.checks import cleared
-from policies.ops.srwm.columns import block_of_column
+from policies.ops.support import cleared
+
+
+def block_of_column(output: int, width: int, device: torch.device) -> Tensor:
+    """For each of the E + 2D + 4 columns, which of the blocks y, q, k, beta (0 to 3) it is in."""
+    return torch.tensor([0] * output + [1] * width + [2] * width + [3] * 4, device=device)
 
 
 def srwm_step(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,7 @@ def test_numbers_are_those_of_a_replay(session: MakeSession, contestant: Make) -
             )
             for name, weights in moment.weights.items():
                 torch.testing.assert_close(weights, actor.state[name][game])
-                written = shown["facts"][f"{name.partition('/')[0]}/shift_norm"]
+                written = shown["facts"][f"{name}_norm"]
                 assert written == pytest.approx(float(actor.state[name][game].norm()), rel=1e-3)
         observation, rewards, starts, infos = env.step(chosen.actions.numpy())
         for game in np.flatnonzero(playing):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,24 +14,17 @@ from common.errors import UserError
 from policies.cores.base import Core, CoreConfig
 from policies.registry import CORES, build_core, core_config
 from policies.resets import State, parse_reset
+from small_cores import small_core
 
 FEATURES = 5
-SIZES: dict[str, dict[str, int]] = {
-    "feedforward": {},
-    "lstm": {"hidden": 6, "layers": 2},
-    "deltanet": {"width": 8, "heads": 2, "feedforward": 12, "layers": 2},
-    "fake_srwm": {"width": 8, "heads": 2, "feedforward": 12, "layers": 2},
-    "srwm": {"width": 8, "heads": 2, "feedforward": 12, "layers": 2},
-    "sr_delta": {"width": 8, "heads": 2, "feedforward": 12, "layers": 2},
-}
 NAMES = sorted(CORES)
-RECURRENT = [name for name in NAMES if CORES[name].core.is_recurrent]
+RECURRENT = [name for name in NAMES if CORES[name].is_recurrent]
 RULES = ["episode", "never", "1", "3"]
 
 
 def make_core(name: str, reset: str = "episode", bptt_span: int | None = None, seed: int = 0) -> Core:
     torch.manual_seed(seed)
-    return build_core(core_config(name, **SIZES[name]), FEATURES, parse_reset(reset), bptt_span).double()
+    return build_core(small_core(name), FEATURES, parse_reset(reset), bptt_span).double()
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -52,10 +47,6 @@ def assert_same_state(actual: State, expected: State) -> None:
     assert actual.keys() == expected.keys()
     for name in actual:
         torch.testing.assert_close(actual[name], expected[name], rtol=1e-10, atol=1e-12)
-
-
-def test_sizes_here_cover_every_core() -> None:
-    assert sorted(SIZES) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,7 +97,7 @@ def test_gradient_through_pieces_equals_gradient_through_the_whole(name: str, ru
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_streams_do_not_see_each_other(name: str) -> None:
+def test_environments_do_not_see_each_other(name: str) -> None:
     core = make_core(name)
     x, episode_start = randn(6, 3, FEATURES).requires_grad_(), starts(6, 3)
     y, _ = core(x, core.initial_state(3), episode_start)
@@ -252,7 +243,7 @@ def test_state_is_flat_and_batch_first_and_never_modified(name: str, rule: str) 
     episode_start = starts(5, 3, 0.5)
     before = [value.clone() for value in (x, episode_start, *state.values())]
     core(x, state, episode_start)[0].sum()
-    core.diagnostics(x, state, episode_start)
+    core.examine(x, state, episode_start)
     for value, copy in zip((x, episode_start, *state.values()), before, strict=True):
         assert torch.equal(value, copy)
 
@@ -267,26 +258,58 @@ def test_initial_parameters_follow_the_seed_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_diagnostics_are_scalars_about_the_last_step(name: str) -> None:
-    core = make_core(name, "3")
-    x, episode_start = randn(9, 4, FEATURES), starts(9, 4)
-    state = core.initial_state(4)
-    whole = core.diagnostics(x, state, episode_start)
-    assert all(value.dim() == 0 and value.isfinite() and not value.requires_grad for value in whole.values())
-    assert bool(whole) == (name in ("srwm", "deltanet", "sr_delta"))
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("steps", [1, 9])
+def test_examining_is_running_and_reading_off_the_last_step(name: str, rule: str, steps: int) -> None:
+    core = make_core(name, rule)
+    x, episode_start = randn(steps, 4, FEATURES), starts(steps, 4)
+    first = used_state(core, 4)
+    y, last, readings = core.examine(x, first, episode_start)
     with torch.no_grad():
-        _, state = core(x[:-1], state, episode_start[:-1])
-    last = core.diagnostics(x[-1:], state, episode_start[-1:])
-    assert whole.keys() == last.keys()
-    for key in whole:
-        torch.testing.assert_close(whole[key], last[key])
+        expected, expected_last = core(x, first, episode_start)
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    assert_same_state(last, expected_last)
+    assert bool(readings) == core.self_modifying
+    with torch.no_grad():
+        state = first if steps == 1 else core(x[:-1], first, episode_start[:-1])[1]
+    for env in range(4):
+        alone = {key: value[env : env + 1] for key, value in state.items()}
+        _, _, single = core.examine(x[-1:, env : env + 1], alone, episode_start[-1:, env : env + 1])
+        assert [reading.tag for reading in single] == [reading.tag for reading in readings]
+        for reading, one in zip(readings, single, strict=True):
+            assert reading.values.shape == (4,)
+            assert reading.kind is one.kind
+            assert not reading.values.requires_grad
+            torch.testing.assert_close(reading.values[env : env + 1], one.values)
+    assert len({reading.tag for reading in readings}) == len(readings)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_examining_runs_each_module_once(name: str) -> None:
+    core, calls = make_core(name), Counter[str]()
+    for part, module in core.named_modules():
+        module.register_forward_hook(lambda *_, part=part: calls.update([part]))
+    core.examine(randn(1, 3, FEATURES), core.initial_state(3), starts(1, 3))
+    assert set(calls.values()) <= {1}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rule", RULES)
+def test_written_weights_are_the_memory_of_cores_that_modify_themselves(name: str, rule: str) -> None:
+    core = make_core(name, rule)
+    state = used_state(core, 3)
+    weights = core.written_weights(state)
+    assert bool(weights) == core.self_modifying
+    assert all(tensor is state[key] and tensor.dim() == 4 for key, tensor in weights.items())
+    ruled = set(core.reset_rule.initial_state(3)) if core.is_recurrent else set()
+    assert set(core.memory(state)) == set(state) - ruled
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_wrong_arguments_raise(name: str) -> None:
     core = make_core(name)
     x, episode_start, state = randn(4, 3, FEATURES), starts(4, 3), core.initial_state(3)
-    for call in (core, core.diagnostics):
+    for call in (core, core.examine):
         for dtype in (torch.uint8, torch.float32, torch.int64):
             with pytest.raises(TypeError, match="bool"):
                 call(x, state, episode_start.to(dtype))
@@ -300,7 +323,7 @@ def test_wrong_arguments_raise(name: str) -> None:
             with pytest.raises(ValueError, match="must be"):
                 call(bad_x, state, bad_start)
         if core.is_recurrent:
-            with pytest.raises(ValueError, match="2 streams"):
+            with pytest.raises(ValueError, match="2 environments"):
                 call(x, core.initial_state(2), episode_start)
             with pytest.raises(ValueError, match="state"):
                 call(x, {}, episode_start)
@@ -309,16 +332,12 @@ def test_wrong_arguments_raise(name: str) -> None:
                 call(x, {"hidden": torch.zeros(3, 1)}, episode_start)
 
 
-@pytest.mark.parametrize("bptt_span", [0, -1, 2.0, True])
-def test_impossible_bptt_span_is_refused(bptt_span: object) -> None:
-    with pytest.raises(UserError, match="bptt_span"):
-        build_core(CORES["lstm"].config(), FEATURES, bptt_span=bptt_span)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("name", "sizes", "message"),
     [
         ("srwm", {"width": 10, "heads": 4}, "multiple"),
+        ("srwm", {"width": 65_544}, "core.width is 65544: give at least 1 and at most 65,536"),
+        ("sr_delta", {"layers": 10**9}, "core.layers"),
         ("srwm", {"heads": 0}, "heads"),
         ("deltanet", {"layers": 0}, "layers"),
         ("fake_srwm", {"feedforward": -1}, "feedforward"),

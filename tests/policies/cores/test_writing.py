@@ -1,4 +1,4 @@
-"""Cores that write their own weights can be told to leave them as they are; each stream can be looked at."""
+"""Cores that write their own weights can be told to leave them as they are."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from torch import Tensor
 from common.errors import UserError
 from policies import CORES
 from policies.cores.base import Core
-from policies.registry import build_core, core_config
+from policies.registry import build_core
 from policies.resets import State, parse_reset
+from small_cores import small_core
 
 FEATURES = 5
-SMALL = {"width": 8, "heads": 2, "feedforward": 12, "layers": 2}
-SIZES: dict[str, dict[str, int]] = {"feedforward": {}, "lstm": {"hidden": 6}}
 
 
 def make_core(name: str, reset: str = "episode") -> Core:
     torch.manual_seed(0)
-    core = build_core(
-        core_config(name, **SIZES.get(name, SMALL)), FEATURES, parse_reset(reset), None
-    ).double()
+    core = build_core(small_core(name), FEATURES, parse_reset(reset)).double()
     for parameter in core.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     return core
@@ -35,7 +32,7 @@ def inputs(core: Core, steps: int = 6, batch: int = 3) -> tuple[Tensor, State, T
     return x[9:], state, never[9:]
 
 
-SELF_MODIFYING = sorted(name for name in CORES if make_core(name).self_modifying)
+SELF_MODIFYING = sorted(name for name in CORES if CORES[name].self_modifying)
 OTHERS = sorted(set(CORES) - set(SELF_MODIFYING))
 
 
@@ -61,7 +58,7 @@ def test_a_core_that_stops_writing_keeps_what_it_has(name: str) -> None:
     core.set_writing(False)
     y, after = core(x, state, never)
     assert all(torch.equal(after[key], state[key]) for key in state)
-    # The same input gives the same output at whatever step, and reads the weights that the stream has written.
+    # The same input gives the same output at whatever step, and reads the weights that the environment has written.
     again, _ = core(x[2:3], state, never[:1])
     torch.testing.assert_close(y[2:3], again)
     fresh, _ = core(x, core.initial_state(3), never)
@@ -102,19 +99,3 @@ def test_srwm_reads_before_it_writes() -> None:
         core.set_writing(False)
         y, _ = core(x, state, never)
     assert torch.equal(y[0], written[0])
-
-
-@pytest.mark.parametrize("name", sorted(CORES))
-def test_diagnostics_of_a_stream_are_those_it_has_alone(name: str) -> None:
-    core = make_core(name)
-    x, state, starts = inputs(core)
-    starts = starts.clone()
-    starts[-1, 0] = True
-    together = core.stream_diagnostics(x, state, starts)
-    for stream in range(3):
-        row = {key: value[stream : stream + 1] for key, value in state.items()}
-        alone = core.diagnostics(x[:, stream : stream + 1], row, starts[:, stream : stream + 1])
-        assert alone.keys() == together.keys()
-        for key, values in together.items():
-            assert values.shape == (3,)
-            torch.testing.assert_close(values[stream], alone[key])

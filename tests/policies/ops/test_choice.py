@@ -1,8 +1,7 @@
-"""Which version of an operator runs, and who has a say in it."""
+"""Which version of an operator runs: by device and shape; configuration and environment have a say in it."""
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,11 +10,16 @@ import torch
 from common.errors import UserError
 from policies import Policy, PolicyConfig, core_config, policy_config
 from policies.encoder import EncoderConfig
-from policies.ops import OPERATORS, VARIABLE, check_requested, chosen, deltanet, lstm, requested, srwm
+from policies.ops import OPERATORS, VARIABLE, requested
+from policies.ops.operator import Operator
 from policies.registry import CORES, build_core
 
-WHOLE = {"srwm": "fused", "deltanet": "chunk", "lstm": "naive"}
-SINGLE = {"srwm": "step", "deltanet": "step", "lstm": "naive"}
+CPU = torch.device("cpu")
+WHOLE = {"srwm": "fused", "deltanet": "chunk"}
+SINGLE = {"srwm": "step", "deltanet": "step"}
+SIZES = {"width": 8, "heads": 2, "feedforward": 4, "layers": 2}
+
+each_operator = pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS)
 
 
 @pytest.fixture(autouse=True)
@@ -23,65 +27,65 @@ def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_what_auto_stands_for(operator: str) -> None:
-    assert chosen(operator, "cpu", 50) == WHOLE[operator]
-    assert chosen(operator, "cpu", 1) == SINGLE[operator]
+@each_operator
+def test_what_auto_stands_for(operator: Operator) -> None:
+    assert operator.choose(CPU, 50) == WHOLE[operator.name]
+    assert operator.choose(CPU, 1) == SINGLE[operator.name]
     cuda = torch.device("cuda")  # nothing is done there
-    assert chosen(operator, cuda, 1) in ("naive", "triton")
+    assert operator.choose(cuda, 1) in ("naive", "triton")
     for steps in (1, 2, 50):
-        assert chosen(operator, cuda, steps, 10**6, 10**6) in OPERATORS[operator].implementations
+        assert operator.choose(cuda, steps, 10**6, 10**6) in operator.versions
 
 
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_configuration_and_environment_have_a_say(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@each_operator
+def test_configuration_and_environment_have_a_say(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert requested(operator) == "auto"
-    assert requested(operator, "naive") == chosen(operator, "cpu", 50, implementation="naive") == "naive"
+    assert requested(operator, "naive") == operator.choose(CPU, 50, implementation="naive") == "naive"
     monkeypatch.setenv(VARIABLE, "step")
-    expected = "auto" if operator == "lstm" else "step"  # an operator without such a version chooses itself
-    assert requested(operator, "naive") == expected
+    assert requested(operator, "naive") == "step"
+    monkeypatch.setenv(VARIABLE, "fused")  # an operator without such a version chooses itself
+    assert requested(operator, "naive") == ("fused" if operator.name == "srwm" else "auto")
     monkeypatch.setenv(VARIABLE, "naiv")
     with pytest.raises(UserError, match=f"{VARIABLE}.*did you mean naive"):
         requested(operator)
 
 
 def test_unknown_versions_are_refused() -> None:
-    check_requested("chunk", ["srwm", "deltanet"])
+    for core, known in (("srwm", "fused"), ("deltanet", "chunk"), ("sr_delta", "chunk")):
+        core_config(core, implementation=known)
     for bad in ("chunk", "", "Naive"):
         with pytest.raises(UserError, match="implementation"):
-            check_requested(bad, ["srwm"])
+            core_config("srwm", implementation=bad)
 
 
-@pytest.mark.parametrize(("module", "core"), [(srwm, "srwm"), (deltanet, "deltanet")])
+@each_operator
 @pytest.mark.parametrize("source", ["configuration", "environment"])
-def test_the_version_asked_for_runs(
-    module: ModuleType, core: str, source: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_version_asked_for_runs(operator: Operator, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
 
     def spy(name: str) -> None:
-        real = module.IMPLEMENTATIONS[name]
+        real = operator.versions[name]
 
         def call(*args: torch.Tensor) -> Any:
             calls.append(name)
             return real(*args)
 
-        monkeypatch.setitem(module.IMPLEMENTATIONS, name, call)
+        monkeypatch.setitem(operator.versions, name, call)  # type: ignore[arg-type]  # it is a dict
 
-    for name in module.IMPLEMENTATIONS:
+    for name in operator.versions:
         spy(name)
-    sizes = {"width": 8, "heads": 2, "feedforward": 4, "layers": 1}
 
     def run(implementation: str) -> list[str]:
         calls.clear()
-        config = core_config(core, implementation=implementation, **sizes)
-        network = build_core(config, 5)
+        network = build_core(core_config(operator.name, implementation=implementation, **SIZES), 5)
         for steps in (6, 1):
             network(torch.randn(steps, 2, 5), network.initial_state(2), torch.ones(steps, 2).bool())
-            assert calls[-1] == network.implementations(steps)[core]
-        return calls
+            assert calls[-1] == network.implementations(steps)[operator.name]
+        return calls[::2]
 
-    assert run("auto") == [WHOLE[core], SINGLE[core]]
+    assert run("auto") == [WHOLE[operator.name], SINGLE[operator.name]]
     if source == "configuration":
         assert run("naive") == ["naive", "naive"]
     else:
@@ -89,12 +93,25 @@ def test_the_version_asked_for_runs(
         assert run("step") == ["naive", "naive"]
 
 
+@pytest.mark.parametrize("name", ["srwm", "deltanet", "sr_delta"])
+def test_what_is_said_to_run_is_what_was_chosen_when_the_core_was_made(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = build_core(core_config(name, **SIZES), 5)
+    monkeypatch.setenv(VARIABLE, "naive")
+    for operator, version in core.implementations(50).items():
+        assert version == WHOLE[operator]
+    later = build_core(core_config(name, **SIZES), 5)
+    monkeypatch.delenv(VARIABLE)
+    assert set(later.implementations(50).values()) == set(later.implementations(1).values()) == {"naive"}
+
+
 @pytest.mark.parametrize("name", CORES)
 def test_every_core_can_say_what_runs(name: str) -> None:
     core = build_core(core_config(name), 5)
     for steps in (1, 50):
         for operator, version in core.implementations(steps).items():
-            assert version == chosen(operator, "cpu", steps)
+            assert version == OPERATORS[operator].choose(CPU, steps)
 
 
 def test_the_gradient_horizon_cuts_the_sequences_of_a_policy() -> None:
@@ -104,4 +121,3 @@ def test_the_gradient_horizon_cuts_the_sequences_of_a_policy() -> None:
         assert policy.implementations(50) == {"deltanet": expected}
         assert policy.implementations(1) == {"deltanet": "step"}
     assert Policy(policy_config("feedforward"), (8, 8, 3), 5).implementations(50) == {}
-    assert chosen("lstm", "cpu", 3) == lstm.choose(torch.device("cpu"), 3)

@@ -8,10 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError
-from policies.ops.lstm import IMPLEMENTATIONS, lstm
-
-EVERY = sorted(IMPLEMENTATIONS)
+from policies.ops.lstm import lstm
 
 
 class Inputs(NamedTuple):
@@ -64,14 +61,13 @@ def literal(
     return torch.stack(outputs), torch.stack(h), torch.stack(c)
 
 
-@pytest.mark.parametrize("implementation", EVERY)
 @pytest.mark.parametrize("shape", [(1, 1, 1), (6, 3, 4), (11, 2, 5)])
 @pytest.mark.parametrize("resets", [0.0, 0.3, 1.0])
-def test_values_state_and_gradients(implementation: str, shape: tuple[int, int, int], resets: float) -> None:
+def test_values_state_and_gradients(shape: tuple[int, int, int], resets: float) -> None:
     inputs = make_inputs(*shape, resets=resets)
     generator = torch.Generator().manual_seed(99)
     expected = literal(*inputs)
-    actual = lstm(*inputs, implementation=implementation)
+    actual = lstm(*inputs)
     weights = [torch.randn(out.shape, dtype=torch.float64, generator=generator) for out in expected]
     for got, wanted in zip(actual, expected, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
@@ -87,31 +83,28 @@ def test_values_state_and_gradients(implementation: str, shape: tuple[int, int, 
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("implementation", EVERY)
-def test_equals_torch_lstm_without_resets(implementation: str) -> None:
+def test_equals_torch_lstm_without_resets() -> None:
     torch.manual_seed(0)
     module = nn.LSTM(3, 5).double()
     x = torch.randn(7, 2, 3, dtype=torch.float64)
     h, c = torch.randn(2, 5, dtype=torch.float64), torch.randn(2, 5, dtype=torch.float64)
     expected, (last_h, last_c) = module(x, (h.unsqueeze(0), c.unsqueeze(0)))
     gates = x @ module.weight_ih_l0.t() + module.bias_ih_l0 + module.bias_hh_l0
-    actual = lstm(gates, module.weight_hh_l0, h, c, torch.zeros(7, 2, dtype=torch.bool), implementation)
+    actual = lstm(gates, module.weight_hh_l0, h, c, torch.zeros(7, 2, dtype=torch.bool))
     for got, wanted in zip(actual, (expected, last_h.squeeze(0), last_c.squeeze(0)), strict=True):
         torch.testing.assert_close(got, wanted)
 
 
-@pytest.mark.parametrize("implementation", EVERY)
-def test_gradients_by_finite_differences(implementation: str) -> None:
+def test_gradients_by_finite_differences() -> None:
     inputs = make_inputs(4, 2, 2)
     inputs.reset[:] = torch.tensor([[0, 0], [0, 0], [0, 1], [0, 0]], dtype=torch.bool)
-    assert torch.autograd.gradcheck(lambda *args: lstm(*args, inputs.reset, implementation), inputs[:4])
+    assert torch.autograd.gradcheck(lambda *args: lstm(*args, inputs.reset), inputs[:4])
 
 
-@pytest.mark.parametrize("implementation", EVERY)
-def test_arguments_are_not_modified(implementation: str) -> None:
+def test_arguments_are_not_modified() -> None:
     inputs = make_inputs(5, 3, 4)
     before = [tensor.detach().clone() for tensor in inputs]
-    lstm(*inputs, implementation=implementation)[0].sum().backward()
+    lstm(*inputs)[0].sum().backward()
     for tensor, copy in zip(inputs, before, strict=True):
         assert torch.equal(tensor, copy)
 
@@ -130,5 +123,3 @@ def test_wrong_arguments_raise() -> None:
     ):
         with pytest.raises(ValueError, match="must"):
             lstm(*bad)
-    with pytest.raises(UserError, match="naive"):
-        lstm(*inputs, implementation="cudnn")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from policies.ops.srwm import IMPLEMENTATIONS, srwm
+from policies.ops.srwm import SRWM, srwm
 
-EVERY = sorted(IMPLEMENTATIONS.keys() - {"triton"})  # whose tests are in test_triton_scans.py
+EVERY = sorted(SRWM.versions.keys() - {"triton"})  # whose tests are in test_triton_scans.py
 # T, B, H, D, and the width E of the output where it is not D.
 SHAPES = [(1, 1, 1, 1), (5, 3, 2, 4), (7, 2, 3, 5), (12, 4, 1, 3), (6, 3, 2, 4, 1), (7, 2, 3, 4, 13)]
 

@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from common.errors import UserError
-from policies.ops import deltanet as deltanet_package
-from policies.ops import srwm as srwm_package
-from policies.ops import triton_support
-from policies.ops.deltanet import deltanet
-from policies.ops.srwm import srwm
+from policies.ops import support
+from policies.ops.deltanet import DELTANET, deltanet
+from policies.ops.operator import Operator
+from policies.ops.srwm import SRWM, srwm
 
 pytest.importorskip("triton", reason="Triton exists for Linux only")
 
@@ -288,7 +287,7 @@ def test_a_cpu_needs_the_interpreter(operator: str, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("operator", BOTH)
 def test_where_triton_is_not_installed(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_support, "triton_available", lambda: False)
+    monkeypatch.setattr(support, "triton_available", lambda: False)
     with pytest.raises(UserError, match="triton is not installed"):
         run_small(operator)
     run_small(operator, "auto")
@@ -301,9 +300,9 @@ def test_heads_too_wide_for_the_kernels(operator: str) -> None:
     run_small(operator, "auto", width=65)
 
 
-@pytest.mark.parametrize("package", [srwm_package, deltanet_package])
-def test_auto_means_triton_on_a_gpu_only(package: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    choose: Callable[..., str] = package.choose  # type: ignore[attr-defined]
+@pytest.mark.parametrize("operator", [SRWM, DELTANET], ids=lambda operator: operator.name)
+def test_auto_means_triton_on_a_gpu_only(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = operator.choose
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     for steps in (1, 50):
@@ -314,16 +313,16 @@ def test_auto_means_triton_on_a_gpu_only(package: object, monkeypatch: pytest.Mo
     assert choose(gpu, 50) != "triton"
     assert choose(cpu, 50) != "triton"
     monkeypatch.delenv("TRITON_INTERPRET")
-    monkeypatch.setattr(triton_support, "triton_available", lambda: False)
+    monkeypatch.setattr(support, "triton_available", lambda: False)
     assert choose(gpu, 50) != "triton"
 
 
 def test_acting_writes_nothing_down_for_a_backward_pass() -> None:
     trained = torch.zeros(1, requires_grad=True)
-    assert triton_support.wants_gradient(torch.zeros(1), trained)
-    assert not triton_support.wants_gradient(torch.zeros(1))
+    assert support.wants_gradient(torch.zeros(1), trained)
+    assert not support.wants_gradient(torch.zeros(1))
     with torch.no_grad():
-        assert not triton_support.wants_gradient(trained)
+        assert not support.wants_gradient(trained)
 
 
 def test_kernels_compile_for_a_gpu(tmp_path: Path) -> None:

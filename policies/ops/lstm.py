@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from policies.ops.checks import check_implementation, check_reset, check_shape
-from policies.ops.lstm.naive import lstm_naive
-
-IMPLEMENTATIONS: dict[
-    str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-] = {
-    "naive": lstm_naive,
-}
-"""Versions of the operator by name."""
-
-
-def choose(device: torch.device, steps: int, width: int = 1, output: int = 1) -> str:
-    """The implementation that "auto" stands for."""
-    return "naive"
+from policies.ops.support import check_reset, check_shape, steps_with_resets
 
 
 def lstm(
@@ -29,7 +14,6 @@ def lstm(
     hidden: Tensor,
     cell: Tensor,
     reset: Tensor,
-    implementation: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run an LSTM layer whose input projection is already done for all steps.
 
@@ -45,7 +29,6 @@ def lstm(
         weight: recurrent weights (4N, N).
         hidden, cell: h and c before the first step (B, N). Not modified.
         reset: bool (T, B); where true, h and c are set to zero before step t.
-        implementation: a name in `IMPLEMENTATIONS`, or "auto" for the fastest one that can run these tensors.
 
     Returns:
         h of every step (T, B, N), and h and c after the last one (B, N).
@@ -53,9 +36,7 @@ def lstm(
     Raises:
         TypeError: `reset` is not bool.
         ValueError: shapes do not fit together.
-        UserError: no such implementation.
     """
-    check_implementation("lstm", implementation, IMPLEMENTATIONS)
     if gates.dim() != 3 or gates.shape[0] == 0:
         raise ValueError(f"gates must be (T, B, 4N) with T at least 1, got {tuple(gates.shape)}")
     steps, batch, width = gates.shape[0], gates.shape[1], weight.shape[-1]
@@ -64,5 +45,15 @@ def lstm(
     check_shape("hidden", hidden, (batch, width))
     check_shape("cell", cell, (batch, width))
     check_reset(reset, steps, batch)
-    name = choose(gates.device, steps) if implementation == "auto" else implementation
-    return IMPLEMENTATIONS[name](gates, weight, hidden, cell, reset)
+    resets = steps_with_resets(reset)
+    weight_t = weight.t()
+    outputs = []
+    for t in range(gates.shape[0]):
+        if resets[t]:
+            clear = reset[t, :, None]
+            hidden, cell = torch.where(clear, 0.0, hidden), torch.where(clear, 0.0, cell)
+        i, f, g, o = torch.addmm(gates[t], hidden, weight_t).chunk(4, dim=-1)
+        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * cell.tanh()
+        outputs.append(hidden)
+    return torch.stack(outputs), hidden, cell
