@@ -157,7 +157,9 @@ def test_bad_input_is_one_clear_line(line: str, capfd: pytest.CaptureFixture[str
 
 
 def test_an_existing_run_directory_is_listed_with_the_other_problems(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"2 problems: 65 environments .*; run directory .* exists: choose another"):
+    with pytest.raises(
+        UserError, match=r"2 problems: 65 environments .*; run directory .* exists: choose another"
+    ):
         launch(f"quick --slots 65 --run-dir {tmp_path}")
 
 
