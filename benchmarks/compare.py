@@ -16,12 +16,12 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
         other: What it is compared with. A NaN is the same as another NaN, and 0.0 is not -0.0.
         where: What the names begin with.
     """
-    if type(one) is not type(other):
-        return [f"{where} ({type(one).__name__}, {type(other).__name__})"]
-    if isinstance(one, dict):
+    if isinstance(one, dict) and isinstance(other, dict):  # of whatever class: `state_dict` has its own
         if list(one) != list(other):
             return [f"{where} (keys)"]
         return [name for key in one for name in differences(one[key], other[key], f"{where}/{key}")]
+    if type(one) is not type(other):
+        return [f"{where} ({type(one).__name__}, {type(other).__name__})"]
     if isinstance(one, (list, tuple)):
         if len(one) != len(other):
             return [f"{where} ({len(one)} items, {len(other)})"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ def changed(*path: Any, to: Any) -> dict[str, Any]:
 def test_a_copy_is_the_same() -> None:
     copy = changed("weights", "a", to=torch.tensor([1.0, float("nan")]))
     assert differences(VALUE, copy) == []
+    assert differences(VALUE, OrderedDict(copy)) == []
 
 
 @pytest.mark.parametrize(
