@@ -4,20 +4,19 @@
     python -m benchmarks.sb3_ppo --resume runs/sb3_ppo/...
 
 It takes the options of train.py (``python train.py PRESET --help``) for feed-forward PPO on one game, and makes a run
-directory like any other: evaluation, reports and the viewer treat it as a run of ours. Collecting, advantages,
-minibatches, losses, the optimizer and the normalisation of rewards are Stable-Baselines3's; the environment, and the
-encoder as a features extractor, are ours. A report holds it against other runs in the same parent directory, where it
-enters its label in suite.json.
+directory like any other, which evaluation, reports and the viewer take for a run of ours. Reports tell it apart by its
+label, which goes into suite.json of the parent directory. The environment, and the encoder as a features extractor, are
+ours; collecting, advantages, minibatches, losses, optimizer and the scale of rewards are Stable-Baselines3's.
 
-A run that is continued starts new episodes, so it is not bit for bit the run that was never stopped. What it is
-continued from is unpickled by Stable-Baselines3: continue only runs that you trust.
+A run that is continued starts new episodes, so it is not bit for bit the run that was never stopped. What it continues
+from is unpickled by Stable-Baselines3: continue only runs that you trust.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ import torch
 from gymnasium import spaces
 from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.logger import HumanOutputFormat
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
@@ -40,7 +40,7 @@ from envs.checks import MAX_SEED
 from experiments.command_line import Launch, Resume, parse
 from experiments.finish import evaluate_and_record
 from experiments.stopping import StopOnRequest, StopRequest
-from policies import Policy
+from policies import Policy, PolicyConfig
 from records import validation
 from records.config import TrainConfig, to_json
 from records.directory import RUNS, RunDirectory, checkpoint_step, new_path, write_json
@@ -49,7 +49,6 @@ from records.writers import make_logger
 
 PROGRAM = "python -m benchmarks.sb3_ppo"
 LABEL = "PPO of Stable-Baselines3"
-LINE_SECONDS = 10.0
 
 
 def main(words: Sequence[str]) -> int:
@@ -66,27 +65,22 @@ def main(words: Sequence[str]) -> int:
         case Launch(preset, config, run_dir):
             path = new_path(preset, config, RUNS / "sb3_ppo") if run_dir is None else Path(run_dir)
             return train(config, path, command)
-        case Resume(path, total_steps):
-            return resume(path, total_steps, command)
+        case Resume(run_dir, total_steps):
+            return resume(run_dir, total_steps, command)
     return 0
 
 
 def problems(config: TrainConfig, run_dir: Path) -> list[str]:
     """Everything that is wrong with a run, a line each."""
     found = validation.problems(config)
-    if config.algorithm != "ppo" or config.policy != "feedforward":
+    wanted = config.algorithm == "ppo" and config.policy == "feedforward" and len(config.games) == 1
+    if not wanted or config.agent.reward_transform == "clip":
         found.append(
-            f"the baseline is feed-forward PPO, not {config.policy} with {config.algorithm}: "
-            "give --policy feedforward --algorithm ppo"
+            "the baseline is feed-forward PPO on one game with rewards that are not clipped: "
+            "give --policy feedforward --algorithm ppo --games GAME --agent.reward-transform normalize or none"
         )
-    if len(config.games) != 1:
-        found.append(f"the baseline plays one game, not {len(config.games)}: its rewards share one scale")
-    if config.agent.reward_transform == "clip":
-        found.append("the baseline does not clip rewards: give --agent.reward-transform normalize or none")
     if not group_of(run_dir.name):
-        found.append(
-            f"{run_dir} does not end in -seedN, by which reports tell runs: name it {run_dir}-seed{config.seed}"
-        )
+        found.append(f"reports find no group in the name {run_dir}: name it {run_dir}-seed{config.seed}")
     return found
 
 
@@ -99,7 +93,10 @@ def train(config: TrainConfig, run_dir: Path, command: Sequence[str] = ()) -> in
     raise_problems(problems(config, run_dir))
     run = RunDirectory(run_dir)
     run.create(config, command)
-    _enter_label(run.path)
+    record = read_record(run_dir.parent) or {"suite": run_dir.parent.name}
+    groups = {item["group"]: item for item in record.get("groups", [])}
+    groups[group_of(run_dir.name)] = {"group": group_of(run_dir.name), "label": LABEL}
+    write_json(run_dir.parent / RECORD, {**record, "groups": list(groups.values())})
     with run.lock:
         return _run(config, run, None)
 
@@ -115,57 +112,46 @@ def resume(run_dir: str | Path, total_steps: int | None = None, command: Sequenc
     config = replace(config, total_steps=total_steps or config.total_steps)
     raise_problems(problems(config, run.path))
     with run.lock:
-        files = run.checkpoint_files()
-        if files and not _model_file(files[-1]).exists():
-            raise UserError(
-                f"{run} is not a run of {PROGRAM}: continue it with python train.py --resume {run}"
-            )
-        if files and checkpoint_step(files[-1]) >= config.total_steps and run.evaluation_file.exists():
-            raise UserError(
-                f"{run} has ended at {checkpoint_step(files[-1])} steps: extend it with a larger --total-steps"
-            )
+        newest = next(reversed(run.checkpoint_files()), None)
+        if newest is not None and not _model_file(newest).exists():
+            raise UserError(f"{newest} is not of {PROGRAM}: continue it with python train.py --resume {run}")
+        if (
+            newest is not None
+            and checkpoint_step(newest) >= config.total_steps
+            and run.evaluation_file.exists()
+        ):
+            raise UserError(f"{run} has ended: extend it with a larger --total-steps")
         run.remove_leftovers()
         run.write_config(config)
         run.add_command(command)
-        return _run(config, run, files[-1] if files else None)
-
-
-def _enter_label(path: Path) -> None:
-    """Tell reports what the group of the run at `path` is called."""
-    record = read_record(path.parent) or {"suite": path.parent.name}
-    groups = {item["group"]: item for item in record.get("groups", [])}
-    groups[group_of(path.name)] = {"group": group_of(path.name), "label": LABEL}
-    write_json(path.parent / RECORD, {**record, "groups": list(groups.values())})
+        return _run(config, run, newest)
 
 
 def _run(config: TrainConfig, run: RunDirectory, checkpoint: Path | None) -> int:
-    console = Console(markup=False, highlight=False, soft_wrap=True)
     start = 0 if checkpoint is None else checkpoint_step(checkpoint)
-    resumed = "" if checkpoint is None else f", from {start:,} on"
-    console.print(f"Stable-Baselines3's PPO on {config.games[0]}, {config.total_steps:,} steps{resumed}")
-    console.print(f"Everything goes to {run}")
+    seed = (config.seed + start) % MAX_SEED
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
     env = ProcgenVecEnv(
-        config.games,
-        config.slots,
-        mode=config.mode,
-        levels=config.levels,
-        seed=(config.seed + start) % MAX_SEED,
-        num_threads=config.env_threads,
+        config.games, config.slots, config.mode, config.levels, seed, num_threads=config.env_threads
     )
-    request = StopRequest()
     logger = make_logger(run.progress_file, run.tensorboard, None if checkpoint is None else start)
+    logger.output_formats.append(HumanOutputFormat(sys.stdout))
+    request = StopRequest()
     try:
         agent = PPO(config.policy_config, env, config.agent, seed=config.seed, device=config.device)
         agent.experiment = to_json(config)
-        model = make_model(config, env, (config.seed + start) % MAX_SEED, checkpoint)
+        model = (
+            make_model(config, env, seed)
+            if checkpoint is None
+            else load_model(checkpoint, env, config.device)
+        )
         model.set_logger(logger)
         if start < config.total_steps:
             with request.listening():
                 model.learn(
                     config.total_steps - start,
-                    CallbackList([Record(config, run, agent, console), StopOnRequest(request)]),
+                    CallbackList([Record(config, run, agent), StopOnRequest(request)]),
                     log_interval=max(1, round(config.log_every_steps / config.rollout_steps)),
                     reset_num_timesteps=checkpoint is None,
                 )
@@ -174,49 +160,33 @@ def _run(config: TrainConfig, run: RunDirectory, checkpoint: Path | None) -> int
         logger.close()
         env.close()
     if request.asked:
-        console.print(f"Stopped at {model.num_timesteps:,} steps; continue with: {PROGRAM} --resume {run}")
+        print(f"Stopped at {model.num_timesteps:,} steps; continue with: {PROGRAM} --resume {run}")
         return request.exit_code
-    evaluate_and_record(agent, config, run, run.newest_checkpoint(), console)
+    evaluate_and_record(agent, config, run, run.newest_checkpoint(), Console(markup=False, highlight=False))
     return 0
 
 
 class Features(BaseFeaturesExtractor):
     """Our encoder and the previous reward; Stable-Baselines3 gives it images channel-first."""
 
-    def __init__(self, observation_space: spaces.Dict, make_policy: Callable[[], Policy]) -> None:
-        policy = make_policy()
-        super().__init__(observation_space, policy.encoder.output_size + 1)
-        self.encoder = policy.encoder
+    def __init__(self, observation_space: spaces.Dict, policy_config: PolicyConfig) -> None:
+        encoder = Policy(policy_config, IMAGE_SHAPE, NUM_ACTIONS).encoder
+        super().__init__(observation_space, encoder.output_size + 1)
+        self.encoder = encoder
 
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         images = observations["rgb"].to(torch.uint8).permute(0, 2, 3, 1).contiguous()
         return torch.cat([self.encoder(images), observations["reward"].clamp(-1.0, 1.0)], dim=-1)
 
 
-def make_model(
-    config: TrainConfig, env: ProcgenVecEnv, seed: int, checkpoint: Path | None = None
-) -> stable_baselines3.PPO:
-    """Stable-Baselines3's PPO with the settings of one of ours.
-
-    Args:
-        config: The settings of a feed-forward PPO run.
-        env: Environments of its game.
-        seed: The seed of weights, actions and minibatches.
-        checkpoint: The checkpoint of ours to go on from, beside which Stable-Baselines3's files lie.
-
-    Raises:
-        UserError: These files are missing or damaged.
-    """
+def make_model(config: TrainConfig, env: ProcgenVecEnv, seed: int) -> stable_baselines3.PPO:
+    """Stable-Baselines3's PPO with the settings of one of ours, which plays `env`."""
     agent = config.agent
     assert isinstance(agent, PPOConfig)
-    normalize = agent.reward_transform == "normalize"
-    rewards = VecNormalize(
-        env, norm_obs=False, norm_reward=normalize, clip_reward=10.0, gamma=agent.discount, epsilon=1e-8
-    )
-    rate = agent.learning_rate
-    model = stable_baselines3.PPO(
+    rate, normalize = agent.learning_rate, agent.reward_transform == "normalize"
+    return stable_baselines3.PPO(
         "MultiInputPolicy",
-        rewards,
+        VecNormalize(env, norm_obs=False, norm_reward=normalize, gamma=agent.discount, epsilon=1e-8),
         learning_rate=(lambda left: left * rate) if agent.learning_rate_decay else rate,
         n_steps=agent.rollout_steps,
         batch_size=agent.rollout_steps * env.num_envs // agent.minibatches,
@@ -232,25 +202,28 @@ def make_model(
         device=config.device,
         policy_kwargs={
             "features_extractor_class": Features,
-            "features_extractor_kwargs": {
-                "make_policy": lambda: Policy(config.policy_config, IMAGE_SHAPE, NUM_ACTIONS)
-            },
+            "features_extractor_kwargs": {"policy_config": config.policy_config},
             "net_arch": [],
             "ortho_init": False,
             "normalize_images": False,
             "optimizer_kwargs": {"eps": agent.adam_eps},
         },
     )
-    if checkpoint is not None:
-        try:
-            model.set_parameters(str(_model_file(checkpoint)), device=model.device)
-            rewards.ret_rms = VecNormalize.load(str(_rewards_file(checkpoint)), env).ret_rms
-        except Exception as error:  # whatever a damaged archive or pickle leads to
-            raise UserError(
-                f"{_model_file(checkpoint)} or what belongs to it cannot be read: {error}"
-            ) from error
-        model.num_timesteps = checkpoint_step(checkpoint)
-    return model
+
+
+def load_model(checkpoint: Path, env: ProcgenVecEnv, device: str) -> stable_baselines3.PPO:
+    """What `Record` saved beside `checkpoint`, to play `env`.
+
+    Raises:
+        UserError: It is missing or damaged.
+    """
+    try:
+        rewards = VecNormalize.load(str(_rewards_file(checkpoint)), env)
+        return stable_baselines3.PPO.load(_model_file(checkpoint), rewards, device)
+    except Exception as error:  # whatever a damaged archive or pickle leads to
+        raise UserError(
+            f"{_model_file(checkpoint)} or the scale of rewards beside it is damaged: {error}"
+        ) from error
 
 
 def copy_weights(model: stable_baselines3.PPO, agent: PPO) -> None:
@@ -271,37 +244,30 @@ def _rewards_file(checkpoint: Path) -> Path:
 
 
 class Record(BaseCallback):
-    """Keeps checkpoints and curves as our runs do, and prints how far the run is.
+    """Keeps curves and checkpoints as our runs do.
 
-    Stable-Baselines3's `CheckpointCallback` saves before a rollout is learned from, so a run that continues would lose
+    Stable-Baselines3's `CheckpointCallback` saves before a rollout is learned from, and a run that continues would lose
     that update; this one saves after it.
     """
 
-    def __init__(self, config: TrainConfig, run: RunDirectory, agent: PPO, console: Console) -> None:
-        """`agent` is what checkpoints of this project are made of."""
+    def __init__(self, config: TrainConfig, run: RunDirectory, agent: PPO) -> None:
+        """`agent` is what checkpoints of this project are made from."""
         super().__init__()
-        self._config, self._run, self._agent, self._console = config, run, agent, console
+        self._run, self._agent, self._every = run, agent, config.checkpoint_every_steps
         self._episodes = EpisodeLog(config.games)
-        self._saved_at = self._logged_at = 0
-        self._began = self._shown = 0.0
 
     def _on_training_start(self) -> None:
         self._saved_at = self._logged_at = self.model.num_timesteps
-        self._began = self._shown = time.perf_counter()
+        self._began = time.perf_counter()
 
     def _on_rollout_start(self) -> None:
-        every = self._config.checkpoint_every_steps
-        if every is not None and self.model.num_timesteps - self._saved_at >= every:
+        if self._every is not None and self.model.num_timesteps - self._saved_at >= self._every:
             self._save()
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
             if "episode" in info:
                 self._episodes.add(info["game"], info)
-        if time.perf_counter() - self._shown >= LINE_SECONDS:
-            self._shown = time.perf_counter()
-            done, total = self.model.num_timesteps, self._config.total_steps
-            self._console.print(f"{done / total:4.0%}  {done:,}/{total:,} steps")
         return True
 
     def _on_rollout_end(self) -> None:
@@ -316,10 +282,11 @@ class Record(BaseCallback):
 
     def _save(self) -> None:
         self._saved_at = self.model.num_timesteps
-        path = self._run.checkpoint_at(self._saved_at)
-        if path.exists():
-            return
-        model, rewards = self.model, self.model.get_vec_normalize_env()
+        path, model, rewards = (
+            self._run.checkpoint_at(self._saved_at),
+            self.model,
+            self.model.get_vec_normalize_env(),
+        )
         assert isinstance(model, stable_baselines3.PPO)
         assert rewards is not None
         model.save(_model_file(path))
