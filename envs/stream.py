@@ -138,6 +138,11 @@ class StreamVecEnv(VecEnv):
         """The game that each environment plays now."""
         return [stream.game for stream in self._streams]
 
+    @property
+    def current_levels(self) -> list[int]:
+        """The level seed that each environment plays now."""
+        return [stream.procgen.current_levels[0] for stream in self._streams]
+
     def reset(self) -> Observation:
         """Start a new task and episode everywhere; after `seed(n)`, the orders of games too begin anew."""
         seed = self._seeds[0]

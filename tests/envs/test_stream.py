@@ -153,8 +153,7 @@ def test_the_level_of_a_new_task_is_told() -> None:
         for action in np.random.default_rng(0).integers(15, size=(300, 2)):
             _, _, dones, infos = env.step(action)
             for number in np.flatnonzero(dones):
-                playing = env._streams[number].procgen
-                assert infos[number]["level_seed"] == playing.current_levels[0]
+                assert infos[number]["level_seed"] == env.current_levels[number]
         assert env.task_indices.sum() > 3
     finally:
         env.close()
