@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# isort: off
-from common import quiet_gym  # noqa: F401  (first: Stable-Baselines3 imports the old gym)
-# isort: on
+from common.quiet_gym import silence_gym
+
+silence_gym()
 
 import os
 from typing import Any

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from benchmarks.figures import Figure, main
+from benchmarks.figures import Part, main
 
 MODULES = ("environment", "network", "operators", "training", "memory", "peers", "watching")
 
 
-def measure(quick: bool = False) -> Sequence[Figure]:
-    """All figures of all benchmarks; each of them in its short version, whether or not `quick`."""
-    return [figure for name in MODULES for figure in import_module(f"benchmarks.{name}").measure(quick=True)]
+def parts(quick: bool = False) -> Sequence[Part]:
+    """The parts of all benchmarks; each of them in its short version, whether or not `quick`."""
+    return [part for name in MODULES for part in import_module(f"benchmarks.{name}").parts(quick=True)]
 
 
 if __name__ == "__main__":
-    sys.exit(main("Benchmarks", measure))
+    sys.exit(main("Benchmarks", parts))

@@ -27,12 +27,12 @@ from hypothesis import strategies as st
 from agents import ALGORITHMS, read_checkpoint
 from benchmarks.machine import describe_machine
 from common.cli import run_command
+from common.config import field_types
 from envs import GAMES
 from experiments import launch
 from experiments.presets import PRESETS
 from policies import CORES, core_config
 from records.directory import RunDirectory
-from records.settings import field_types, without_none
 
 NONSENSE = (
     *(
@@ -97,6 +97,9 @@ OTHER = (
     *("checkpoint_every_steps", "checkpoint_every_minutes", "watchdog_minutes", "env_threads", "env_groups"),
     "evaluation_splits",
 )
+ROLLOUT_STEPS = ("rollout_steps", "unroll_steps")
+AGENT_SIZES = {**dict.fromkeys(ROLLOUT_STEPS, ""), "minibatches": "1", "batch_unrolls": "none"}
+"""Of whichever algorithm has them, so that a run is two rollouts long; "" for the steps of a rollout."""
 WRONG = 0.02
 """Share of words that are drawn from `NONSENSE` instead."""
 
@@ -108,9 +111,7 @@ def command(random: Random) -> list[str]:
         return random.choice(NONSENSE if random.random() < WRONG else values)
 
     def some_of(kind: type[Any], prefix: str, without: Sequence[str]) -> list[str]:
-        types = {
-            name: without_none(hint)[0] for name, hint in field_types(kind).items() if name not in without
-        }
+        types = {name: wanted.scalar for name, wanted in field_types(kind).items() if name not in without}
         words: list[str] = []
         for name in random.sample(sorted(types), min(len(types), random.randint(0, 3))):
             if types[name] is bool:
@@ -123,9 +124,9 @@ def command(random: Random) -> list[str]:
     games = random.sample(sorted(GAMES), random.randint(1, 2))
     if random.random() < WRONG:
         games.append(random.choice(("bigfsh", games[0], "", "all16")))
-    slots, length = len(games) * random.randint(1, 3), random.randint(1, 4)
+    num_envs, length = len(games) * random.randint(1, 3), random.randint(1, 4)
     words = [one_of(tuple(PRESETS)), "--policy", policy, "--algorithm", algorithm, "--mode", "easy"]
-    words += ["--games", *games, "--slots", str(slots), "--total-steps", str(2 * slots * length)]
+    words += ["--games", *games, "--slots", str(num_envs), "--total-steps", str(2 * num_envs * length)]
     words += "--encoder.channels 4 --encoder.hidden 8 --env-threads 0 --torch-threads 1 --device cpu".split()
     words += "--evaluation-episodes none --no-videos".split()
     if policy in CORES:
@@ -135,10 +136,11 @@ def command(random: Random) -> list[str]:
             words += [_option(f"core.{name}"), {"layers": "1", "heads": "2"}.get(name, "8")]
         words += some_of(type(core), "core.", ())
     if algorithm in ALGORITHMS:
-        agent = ALGORITHMS[algorithm].config_class()
-        steps = "rollout_steps" if algorithm == "impala" else "rollout_steps"
-        parts = ["--agent.minibatches", "1"] if algorithm == "ppo" else ["--agent.batch-unrolls", "none"]
-        words += [_option(f"agent.{steps}"), str(length), *parts, *some_of(type(agent), "agent.", (steps,))]
+        kind = type(ALGORITHMS[algorithm].default_config())
+        for name in field_types(kind):
+            if name in AGENT_SIZES:
+                words += [_option(f"agent.{name}"), AGENT_SIZES[name] or str(length)]
+        words += some_of(kind, "agent.", ROLLOUT_STEPS)
     for name in random.sample(OTHER, random.randint(0, 4)):
         words += [_option(name), one_of(RIGHT.get(name, ("1", "2", "none")))]
     if random.random() < WRONG:

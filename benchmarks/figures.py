@@ -1,4 +1,4 @@
-"""What every benchmark gives: figures that are ratios, a table of them, and a file."""
+"""What every benchmark gives: figures that are ratios, shown as soon as they are known, in a table, and in a file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from agents.device import keep_large_buffers
 from benchmarks.machine import describe_machine
@@ -42,6 +46,16 @@ class Figure:
     at_most: bool = False
     facts: Mapping[str, float] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        aim = {None: "", True: " (reached)", False: " (missed)"}[self.reached]
+        wanted = f", aim {self.bound}{aim}" if self.aim is not None else ""
+        return f"{self.name}: {self.ratio:.2f} x {self.against}{wanted}"
+
+    @property
+    def bound(self) -> str:
+        """The aim in words: "at least 0.9"; "" without one."""
+        return "" if self.aim is None else f"at {'most' if self.at_most else 'least'} {self.aim:g}"
+
     @property
     def reached(self) -> bool | None:
         """Whether the aim is reached; None if there is none."""
@@ -50,8 +64,21 @@ class Figure:
         return self.ratio <= self.aim if self.at_most else self.ratio >= self.aim
 
 
-Measure = Callable[[bool], Sequence[Figure]]
-"""Takes whether to be quick, and gives figures."""
+@dataclass(frozen=True)
+class Part:
+    """A piece of a benchmark.
+
+    Attributes:
+        name: The benchmark and what is measured, as in "network: encoder".
+        run: Measures it, and returns the figures that are known now.
+    """
+
+    name: str
+    run: Callable[[], Sequence[Figure]]
+
+
+Parts = Callable[[bool], Sequence[Part]]
+"""The parts of a benchmark; takes whether to be quick."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +109,38 @@ def best_seconds(parts: Mapping[str, Callable[[], object]], repetitions: int) ->
     return best
 
 
+def measure(parts: Sequence[Part], console: Console) -> Iterator[Figure]:
+    """Run `parts`, and say what is being measured and what is left; each figure is shown as soon as it is known."""
+    status = _Status()
+    # Once a second: more would take time from what is measured.
+    live = Live(status, console=console, refresh_per_second=1, transient=True)
+    with live if console.is_terminal else nullcontext():
+        for number, part in enumerate(parts, 1):
+            status.part = f"[{number}/{len(parts)}] {part.name}"
+            left = Counter(later.name.partition(":")[0] for later in parts[number:])
+            status.left = ", ".join(f"{name} {count}" for name, count in left.items()) or "nothing"
+            if console.is_terminal:
+                live.refresh()
+            else:
+                console.print(status)
+            for figure in part.run():
+                console.print(f"  {figure}", markup=False, highlight=False)
+                yield figure
+
+
+class _Status:
+    """What is being measured, for how long everything has been, and what is left."""
+
+    def __init__(self) -> None:
+        self.part = self.left = ""
+        self._began = time.monotonic()
+
+    def __rich__(self) -> Text:
+        minutes, seconds = divmod(int(time.monotonic() - self._began), 60)
+        text = f"{self.part}   {minutes}:{seconds:02} min, left: {self.left}"
+        return Text(text, no_wrap=True, overflow="ellipsis")
+
+
 def print_figures(title: str, figures: Sequence[Figure], console: Console) -> None:
     """The table that a person reads."""
     table = Table(title=title, title_justify="left", show_edge=False)
@@ -91,12 +150,11 @@ def print_figures(title: str, figures: Sequence[Figure], console: Console) -> No
         table.add_column(column, justify="right")
     table.add_column("made of")
     for figure in figures:
-        bound = "at most" if figure.at_most else "at least"
         table.add_row(
             figure.name,
             figure.against,
             f"{figure.ratio:.2f}",
-            "" if figure.aim is None else f"{bound} {figure.aim:g}",
+            figure.bound,
             {None: "", True: "yes", False: "no"}[figure.reached],
             ", ".join(f"{name} {value:,.4g}" for name, value in figure.facts.items()),
         )
@@ -123,7 +181,7 @@ def _module_and_words() -> list[str]:
     return [name, *sys.argv[1:]]
 
 
-def main(title: str, measure: Measure) -> int:
+def main(title: str, parts: Parts) -> int:
     """The command line of one benchmark; returns the exit code."""
 
     def run() -> int:
@@ -139,8 +197,13 @@ def main(title: str, measure: Measure) -> int:
                 raise UserError(f"--threads must be at least 1, not {settings.threads}")
             torch.set_num_threads(settings.threads)
         keep_large_buffers()  # as every agent does
-        figures = measure(settings.quick)
-        print_figures(title, figures, Console(highlight=False))
+        console, figures = Console(highlight=False, soft_wrap=True), list[Figure]()
+        try:
+            for figure in measure(parts(settings.quick), console):
+                figures.append(figure)
+        finally:  # also when something fails, or after Ctrl-C: minutes were spent on them
+            if figures:
+                print_figures(title, figures, console)
         if settings.json is not None:
             write_figures(settings.json, figures)
         return 0

@@ -33,7 +33,7 @@ class Settings:
     Attributes:
         checkpoint: of IMPALA.
         game: to play.
-        slots: environments.
+        num_envs: environments.
         batch_unrolls: unrolls of one batch.
         rollouts: to take batches from.
         lambdas: of V-trace.
@@ -43,7 +43,7 @@ class Settings:
 
     checkpoint: tyro.conf.Positional[Path]
     game: str = "starpilot"
-    slots: int = 64
+    num_envs: int = 64
     batch_unrolls: int = 16
     rollouts: int = 3
     lambdas: tuple[float, ...] = (1.0, 0.95)
@@ -66,7 +66,7 @@ def gradients(agent: Agent, config: ImpalaConfig, batch: Batch, trace_lambda: fl
         trace_lambda=trace_lambda,
     )
     terms = {
-        "policy": policy_gradient_loss(log_probs, estimates.weighted_advantages).sum(),
+        "policy": policy_gradient_loss(log_probs, estimates.advantages).sum(),
         "value": config.value_cost * value_loss(values, estimates.targets).sum(),
         "entropy": -config.entropy_cost * entropy(logits).sum(),
     }
@@ -90,7 +90,7 @@ def noise(samples: list[Tensor]) -> dict[str, float]:
 
 def measure(settings: Settings) -> dict[str, dict[str, float]]:
     """Norm and signal-to-noise ratio of one batch by term and lambda."""
-    env = ProcgenVecEnv(settings.game, settings.slots, seed=settings.seed)
+    env = ProcgenVecEnv(settings.game, settings.num_envs, seed=settings.seed)
     trained = agents.load(settings.checkpoint, device="cpu")
     agent = IMPALA(trained.policy_config, env, seed=settings.seed, device="cpu")
     agent.policy.load_state_dict(trained.policy.state_dict())
@@ -103,14 +103,14 @@ def measure(settings: Settings) -> dict[str, dict[str, float]]:
         nonlocal seen
         seen += 1
         if seen > 1:
-            for slots in torch.arange(settings.slots).split(settings.batch_unrolls):
+            for envs in torch.arange(settings.num_envs).split(settings.batch_unrolls):
                 for trace_lambda in settings.lambdas:
-                    for name, vector in gradients(agent, config, batch.select(slots), trace_lambda).items():
+                    for name, vector in gradients(agent, config, batch.select(envs), trace_lambda).items():
                         found.setdefault(f"{name}, lambda {trace_lambda}", []).append(vector)
         return {}
 
     agent.update = keep  # type: ignore[method-assign]  # measures instead of learning
-    agent.learn((1 + settings.rollouts) * settings.slots * config.rollout_steps)
+    agent.learn((1 + settings.rollouts) * settings.num_envs * config.unroll_steps)
     env.close()
     return {name: noise(samples) for name, samples in found.items()}
 
@@ -124,7 +124,7 @@ def main() -> None:
     if settings.json is not None:
         unrolls, rollouts = settings.batch_unrolls, settings.rollouts
         command = f"python -m benchmarks.gradient_noise {settings.checkpoint.name} --game {settings.game}"
-        command += f" --slots {settings.slots} --batch-unrolls {unrolls} --rollouts {rollouts}"
+        command += f" --num-envs {settings.num_envs} --batch-unrolls {unrolls} --rollouts {rollouts}"
         record = {"command": command, "machine": describe_machine(), "terms": found}
         settings.json.write_text(json.dumps(record, indent=1) + "\n")
 

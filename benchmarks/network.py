@@ -9,10 +9,11 @@ The paper's encoder needs 61 million floating-point operations for a frame forwa
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import torch
 
-from benchmarks.figures import Figure, best_seconds, main
+from benchmarks.figures import Figure, Part, best_seconds, main
 from envs.native import IMAGE_SHAPE
 from policies import EncoderConfig
 from policies.encoder import ImpalaEncoder
@@ -34,7 +35,12 @@ def operations(config: EncoderConfig, image_shape: tuple[int, int, int] = IMAGE_
     return forward, 3 * forward - unneeded
 
 
-def measure(quick: bool = False) -> list[Figure]:
+def parts(quick: bool = False) -> list[Part]:
+    """The encoder as a whole: its precisions and the product that they are held against take turns."""
+    return [Part("network: encoder", partial(_measure, 3 if quick else 10))]
+
+
+def _measure(repetitions: int) -> list[Figure]:
     """Forward at an acting batch, forward and backward at a learning batch; bfloat16 against float32."""
     config = EncoderConfig()
     forward_operations, both_operations = operations(config)
@@ -61,7 +67,7 @@ def measure(quick: bool = False) -> list[Figure]:
             "both float32": lambda: both("float32"),
             "both bfloat16": lambda: both("bfloat16"),
         },
-        3 if quick else 10,
+        repetitions,
     )
     rate = 2.0 * SIZE**3 / seconds["product"]
     frames = {
@@ -97,4 +103,4 @@ def measure(quick: bool = False) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    sys.exit(main("Network", measure))
+    sys.exit(main("Network", parts))

@@ -6,34 +6,35 @@ On a machine with a GPU its versions follow, there also against as many launches
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from benchmarks.figures import Figure, best_seconds, main
+from benchmarks.figures import Figure, Part, best_seconds, main
 from policies.ops import OPERATORS
 from policies.ops.support import triton_problem
 
 MEASURED = ("srwm", "deltanet")
 RESETS = 0.005
-"""Probability that a stream is reset before a step: episodes of 200 steps."""
+"""Probability that an environment is reset before a step: episodes of 200 steps."""
 
 AIMS = {("srwm", "fused"): 2.0, ("deltanet", "chunk"): 5.0}
 """What the fast versions should reach on a CPU, forward and backward, at `REFERENCE`."""
 
 
 class Shape(NamedTuple):
-    """Steps T, streams B, heads H, width D of a head and of its output."""
+    """Steps T, batch B, heads H, width D of a head and of its output."""
 
     steps: int
-    streams: int
+    batch: int
     heads: int = 8
     width: int = 16
 
     def __str__(self) -> str:
-        return f"T {self.steps}, B {self.streams}, {self.heads} x {self.width}"
+        return f"T {self.steps}, B {self.batch}, {self.heads} x {self.width}"
 
 
 REFERENCE = Shape(50, 32)
@@ -82,7 +83,7 @@ def make_case(
     resets: float = RESETS,
 ) -> Case:
     """Random arguments at the scale that the layers have them in."""
-    steps, streams, heads, width = shape
+    steps, batch, heads, width = shape
     generator = torch.Generator().manual_seed(0)
 
     def randn(*sizes: int) -> Tensor:
@@ -90,14 +91,14 @@ def make_case(
 
     if operator == "srwm":
         columns = 3 * width + 4
-        matrices = (randn(heads, width, columns) * width**-0.5, randn(streams, heads, width, columns) * 0.05)
-        sources: tuple[Tensor, ...] = (randn(steps, streams, heads, width), *matrices)
+        matrices = (randn(heads, width, columns) * width**-0.5, randn(batch, heads, width, columns) * 0.05)
+        sources: tuple[Tensor, ...] = (randn(steps, batch, heads, width), *matrices)
     else:
-        q, k = (randn(steps, streams, heads, width).softmax(dim=-1) for _ in range(2))
-        v, beta = randn(steps, streams, heads, width), randn(steps, streams, heads).sigmoid()
-        sources = (q, k, v, beta, randn(streams, heads, width, width))
-    gradients = (randn(steps, streams, heads, width), randn(*sources[-1].shape))
-    reset = torch.rand(steps, streams, generator=generator) < resets
+        q, k = (randn(steps, batch, heads, width).softmax(dim=-1) for _ in range(2))
+        v, beta = randn(steps, batch, heads, width), randn(steps, batch, heads).sigmoid()
+        sources = (q, k, v, beta, randn(batch, heads, width, width))
+    gradients = (randn(steps, batch, heads, width), randn(*sources[-1].shape))
+    reset = torch.rand(steps, batch, generator=generator) < resets
     return Case(
         operator,
         tuple(source.to(device).requires_grad_() for source in sources),
@@ -136,7 +137,7 @@ def compare(
         single = "triton" if "triton" in names else "naive"
         parts["single steps"] = timed(case.run_by_single_steps, single)
     seconds = best_seconds(parts, repetitions)
-    what = f"{operator}, {shape}, {'forward and backward' if backward else 'forward'}, {device}"
+    what = _label(operator, shape, backward, device)
     figures = []
     for name in names:
         facts = {f"{part} ms": 1e3 * seconds[part] for part in ("naive", name)}
@@ -155,7 +156,11 @@ def compare(
     return figures
 
 
-def measure(quick: bool = False) -> Sequence[Figure]:
+def _label(operator: str, shape: Shape, backward: bool, device: str) -> str:
+    return f"{operator}, {shape}, {'forward and backward' if backward else 'forward'}, {device}"
+
+
+def parts(quick: bool = False) -> list[Part]:
     """Sequences forward and backward and forward alone, single steps forward."""
     cases = [("cpu", shape, True) for shape in (SEQUENCES[:1] if quick else SEQUENCES)]
     if not quick:
@@ -163,13 +168,20 @@ def measure(quick: bool = False) -> Sequence[Figure]:
     cases += [("cpu", shape, False) for shape in (SINGLE_STEPS[1:] if quick else SINGLE_STEPS)]
     if torch.cuda.is_available():
         cases += [("cuda", shape, backward) for shape in ON_GPU for backward in (True, False)]
-    figures = []
-    for device, shape, backward in cases:
-        repetitions = (15 if quick else 40) if shape.steps > 1 else 300
-        for operator in MEASURED:
-            figures += compare(operator, shape, backward, device, repetitions, quick)
-    return figures
+    return [
+        Part(
+            f"operators: {_label(operator, shape, backward, device)}",
+            partial(
+                compare,
+                *(operator, shape, backward, device),
+                repetitions=(15 if quick else 40) if shape.steps > 1 else 300,
+                quick=quick,
+            ),
+        )
+        for device, shape, backward in cases
+        for operator in MEASURED
+    ]
 
 
 if __name__ == "__main__":
-    sys.exit(main("Operators", measure))
+    sys.exit(main("Operators", parts))

@@ -1,9 +1,9 @@
-"""Training against what a user would pick instead, with the same network, slots, games and settings.
+"""Training against what a user would pick instead, with the same network, games, settings and number of environments.
 
     python -m benchmarks.peers [--json FILE]
 
-66 slots, six games; PPO learns three times from rollouts of 256 steps, as OpenAI's does, in eleven minibatches (with
-`--quick`: 96 steps in three, which flatters RecurrentPPO, since it pads sequences to the longest one), IMPALA as
+66 environments, six games; PPO learns three times from rollouts of 256 steps, as OpenAI's does, in eleven minibatches
+(with `--quick`: 96 steps in three, which flatters RecurrentPPO, since it pads sequences to the longest one), IMPALA as
 published.
 
 Stable-Baselines3's PPO and sb3-contrib's RecurrentPPO as they are shipped: torch's default memory layout, the image
@@ -21,23 +21,24 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import stable_baselines3
 import torch
+from agents.allocator import keep_large_buffers
+from agents.memory import peak_memory
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from agents import ALGORITHMS
-from agents.device import keep_large_buffers
-from agents.device import peak_memory
-from benchmarks.figures import Figure, main
+from benchmarks.figures import Figure, Part, main
 from envs import TASK_SETS, ProcgenVecEnv
 
-SLOTS, EPOCHS, HIDDEN = 66, 3, 256
+NUM_ENVS, EPOCHS, HIDDEN = 66, 3, 256
 PLAIN, RECURRENT = "stable-baselines3 PPO", "sb3-contrib RecurrentPPO"
 CLEANRL, BEST_RECURRENT = 1.29, 1.64
 
@@ -85,10 +86,10 @@ class Size:
 def _peer(size: Size, make: Callable[..., Any], **policy: Any) -> Any:
     return make(
         "MultiInputLstmPolicy" if policy else "MultiInputPolicy",
-        ProcgenVecEnv(TASK_SETS["easy6"], SLOTS),
+        ProcgenVecEnv(TASK_SETS["easy6"], NUM_ENVS),
         learning_rate=5e-4,
         n_steps=size.steps,
-        batch_size=SLOTS * size.steps // size.minibatches,
+        batch_size=NUM_ENVS * size.steps // size.minibatches,
         n_epochs=EPOCHS,
         gamma=0.999,
         ent_coef=0.01,
@@ -109,11 +110,11 @@ def _ours(size: Size, algorithm: str, core: str) -> Any:
         {"rollout_steps": size.steps, "minibatches": size.minibatches} if algorithm == "ppo" else {}
     )
     return ALGORITHMS[algorithm](
-        core, ProcgenVecEnv(TASK_SETS["easy6"], SLOTS), seed=0, device="cpu", **options
+        core, ProcgenVecEnv(TASK_SETS["easy6"], NUM_ENVS), seed=0, device="cpu", **options
     )
 
 
-SUBJECTS: dict[str, Callable[[Size], Any]] = {
+AGENTS: dict[str, Callable[[Size], Any]] = {
     PLAIN: lambda size: _peer(size, stable_baselines3.PPO),
     RECURRENT: _recurrent_peer,
     "PPO feedforward": lambda size: _ours(size, "ppo", "feedforward"),
@@ -123,11 +124,11 @@ SUBJECTS: dict[str, Callable[[Size], Any]] = {
 }
 
 
-def run_subject(name: str, size: Size, rollouts: int, keep_buffers: bool) -> dict[str, float]:
+def train(name: str, size: Size, rollouts: int, keep_buffers: bool) -> dict[str, float]:
     """Train for `rollouts` rollouts: steps/s of the fastest, and the process's peak memory in GB."""
     if keep_buffers:
         keep_large_buffers()
-    agent = SUBJECTS[name](size)
+    agent = AGENTS[name](size)
     seconds: list[float] = []
     for _ in range(rollouts):
         before, began = agent.num_timesteps if seconds else 0, time.perf_counter()
@@ -138,51 +139,60 @@ def run_subject(name: str, size: Size, rollouts: int, keep_buffers: bool) -> dic
 
 def _in_a_process(name: str, size: Size, rollouts: int, keep_buffers: bool) -> dict[str, float]:
     numbers = [size.steps, size.minibatches, rollouts, int(keep_buffers), torch.get_num_threads()]
-    words = [sys.executable, "-m", "benchmarks.peers", "--subject", name, *map(str, numbers)]
+    words = [sys.executable, "-m", "benchmarks.peers", "--agent", name, *map(str, numbers)]
     output = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     result: dict[str, float] = json.loads(output.splitlines()[-1])
     return result
 
 
-def measure(quick: bool = False) -> list[Figure]:
-    """Speed and peak memory of ours against the peers'."""
+AS_SHIPPED = f"{PLAIN}, as shipped"
+
+
+def parts(quick: bool = False) -> list[Part]:
+    """Each agent in turn; figures follow as soon as both agents that they hold against each other have trained."""
     size = Size(96, 3) if quick else Size()
-    with_setting = {
-        name: _in_a_process(name, size, 3 if name.startswith("IMPALA") else 1, True) for name in SUBJECTS
-    }
-    shipped = {} if quick else {PLAIN: _in_a_process(PLAIN, size, 1, False)}
+    found: dict[str, dict[str, float]] = {}
 
-    def figure(ours: str, peer: str, aim: float | None) -> Figure:
-        facts = {name: with_setting[name]["steps/s"] for name in (ours, peer)}
-        if peer in shipped:
-            facts[f"{peer}, as shipped"] = shipped[peer]["steps/s"]
-        return Figure(f"{ours}: training, steps/s", peer, facts[ours] / facts[peer], aim, facts=facts)
+    def run(name: str) -> list[Figure]:
+        before = _figures(found)
+        if name == AS_SHIPPED:
+            found[name] = _in_a_process(PLAIN, size, 1, False)
+        else:
+            found[name] = _in_a_process(name, size, 3 if name.startswith("IMPALA") else 1, True)
+        return [figure for figure in _figures(found) if figure not in before]
 
-    figures = [
-        figure("PPO feedforward", PLAIN, CLEANRL),
-        figure("PPO lstm", RECURRENT, 3.0),
-        figure("PPO srwm", RECURRENT, 3.0),
-        figure("IMPALA srwm", PLAIN, 2 * BEST_RECURRENT),
-    ]
-    figures += [
-        Figure(
-            f"{ours}: peak memory",
-            peer,
-            with_setting[ours]["peak GB"] / with_setting[peer]["peak GB"],
-            1.0,
-            at_most=True,
-            facts={f"{name} GB": with_setting[name]["peak GB"] for name in (ours, peer)},
+    names = [*(() if quick else (AS_SHIPPED,)), *AGENTS]
+    return [Part(f"peers: {name}", partial(run, name)) for name in names]
+
+
+def _figures(found: Mapping[str, dict[str, float]]) -> list[Figure]:
+    """Speed and peak memory of ours against the peers', of those that have trained."""
+    figures = []
+    for ours, peer, aim in (
+        ("PPO feedforward", PLAIN, CLEANRL),
+        ("PPO lstm", RECURRENT, 3.0),
+        ("PPO srwm", RECURRENT, 3.0),
+        ("IMPALA srwm", PLAIN, 2 * BEST_RECURRENT),
+    ):
+        if ours not in found or peer not in found:
+            continue
+        facts = {name: found[name]["steps/s"] for name in (ours, peer)}
+        if peer == PLAIN and AS_SHIPPED in found:
+            facts[AS_SHIPPED] = found[AS_SHIPPED]["steps/s"]
+        figures.append(
+            Figure(f"{ours}: training, steps/s", peer, facts[ours] / facts[peer], aim, facts=facts)
         )
-        for ours, peer in (("PPO feedforward", PLAIN), ("PPO lstm", RECURRENT), ("IMPALA srwm", PLAIN))
-    ]
+        memory = {f"{name} GB": found[name]["peak GB"] for name in (ours, peer)}
+        ratio = found[ours]["peak GB"] / found[peer]["peak GB"]
+        figures.append(Figure(f"{ours}: peak memory", peer, ratio, 1.0, at_most=True, facts=memory))
     return figures
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--subject"]:
-        subject = sys.argv[2]
+    if sys.argv[1:2] == ["--agent"]:
+        name = sys.argv[2]
         steps, minibatches, rollouts, keep_buffers, threads = map(int, sys.argv[3:])
         torch.set_num_threads(threads)
-        print(json.dumps(run_subject(subject, Size(steps, minibatches), rollouts, bool(keep_buffers))))
+        print(json.dumps(train(name, Size(steps, minibatches), rollouts, bool(keep_buffers))))
     else:
-        sys.exit(main("Peers", measure))
+        sys.exit(main("Peers", parts))

@@ -2,7 +2,7 @@
 
     python -m benchmarks.training [--json FILE]
 
-Six games, 66 slots, the paper's network and hyperparameters, unless a figure says otherwise.
+Six games, 66 environments, the paper's network and hyperparameters, unless a figure says otherwise.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from agents import IMPALA, Agent
-from benchmarks.figures import Figure, best_seconds, main
+from benchmarks.figures import Figure, Part, best_seconds, main
 from envs import TASK_SETS, grouped_procgen
 from policies import CORES
 
-SLOTS = 66
+NUM_ENVS = 66
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Case:
 
     core: str = "srwm"
     games: tuple[str, ...] = TASK_SETS["easy6"]
-    slots: int = SLOTS
+    num_envs: int = NUM_ENVS
     groups: int = 1
 
     def agent(self) -> Agent:
         """A fresh agent with one rollout behind it."""
-        env = grouped_procgen(self.games, self.slots, groups=self.groups)
+        env = grouped_procgen(self.games, self.num_envs, groups=self.groups)
         agent = IMPALA(self.core, env, seed=0)
         agent.learn(1)
         return agent
@@ -40,8 +40,8 @@ class Case:
 
 def collect(agent: Agent) -> None:
     """One rollout, without learning."""
-    stream, _ = agent.actors.collector.collect(agent.stream, agent._stores[0], lambda infos: True)
-    agent.stream = stream
+    stream, _ = agent._collector.collect(agent._stream, agent._stores[0], lambda infos: True)
+    agent._stream = stream
 
 
 def train(agent: Agent) -> None:
@@ -49,32 +49,35 @@ def train(agent: Agent) -> None:
     agent.learn(1, reset_num_timesteps=False)
 
 
-def measure(quick: bool = False) -> list[Figure]:
+def parts(quick: bool = False) -> list[Part]:
     """See the module."""
     repetitions = 2 if quick else 4
-    figures = _parts(repetitions)
-    figures += _cores(
-        ["srwm", "deltanet"] if quick else [name for name in CORES if name != "feedforward"], repetitions
-    )
+    cores = ["srwm", "deltanet"] if quick else [name for name in CORES if name != "feedforward"]
+    found = [
+        Part("training: acting, learning, both", partial(_stages, repetitions)),
+        Part(f"training: {', '.join(cores)}, feedforward", partial(_cores, cores, repetitions)),
+    ]
     if not quick:
-        figures += _games(repetitions)
-        figures += _slots(repetitions)
-    return figures
+        found += [
+            Part("training: 1, 6 and 16 games", partial(_games, repetitions)),
+            Part("training: 18 to 510 environments", partial(_num_envs, repetitions)),
+        ]
+    return found
 
 
 def _rates(cases: dict[str, Case], work: Callable[[Agent], None], repetitions: int) -> dict[str, float]:
     """Environment steps a second of each case."""
     agents = {name: case.agent() for name, case in cases.items()}
     seconds = best_seconds({name: partial(work, agent) for name, agent in agents.items()}, repetitions)
-    steps = {name: agent.n_envs * agent.config.rollout_steps for name, agent in agents.items()}
+    steps = {name: agent.n_envs * agent.config.rollout_length for name, agent in agents.items()}
     for agent in agents.values():
         assert agent.env is not None
         agent.env.close()
     return {name: steps[name] / seconds[name] for name in cases}
 
 
-def _parts(repetitions: int) -> list[Figure]:
-    """Training against acting and learning, each by itself; groups of slots."""
+def _stages(repetitions: int) -> list[Figure]:
+    """Training against acting and learning, each by itself; groups of environments."""
     agent, grouped = Case().agent(), Case(groups=2).agent()
     seconds = best_seconds(
         {
@@ -85,7 +88,7 @@ def _parts(repetitions: int) -> list[Figure]:
         },
         repetitions,
     )
-    steps = SLOTS * agent.config.rollout_steps
+    steps = NUM_ENVS * agent.config.rollout_length
     rates = {name: steps / spent for name, spent in seconds.items()}
     allowed = 1.0 / (1.0 / rates["acting"] + 1.0 / rates["learning"])
     return [
@@ -96,7 +99,7 @@ def _parts(repetitions: int) -> list[Figure]:
             aim=0.85,
             facts={name: rates[name] for name in ("training", "acting", "learning")},
         ),
-        Figure("acting with slots in two groups", "in one", rates["in two groups"] / rates["acting"]),
+        Figure("acting with environments in two groups", "in one", rates["in two groups"] / rates["acting"]),
     ]
 
 
@@ -116,9 +119,9 @@ def _cores(names: list[str], repetitions: int) -> list[Figure]:
 
 def _games(repetitions: int) -> list[Figure]:
     cases = {
-        "1 game": Case(games=("bigfish",), slots=64),
+        "1 game": Case(games=("bigfish",), num_envs=64),
         "6 games": Case(),
-        "16 games": Case(games=TASK_SETS["all16"], slots=64),
+        "16 games": Case(games=TASK_SETS["all16"], num_envs=64),
     }
     rates = _rates(cases, train, repetitions)
     slow, fast = min(rates.values()), max(rates.values())
@@ -133,18 +136,19 @@ def _games(repetitions: int) -> list[Figure]:
     ]
 
 
-def _slots(repetitions: int) -> list[Figure]:
-    slots = (18, 66, 258, 510)
-    rates = _rates({f"{number} slots": Case(slots=number) for number in slots}, train, repetitions)
+def _num_envs(repetitions: int) -> list[Figure]:
+    sizes = (18, 66, 258, 510)
+    cases = {f"{size} environments": Case(num_envs=size) for size in sizes}
+    rates = _rates(cases, train, repetitions)
     return [
         Figure(
-            f"IMPALA, srwm, {few} slots, steps/s",
-            f"{many} slots",
-            rates[f"{few} slots"] / rates[f"{many} slots"],
+            f"IMPALA, srwm, {few} environments, steps/s",
+            f"{many} environments",
+            rates[f"{few} environments"] / rates[f"{many} environments"],
         )
-        for few, many in itertools.pairwise(slots)
+        for few, many in itertools.pairwise(sizes)
     ]
 
 
 if __name__ == "__main__":
-    sys.exit(main("Training", measure))
+    sys.exit(main("Training", parts))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from agents import IMPALA, Agent
-from benchmarks.figures import Figure, best_seconds, main
+from benchmarks.figures import Figure, Part, best_seconds, main
 from envs import TASK_SETS, ProcgenVecEnv
 from evaluation.rebuild import Training
 from evaluation.watch.session import DEFAULT_SPEED, Program, Session
@@ -54,8 +54,12 @@ def watched_steps(session: Session, viewer: Viewer, full: bool) -> Callable[[], 
     return play
 
 
-def measure(quick: bool = False) -> list[Figure]:
+def parts(quick: bool = False) -> list[Part]:
     """See the module."""
+    return [Part("watching: six games", partial(_measure, 2 if quick else 8))]
+
+
+def _measure(repetitions: int) -> list[Figure]:
     make_env = partial(ProcgenVecEnv, GAMES, len(GAMES), num_threads=NUM_THREADS)
     plain, rendered = make_env(), make_env(render_mode="rgb_array")
     agent = IMPALA("srwm", plain, seed=0, device="cpu")
@@ -68,7 +72,7 @@ def measure(quick: bool = False) -> list[Figure]:
             "tiles": watched_steps(session, Viewer(Wanted(weights=weights)), full=False),
             "full": watched_steps(session, Viewer(Wanted(weights=weights, large=True)), full=True),
         },
-        2 if quick else 8,
+        repetitions,
     )
     for env in (plain, rendered):
         env.close()
@@ -92,4 +96,4 @@ def measure(quick: bool = False) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    sys.exit(main("Watching", measure))
+    sys.exit(main("Watching", parts))

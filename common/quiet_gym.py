@@ -1,27 +1,16 @@
-"""Import the old `gym` once, without its banner.
+"""The old `gym`, without its banner.
 
-Both `procgen` and Stable-Baselines3 import `gym` where it is installed, and `gym` prints to stderr that it is
-no longer maintained. Nothing here uses it. Whoever imports it first decides whether users see that banner, so
-this module must be imported before either of them.
+`procgen` and Stable-Baselines3 import `gym`, which prints to stderr that it is no longer maintained, although nothing
+here uses it. The text comes from a table of the package `gym_notices`, and can be taken out before `gym` is loaded.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import io
-import warnings
+from importlib import import_module
 
 
-def import_gym_quietly() -> None:
-    """Load `gym` if it is installed, discarding what it says while loading."""
-    with (
-        contextlib.redirect_stderr(io.StringIO()),
-        warnings.catch_warnings(),
-        contextlib.suppress(ImportError),
-    ):
-        warnings.simplefilter("ignore")
-        importlib.import_module("gym")
-
-
-import_gym_quietly()
+def silence_gym() -> None:
+    """Let `gym` say nothing when it is imported; called by each package of ours that leads to such an import."""
+    with contextlib.suppress(ImportError, AttributeError):
+        import_module("gym_notices.notices").notices.clear()

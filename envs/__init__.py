@@ -1,6 +1,9 @@
 """ProcGen environments: games, levels, the vectorised multi-game environment and the single-game one."""
 
-from common import quiet_gym  # noqa: F401  (first: nothing that imports the old gym may come before it)
+from common.quiet_gym import silence_gym
+
+silence_gym()
+
 from envs.checks import environment_problems
 from envs.games import (
     GAMES,
@@ -16,15 +19,27 @@ from envs.games import (
 from envs.grouped import GroupedVecEnv, grouped_procgen
 from envs.gym_env import ProcgenEnv, environment_id
 from envs.levels import SPLITS, Levels, parse_levels
-from envs.native import ACTION_NAMES, BUTTON_COMBOS, library_version
+from envs.native import (
+    ACTION_NAMES,
+    BUTTON_COMBOS,
+    FRAMES_PER_SECOND,
+    IMAGE_SHAPE,
+    NO_OP,
+    NUM_ACTIONS,
+    library_version,
+)
 from envs.stream import StreamVecEnv, TaskDuration, parse_task_duration
 from envs.vec_env import ProcgenVecEnv
 
 __all__ = [
     "ACTION_NAMES",
     "BUTTON_COMBOS",
+    "FRAMES_PER_SECOND",
     "GAMES",
+    "IMAGE_SHAPE",
     "MODES",
+    "NO_OP",
+    "NUM_ACTIONS",
     "SPLITS",
     "TASK_SETS",
     "Game",

@@ -9,14 +9,14 @@ from envs.games import game_problems
 from envs.levels import MAX_LEVEL, Levels, parse_levels
 
 MAX_SEED = 2**31 - 1
-DEFAULT_SLOTS = 64
+DEFAULT_NUM_ENVS = 64
 
 
 def default_num_envs(num_games: int, level_seeds: Sequence[int] | None = None) -> int:
-    """One slot for each of `level_seeds`, else 64 rounded up to a multiple of the number of games."""
+    """One environment for each of `level_seeds`, else 64 rounded up to a multiple of the number of games."""
     if level_seeds is not None:
         return len(level_seeds)
-    return -(-DEFAULT_SLOTS // max(num_games, 1)) * max(num_games, 1)
+    return -(-DEFAULT_NUM_ENVS // max(num_games, 1)) * max(num_games, 1)
 
 
 def level_seed_problems(level_seeds: Sequence[int]) -> list[str]:
@@ -38,11 +38,11 @@ def environment_problems(
     """All contradictions in the arguments of a `ProcgenVecEnv` (games already expanded), one line each."""
     problems = game_problems(games, mode)
     if num_envs < 1:
-        problems.append(f"{num_envs} slots: at least {max(len(games), 1)} needed")
+        problems.append(f"{num_envs} environments: at least {max(len(games), 1)} needed")
     elif games and num_envs % len(games) != 0:
         below = num_envs // len(games) * len(games)
         near = f"{below} or {below + len(games)}" if below else f"{len(games)}"
-        problems.append(f"{num_envs} slots cannot be shared equally by {len(games)} games: use {near}")
+        problems.append(f"{num_envs} environments cannot be shared equally by {len(games)} games: use {near}")
     if isinstance(levels, str):
         try:
             parse_levels(levels, mode)
@@ -59,7 +59,7 @@ def environment_problems(
     if level_seeds is not None:
         problems += level_seed_problems(level_seeds)
         if len(level_seeds) != num_envs:
-            problems.append(f"{len(level_seeds)} level seeds for {num_envs} slots: give one for each slot")
+            problems.append(f"{len(level_seeds)} level seeds for {num_envs} environments: give one for each")
         if mode == "exploration":
             problems.append("exploration mode plays one level chosen by the game: leave the level seeds out")
     return problems

@@ -144,7 +144,7 @@ def game_problems(games: Sequence[str], mode: str) -> list[str]:
         count = list(games).count(name)
         if count > 1:
             problems.append(
-                f"game {name!r} is listed {count} times: list it once (games share the slots equally)"
+                f"game {name!r} is listed {count} times: list it once (games share the environments equally)"
             )
         if name not in GAMES:
             problems.append(unknown_name("game", name, [*GAMES, *TASK_SETS]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,16 @@ from common.errors import UserError
 from envs.checks import MAX_SEED, default_num_envs
 from envs.games import expand_games
 from envs.levels import Levels
-from envs.vec_env import ProcgenVecEnv
-
-Observation = dict[str, NDArray[Any]]
-Indices = None | int | Iterable[int]
+from envs.states import State, join_states, split_states
+from envs.vec_env import Indices, Observation, ProcgenVecEnv, concatenate
 
 
 class GroupedVecEnv(VecEnv):
-    """The slots of all `groups`, in that order, as one `VecEnv`.
+    """The environments of all `groups`, in that order, as one `VecEnv`.
 
-    Who knows of `groups` may step each by itself, so that one steps while the actions of another are chosen; the
-    members' own `step_async` and `step_wait` do that. Whole steps and steps of single groups may not be mixed while
-    one is in progress.
+    A caller that finds the attribute `groups` may step each group by itself with the group's own `step_async` and
+    `step_wait`, so that one group steps while the actions of another are chosen. While a step of a single group is in
+    progress, the whole must not be stepped, and the other way round.
 
     Args:
         groups: environments with equal spaces and dictionaries of arrays as observations; `close` closes them.
@@ -42,7 +40,7 @@ class GroupedVecEnv(VecEnv):
                 raise ValueError("all groups must have the same observation and action spaces")
         self.groups = tuple(groups)
         ends = np.cumsum([group.num_envs for group in groups])
-        self.slots = tuple(
+        self.slices = tuple(
             slice(int(end) - group.num_envs, int(end)) for group, end in zip(groups, ends, strict=True)
         )
         super().__init__(int(ends[-1]), first.observation_space, first.action_space)
@@ -50,23 +48,23 @@ class GroupedVecEnv(VecEnv):
 
     def reset(self) -> Observation:
         """Start new episodes everywhere."""
-        observation = _joined([_dictionary(group.reset()) for group in self.groups])
+        observation = concatenate([_dictionary(group.reset()) for group in self.groups])
         self.reset_infos = [info for group in self.groups for info in group.reset_infos]
         return observation
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Start a step of all groups with actions (N,)."""
+        """Start a step of all groups with actions (B,)."""
         if len(actions) != self.num_envs:
             raise UserError(f"{len(actions)} actions for {self.num_envs} environments: give one for each")
-        for group, slots in zip(self.groups, self.slots, strict=True):
-            group.step_async(actions[slots])
+        for group, part in zip(self.groups, self.slices, strict=True):
+            group.step_async(actions[part])
 
     def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        """Wait for the step of all groups: observation, rewards (N,), dones (N,), infos."""
+        """Wait for the step of all groups: observation, rewards (B,), dones (B,), infos."""
         steps = [group.step_wait() for group in self.groups]
         observations, rewards, dones, infos = zip(*steps, strict=True)
         return (
-            _joined([_dictionary(observation) for observation in observations]),
+            concatenate([_dictionary(observation) for observation in observations]),
             np.concatenate(rewards),
             np.concatenate(dones),
             [info for part in infos for info in part],
@@ -80,35 +78,23 @@ class GroupedVecEnv(VecEnv):
         ]
 
     def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
-        for group, slots in zip(self.groups, self.slots, strict=True):
-            group.set_options(options[slots] if isinstance(options, list) else options)
+        for group, part in zip(self.groups, self.slices, strict=True):
+            group.set_options(options[part] if isinstance(options, list) else options)
 
-    def get_state(self) -> dict[str, Any]:
+    def get_state(self) -> State:
         """The states of the groups (see `ProcgenVecEnv.get_state`), flat: "1/native" is of the second group."""
-        return {
-            f"{number}/{key}": value
-            for number, group in enumerate(self.groups)
-            for key, value in group.get_state().items()  # type: ignore[attr-defined]
-        }
+        return join_states([group.get_state() for group in self.groups])  # type: ignore[attr-defined]
 
-    def set_state(self, state: dict[str, Any]) -> Observation:
+    def set_state(self, state: State) -> Observation:
         """Continue from `state`; returns the observation.
 
         Raises:
             UserError: the state is of another number of groups, or does not fit one of them.
         """
-        numbers = {key.partition("/")[0] for key in state if "/" in key}
-        if numbers != {str(number) for number in range(len(self.groups))}:
-            raise UserError(
-                f"environment state has {len(numbers) or 1} groups of slots, this environment has {len(self.groups)}"
-            )
-        parts = []
-        for number, group in enumerate(self.groups):
-            own = {
-                key.partition("/")[2]: value for key, value in state.items() if key.startswith(f"{number}/")
-            }
-            parts.append(group.set_state(own))  # type: ignore[attr-defined]
-        return _joined(parts)
+        parts = split_states(state, len(self.groups), "groups of environments")
+        return concatenate(
+            [group.set_state(part) for group, part in zip(self.groups, parts, strict=True)]  # type: ignore[attr-defined]
+        )
 
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
         return [image for group in self.groups for image in group.get_images()]
@@ -118,30 +104,30 @@ class GroupedVecEnv(VecEnv):
             group.close()
 
     def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
-        return [group.get_attr(attr_name, slot)[0] for group, slot in self._located(indices)]
+        return [group.get_attr(attr_name, env)[0] for group, env in self._located(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
-        for group, slot in self._located(indices):
-            group.set_attr(attr_name, value, slot)
+        for group, env in self._located(indices):
+            group.set_attr(attr_name, value, env)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: Indices = None, **method_kwargs: Any
     ) -> list[Any]:
         return [
-            group.env_method(method_name, *method_args, indices=slot, **method_kwargs)[0]
-            for group, slot in self._located(indices)
+            group.env_method(method_name, *method_args, indices=env, **method_kwargs)[0]
+            for group, env in self._located(indices)
         ]
 
     def env_is_wrapped(self, wrapper_class: type, indices: Indices = None) -> list[bool]:
-        return [group.env_is_wrapped(wrapper_class, slot)[0] for group, slot in self._located(indices)]
+        return [group.env_is_wrapped(wrapper_class, env)[0] for group, env in self._located(indices)]
 
     def _located(self, indices: Indices) -> Iterator[tuple[VecEnv, int]]:
-        """Group and slot in it, of each slot of `indices`."""
+        """The group of each environment in `indices`, and the environment's index within that group."""
         for index in self._get_indices(indices):
-            slot = range(self.num_envs)[index]
-            for group, slots in zip(self.groups, self.slots, strict=True):
-                if slot < slots.stop:
-                    yield group, slot - slots.start
+            env = range(self.num_envs)[index]
+            for group, part in zip(self.groups, self.slices, strict=True):
+                if env < part.stop:
+                    yield group, env - part.start
                     break
 
 
@@ -155,10 +141,10 @@ def grouped_procgen(
     seed: int = 0,
     num_threads: int = 4,
 ) -> VecEnv:
-    """`ProcgenVecEnv`, with its slots in groups of about equal size, each over a native instance of its own.
+    """`ProcgenVecEnv`, with its environments in groups of about equal size, each over a native instance of its own.
 
-    Each group has whole rounds of the games, so slot i plays `games[i % len(games)]` as ever. With more groups than
-    rounds there are as many groups as rounds; one group is a plain `ProcgenVecEnv`. Groups draw their levels from
+    Each group has whole rounds of the games, so environment i still plays `games[i % len(games)]`. With more groups
+    than rounds there are as many groups as rounds; one group is a plain `ProcgenVecEnv`. Groups draw their levels from
     seeds of their own, made from `seed`.
 
     Raises:
@@ -190,7 +176,3 @@ def group_seeds(seed: int, groups: int) -> list[int]:
 def _dictionary(observation: Any) -> Observation:
     assert isinstance(observation, dict)
     return observation
-
-
-def _joined(parts: Sequence[Observation]) -> Observation:
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

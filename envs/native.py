@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common import quiet_gym  # noqa: F401  (before procgen: see there)
 from common.errors import UserError
 from envs.levels import Levels
 
 IMAGE_SHAPE = (64, 64, 3)
-RENDER_SHAPE = (512, 512, 3)
 FRAMES_PER_SECOND = 15
 
 # The keys held down by each of the 15 actions. The last six depend on the game; D often fires.
@@ -74,7 +72,7 @@ def library_version() -> str:
 
 
 class NativeEnv:
-    """One native instance of N slots; slot i plays `games[i % len(games)]`.
+    """One native instance of B environments; environment i plays `games[i % len(games)]`.
 
     `mode` is a native one: exploration mode is hard mode on a fixed level (see `level_state`).
     """
@@ -104,7 +102,7 @@ class NativeEnv:
         # lock is held, and would wait for ever: unless its function is there already.
         _ = self._env._c_lib.libenv_close
         self.num_envs = num_envs
-        # Views of the buffers that the library writes; `get_info` would observe again and loop over slots.
+        # Views of the buffers that the library writes; `get_info` would observe again and loop over environments.
         info = self._env._info
         self.level_seed: NDArray[np.int32] = info["level_seed"]
         self.prev_level_seed: NDArray[np.int32] = info["prev_level_seed"]
@@ -113,7 +111,7 @@ class NativeEnv:
         self.observe()  # waits until the buffers hold the first frames
 
     def act(self, actions: NDArray[np.int32]) -> None:
-        """Start one step with actions (N,); returns at once when the instance has threads."""
+        """Start one step with actions (B,); returns at once when the instance has threads."""
         self._env.act(actions)
 
     def end_episodes(self) -> None:
@@ -121,7 +119,7 @@ class NativeEnv:
         self._env.act(np.full(self.num_envs, _END_EPISODE, dtype=np.int32))
 
     def observe(self) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]:
-        """Wait for the step: rewards (N,), images (N, 64, 64, 3), first-frame flags (N,).
+        """Wait for the step: rewards (B,), images (B, 64, 64, 3), first-frame flags (B,).
 
         These are copies, never written again; the other buffers change with each step.
         """
@@ -129,13 +127,13 @@ class NativeEnv:
         return reward, observation["rgb"], first
 
     def get_states(self) -> list[bytes]:
-        """The state of each slot, 20 to 30 kB each: level generator, level and everything in it."""
+        """The state of each environment, 20 to 30 kB each: level generator, level and everything in it."""
         states: list[bytes] = self._env.get_state()
         return states
 
-    def set_slot_state(self, slot: int, state: bytes) -> None:
-        """Put one slot into a state of the same game; a damaged state ends the process."""
-        self._env.call_c_func("set_state", slot, state, len(state))
+    def set_state(self, env: int, state: bytes) -> None:
+        """Put one environment into a state of the same game; a damaged state ends the process."""
+        self._env.call_c_func("set_state", env, state, len(state))
 
     def close(self) -> None:
         """Free the instance. May be called twice."""
@@ -143,9 +141,9 @@ class NativeEnv:
 
 
 def level_state(game: str, mode: str, level_seed: int) -> bytes:
-    """The state of a slot at the first frame of one level, which it will play again after every episode.
+    """The state of an environment at the first frame of one level, which it will play again after every episode.
 
-    The range of levels is part of a slot's state, so an instance made for a single level has such a state.
+    The range of levels is part of an environment's state, so an instance made for a single level has such a state.
     Takes about 0.7 ms and leaks about 10 kB inside the library.
     """
     donor = NativeEnv([game], 1, mode, Levels(str(level_seed), level_seed, 1), seed=0, num_threads=0)

@@ -23,6 +23,7 @@ from envs.checks import (
 from envs.games import EXPLORATION_LEVELS, GAMES, expand_games
 from envs.levels import Levels, parse_levels
 from envs.native import FRAMES_PER_SECOND, IMAGE_SHAPE, NUM_ACTIONS, NativeEnv, level_state
+from envs.states import State, check_state
 
 Observation = dict[str, NDArray[Any]]
 Indices = None | int | Iterable[int]
@@ -32,7 +33,19 @@ _STATE_KEYS = {
     *("native", "native_sizes", "native_checksum", "seed", "pending_seed", "unplayed"),
     *("fixed_levels", "episode_returns", "episode_lengths", "reward_observation"),
 }
-_DRAWN = -1  # in `_fixed_levels`: this slot draws its levels from the split
+_DRAWN = -1  # in `_fixed_levels`: this environment draws its levels from the split
+
+
+def observation_space() -> spaces.Dict:
+    """What one environment shows of ProcGen: the image, and the previous reward clipped to [-1, 1]."""
+    return spaces.Dict(
+        rgb=spaces.Box(0, 255, IMAGE_SHAPE, np.uint8), reward=spaces.Box(-1.0, 1.0, (1,), np.float32)
+    )
+
+
+def concatenate(observations: Sequence[Observation]) -> Observation:
+    """Observations of some environments each as one observation of all of them."""
+    return {key: np.concatenate([one[key] for one in observations]) for key in observations[0]}
 
 
 def _checksum(blob: bytes, sizes: NDArray[np.int64]) -> int:
@@ -40,11 +53,11 @@ def _checksum(blob: bytes, sizes: NDArray[np.int64]) -> int:
 
 
 class ProcgenVecEnv(VecEnv):
-    """`num_envs` slots over one native instance; slot i plays `games[i % len(games)]`.
+    """`num_envs` environments over one native instance; environment i plays `games[i % len(games)]`.
 
-    Observation: {"rgb": uint8 (N, 64, 64, 3), "reward": float32 (N, 1)}. "reward" is the reward of the
+    Observation: {"rgb": uint8 (B, 64, 64, 3), "reward": float32 (B, 1)}. "reward" is the reward of the
     previous step clipped to [-1, 1], also across the end of an episode (as published); it is 0 after `reset`.
-    Actions: N integers below 15. Rewards are raw, float32 (N,). Returned arrays are never written again.
+    Actions: B integers below 15. Rewards are raw, float32 (B,). Returned arrays are never written again.
 
     Episodes restart by themselves within the step that ends them: the observation is then the first of the
     next episode, and the last frame of the old one is never seen (so infos hold no "terminal_observation").
@@ -55,7 +68,7 @@ class ProcgenVecEnv(VecEnv):
 
     Args:
         games: names of games or task sets ("easy6", "memory4", "all16"), as a list or separated by commas.
-        num_envs: number of slots, a multiple of the number of games; default: 64, rounded up to one.
+        num_envs: number of environments, a multiple of the number of games; default: 64, rounded up to one.
         mode: easy, hard, extreme, memory or exploration. Exploration mode is hard mode on one level for each
             game, chosen by ProcGen: it overrides `levels`.
         levels: train, test1, test2, test3, all, "A:B" (levels A to B-1), or a `Levels`. Every episode draws
@@ -63,7 +76,7 @@ class ProcgenVecEnv(VecEnv):
         seed: of the draws. The same seed and actions give the same episodes whatever `num_threads` is.
         render_mode: "rgb_array" for 512 x 512 frames from `render` and `get_images`; about 100 times slower.
         num_threads: native threads; 0 steps in the calling thread.
-        level_seeds: one fixed level for each slot, played again and again, instead of draws.
+        level_seeds: one fixed level for each environment, played again and again, instead of draws.
 
     Raises:
         UserError: naming everything that is wrong with the arguments, before the native library is touched.
@@ -93,19 +106,16 @@ class ProcgenVecEnv(VecEnv):
         self.current_seed = seed
         self.num_threads = num_threads
         self.render_mode = render_mode
-        self.game_of_slot: NDArray[np.int64] = np.arange(num_envs) % len(self.games)
-        self._slot_values: dict[str, dict[int, Any]] = {}
+        self.game_of_env: NDArray[np.int64] = np.arange(num_envs) % len(self.games)
+        self._env_values: dict[str, dict[int, Any]] = {}
         super().__init__(
             num_envs,
-            spaces.Dict(
-                rgb=spaces.Box(0, 255, IMAGE_SHAPE, np.uint8),
-                reward=spaces.Box(-1.0, 1.0, (1,), np.float32),
-            ),
+            observation_space(),
             spaces.Discrete(NUM_ACTIONS),
         )
         self.metadata: dict[str, Any] = {**self.metadata, "render_fps": FRAMES_PER_SECOND}
 
-        facts = [GAMES[self.games[index]] for index in self.game_of_slot]
+        facts = [GAMES[self.games[index]] for index in self.game_of_env]
         ranges = [game.score_range(mode) for game in facts]
         self._time_limit = np.array([game.limit(mode) for game in facts])
         self._score_low = np.array([bounds.low for bounds in ranges])
@@ -120,7 +130,7 @@ class ProcgenVecEnv(VecEnv):
         self._episode_lengths = np.zeros(num_envs, dtype=np.int64)
         self._reward_observation = np.zeros((num_envs, 1), dtype=np.float32)
         self._stepping = False
-        self._unplayed = True  # every slot is at the first frame of an episode that nobody has seen
+        self._unplayed = True  # every environment is at the first frame of an episode that nobody has seen
         self._start_time = time.time()
         self._native = self._create_native(seed)
 
@@ -140,13 +150,13 @@ class ProcgenVecEnv(VecEnv):
             self.num_threads,
             render=self.render_mode == "rgb_array",
         )
-        for slot in np.flatnonzero(self._fixed_levels != _DRAWN):
-            self._fix_level(native, int(slot))
+        for env in np.flatnonzero(self._fixed_levels != _DRAWN):
+            self._fix_level(native, int(env))
         return native
 
-    def _fix_level(self, native: NativeEnv, slot: int) -> None:
-        game = self.games[self.game_of_slot[slot]]
-        native.set_slot_state(slot, level_state(game, self._native_mode, int(self._fixed_levels[slot])))
+    def _fix_level(self, native: NativeEnv, env: int) -> None:
+        game = self.games[self.game_of_env[env]]
+        native.set_state(env, level_state(game, self._native_mode, int(self._fixed_levels[env])))
 
     def _require_idle(self, what: str) -> None:
         if self._stepping:
@@ -155,7 +165,7 @@ class ProcgenVecEnv(VecEnv):
     # Episodes
 
     def reset(self) -> Observation:
-        """Start a new episode in every slot, also in the middle of one, and drop a step still in progress.
+        """Start a new episode in every environment, also in the middle of one, and drop a step still in progress.
 
         After `seed(n)` the draws of levels start again from that seed. Facts about the new levels are in
         `reset_infos`.
@@ -176,24 +186,24 @@ class ProcgenVecEnv(VecEnv):
         observation = self.observe()
         self.reset_infos = [
             {"game": self.games[game], "level_seed": level}
-            for game, level in zip(self.game_of_slot, self.current_levels, strict=True)
+            for game, level in zip(self.game_of_env, self.current_levels, strict=True)
         ]
         return observation
 
     def observe(self) -> Observation:
-        """The current observation of all slots again, without a step."""
+        """The current observation of all environments again, without a step."""
         self._require_idle("observe")
         _, rgb, _ = self._native.observe()
         return {"rgb": rgb, "reward": self._reward_observation.copy()}
 
     @property
     def current_levels(self) -> list[int]:
-        """The level seed that each slot plays now."""
+        """The level seed that each environment plays now."""
         self._require_idle("current_levels")
         return [int(level) for level in self._native.level_seed]
 
     def step_async(self, actions: NDArray[Any]) -> None:
-        """Start a step with actions (N,) and return at once; `step_wait` collects it."""
+        """Start a step with actions (B,) and return at once; `step_wait` collects it."""
         self._require_idle("step_async")
         actions = np.asarray(actions)
         if actions.shape != (self.num_envs,) or not np.issubdtype(actions.dtype, np.integer):
@@ -209,7 +219,7 @@ class ProcgenVecEnv(VecEnv):
         self._unplayed = False
 
     def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
-        """Wait for the step: observation, rewards (N,), dones (N,), infos (see the class)."""
+        """Wait for the step: observation, rewards (B,), dones (B,), infos (see the class)."""
         if not self._stepping:
             raise RuntimeError("step_wait without a step: call step_async() first")
         rewards, rgb, dones = self._native.observe()
@@ -232,34 +242,38 @@ class ProcgenVecEnv(VecEnv):
         normalized = (returns - self._score_low[ended]) / self._score_span[ended]
         complete = self._native.prev_level_complete[ended].astype(bool)
         truncated = (lengths >= self._time_limit[ended]) & ~complete
-        for i, slot in enumerate(ended):
-            infos[slot] = {
+        for i, env in enumerate(ended):
+            infos[env] = {
                 "episode": {"r": float(returns[i]), "l": int(lengths[i]), "t": elapsed},
-                "game": self.games[self.game_of_slot[slot]],
+                "game": self.games[self.game_of_env[env]],
                 "normalized_return": float(normalized[i]),
-                "level_seed": int(self._native.level_seed[slot]),
-                "prev_level_seed": int(self._native.prev_level_seed[slot]),
+                "level_seed": int(self._native.level_seed[env]),
+                "prev_level_seed": int(self._native.prev_level_seed[env]),
                 "prev_level_complete": bool(complete[i]),
                 "TimeLimit.truncated": bool(truncated[i]),
             }
 
-    def play_levels(self, slots: Sequence[int], level_seeds: Sequence[int]) -> Observation:
-        """Put `slots` at the first frames of `level_seeds`, played from now on; returns all observations.
+    def play_levels(self, indices: Sequence[int], level_seeds: Sequence[int]) -> Observation:
+        """Put the environments `indices` at the first frames of `level_seeds`, played from now on.
 
-        Statistics and the reward observation of these slots start again; the other slots are not touched. The
+        Returns the observation of all environments.
+
+        Statistics and the reward observation of these environments start again; the others are not touched. The
         levels stay fixed through `reset` and `seed`.
-        Raises `UserError` for slots or levels that do not exist, and in exploration mode.
+        Raises `UserError` for environments or levels that do not exist, and in exploration mode.
         """
         self._require_idle("play_levels")
-        chosen = [int(slot) for slot in slots]
+        chosen = [int(env) for env in indices]
         problems = level_seed_problems(level_seeds)
         if len(chosen) != len(level_seeds):
-            problems.append(f"{len(level_seeds)} level seeds for {len(chosen)} slots: give one for each slot")
+            problems.append(
+                f"{len(level_seeds)} level seeds for {len(chosen)} environments: give one for each"
+            )
         if len(set(chosen)) != len(chosen):
-            problems.append("a slot is listed twice: it can play one level at a time")
-        bad = [slot for slot in chosen if not 0 <= slot < self.num_envs]
+            problems.append("an environment is listed twice: it can play one level at a time")
+        bad = [env for env in chosen if not 0 <= env < self.num_envs]
         if bad:
-            problems.append(f"slots {bad} do not exist: use 0 to {self.num_envs - 1}")
+            problems.append(f"environments {bad} do not exist: use 0 to {self.num_envs - 1}")
         if self.mode == "exploration":
             problems.append(
                 "exploration mode plays one level chosen by the game: use mode hard to choose levels"
@@ -270,14 +284,14 @@ class ProcgenVecEnv(VecEnv):
             self._episode_returns[chosen] = 0
             self._episode_lengths[chosen] = 0
             self._reward_observation[chosen] = 0
-            for slot in chosen:
-                self._fix_level(self._native, slot)
+            for env in chosen:
+                self._fix_level(self._native, env)
         return self.observe()
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Draw levels from `seed` (None: a random one) from the next `reset` on.
 
-        One generator serves all slots; the list returned repeats the seed for each of them.
+        One generator serves all environments; the list returned repeats the seed for each of them.
         """
         if seed is None:
             seed = int(np.random.default_rng().integers(MAX_SEED))
@@ -288,15 +302,25 @@ class ProcgenVecEnv(VecEnv):
         """There are no reset options: raises `UserError` unless `options` is empty."""
         if any(options if isinstance(options, list) else [options]):
             raise UserError(
-                "ProcgenVecEnv has no reset options: use play_levels(slots, level_seeds) to choose levels"
+                "ProcgenVecEnv has no reset options: use play_levels(indices, level_seeds) to choose levels"
             )
 
     # State
 
-    def get_state(self) -> dict[str, Any]:
+    def _identity(self) -> State:
+        """What a state and the environment that continues from it must have in common."""
+        return {
+            "version": _STATE_VERSION,
+            "games": ",".join(self.games),
+            "mode": self.mode,
+            "levels_start": self.levels.start,
+            "levels_count": self.levels.count,
+        }
+
+    def get_state(self) -> State:
         """Everything needed to continue exactly, as a flat dict of arrays, integers and text.
 
-        Episodes, level generators, statistics and the reward observation; 20 to 30 kB for each slot. Not
+        Episodes, level generators, statistics and the reward observation; 20 to 30 kB for each environment. Not
         included: `info["episode"]["t"]`, which is wall-clock time, and values set by `set_attr`.
         """
         self._require_idle("get_state")
@@ -305,11 +329,7 @@ class ProcgenVecEnv(VecEnv):
         sizes = np.array([len(state) for state in states], dtype=np.int64)
         pending = self._seeds[0]
         return {
-            "version": _STATE_VERSION,
-            "games": ",".join(self.games),
-            "mode": self.mode,
-            "levels_start": self.levels.start,
-            "levels_count": self.levels.count,
+            **self._identity(),
             "seed": self.current_seed,
             "pending_seed": -1 if pending is None else pending,
             "unplayed": int(self._unplayed),
@@ -322,16 +342,16 @@ class ProcgenVecEnv(VecEnv):
             "reward_observation": self._reward_observation.copy(),
         }
 
-    def set_state(self, state: dict[str, Any]) -> Observation:
+    def set_state(self, state: State) -> Observation:
         """Continue from `state`, of this or another instance or process; returns the observation.
 
-        Raises `UserError` if the state is damaged or of other games, slots, mode or levels.
+        Raises `UserError` if the state is damaged or of other games, numbers of environments, modes or levels.
         """
         self._require_idle("set_state")
         blob, sizes = self._checked_native(state)
         ends = np.cumsum(sizes)
-        for slot, (start, end) in enumerate(zip(ends - sizes, ends, strict=True)):
-            self._native.set_slot_state(slot, blob[start:end])
+        for env, (start, end) in enumerate(zip(ends - sizes, ends, strict=True)):
+            self._native.set_state(env, blob[start:end])
         self.current_seed = int(state["seed"])
         pending = int(state["pending_seed"])
         self._seeds = [None if pending < 0 else pending] * self.num_envs
@@ -342,27 +362,12 @@ class ProcgenVecEnv(VecEnv):
         self._reward_observation = np.array(state["reward_observation"], dtype=np.float32)
         return self.observe()
 
-    def _checked_native(self, state: dict[str, Any]) -> tuple[bytes, NDArray[np.int64]]:
+    def _checked_native(self, state: State) -> tuple[bytes, NDArray[np.int64]]:
         """Bytes and sizes of the native states, known to fit: with others the library ends the process."""
-        missing = sorted(_STATE_KEYS - set(state))
-        if missing:
-            raise UserError(f"this is not an environment state: it lacks {', '.join(missing)}")
-        expected = {
-            "version": _STATE_VERSION,
-            "games": ",".join(self.games),
-            "mode": self.mode,
-            "levels_start": self.levels.start,
-            "levels_count": self.levels.count,
-        }
-        problems = [
-            f"environment state has {key} {state.get(key)!r}, this environment has {value!r}"
-            for key, value in expected.items()
-            if state.get(key) != value
-        ]
-        raise_problems(problems)
+        check_state(state, _STATE_KEYS, self._identity())
         sizes = np.asarray(state["native_sizes"], dtype=np.int64)
         if len(sizes) != self.num_envs:
-            raise UserError(f"environment state has {len(sizes)} slots, this environment has {self.num_envs}")
+            raise UserError(f"environment state has {len(sizes)} environments, this one has {self.num_envs}")
         blob = np.asarray(state["native"], dtype=np.uint8).tobytes()
         if sizes.sum() != len(blob) or _checksum(blob, sizes) != state["native_checksum"]:
             raise UserError("environment state is damaged (checksum): use an earlier checkpoint")
@@ -371,7 +376,7 @@ class ProcgenVecEnv(VecEnv):
     # Rendering
 
     def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
-        """One frame (512, 512, 3) for each slot, as of the last observation; None without render mode."""
+        """One frame (512, 512, 3) for each environment, as of the last observation; None without render mode."""
         if self._native.frames is None:
             return [None] * self.num_envs
         return list(self._native.frames.copy())
@@ -383,49 +388,51 @@ class ProcgenVecEnv(VecEnv):
         self._native.close()
 
     def get_attr(self, attr_name: str, indices: Indices = None) -> list[Any]:
-        """An attribute for each slot: one set by `set_attr`, or "game", or one of the whole environment."""
-        slots = self._slots(indices)
-        if attr_name in self._slot_values:
-            values = self._slot_values[attr_name]
-            missing = [slot for slot in slots if slot not in values]
+        """An attribute for each environment: one set by `set_attr`, or "game", or one of the whole environment."""
+        envs = self._env_indices(indices)
+        if attr_name in self._env_values:
+            values = self._env_values[attr_name]
+            missing = [env for env in envs if env not in values]
             if missing:
-                raise AttributeError(f"attribute {attr_name!r} is not set in slots {missing}")
-            return [values[slot] for slot in slots]
+                raise AttributeError(f"attribute {attr_name!r} is not set in environments {missing}")
+            return [values[env] for env in envs]
         if attr_name == "game":
-            return [self.games[self.game_of_slot[slot]] for slot in slots]
+            return [self.games[self.game_of_env[env]] for env in envs]
         value = getattr(self, attr_name)
-        return [value for _ in slots]
+        return [value for _ in envs]
 
     def set_attr(self, attr_name: str, value: Any, indices: Indices = None) -> None:
-        """Attach a value to slots, for `get_attr`. What the environment itself defines cannot be changed."""
+        """Attach a value to environments, for `get_attr`. What the environment itself defines cannot be changed."""
         if attr_name == "game" or hasattr(self, attr_name):
             raise AttributeError(f"attribute {attr_name!r} of ProcgenVecEnv cannot be changed")
-        self._slot_values.setdefault(attr_name, {}).update(dict.fromkeys(self._slots(indices), value))
+        self._env_values.setdefault(attr_name, {}).update(dict.fromkeys(self._env_indices(indices), value))
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: Indices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method of each slot. Slots have two: `render()` and `get_wrapper_attr(name)`."""
+        """Call a method of each environment. They have two: `render()` and `get_wrapper_attr(name)`."""
         methods: dict[str, Callable[..., Any]] = {
-            "render": self._render_slot,
-            "get_wrapper_attr": self._slot_attr,
+            "render": self._render_env,
+            "get_wrapper_attr": self._env_attr,
         }
         if method_name not in methods:
             raise AttributeError(
-                f"slots of ProcgenVecEnv have no method {method_name!r}: they have {', '.join(methods)}"
+                f"environments of ProcgenVecEnv have no method {method_name!r}: they have {', '.join(methods)}"
             )
-        return [methods[method_name](slot, *method_args, **method_kwargs) for slot in self._slots(indices)]
+        return [
+            methods[method_name](env, *method_args, **method_kwargs) for env in self._env_indices(indices)
+        ]
 
     def env_is_wrapped(self, wrapper_class: type, indices: Indices = None) -> list[bool]:
         """True for `Monitor` alone: episodes are reported in its form, though no wrapper does it."""
-        return [wrapper_class is Monitor for _ in self._slots(indices)]
+        return [wrapper_class is Monitor for _ in self._env_indices(indices)]
 
-    def _slots(self, indices: Indices) -> list[int]:
-        return [range(self.num_envs)[slot] for slot in self._get_indices(indices)]
+    def _env_indices(self, indices: Indices) -> list[int]:
+        return [range(self.num_envs)[env] for env in self._get_indices(indices)]
 
-    def _render_slot(self, slot: int) -> NDArray[np.uint8] | None:
+    def _render_env(self, env: int) -> NDArray[np.uint8] | None:
         frames = self._native.frames
-        return None if frames is None else frames[slot].copy()
+        return None if frames is None else frames[env].copy()
 
-    def _slot_attr(self, slot: int, name: str) -> Any:
-        return self.get_attr(name, slot)[0]
+    def _env_attr(self, env: int, name: str) -> Any:
+        return self.get_attr(name, env)[0]

@@ -1,3 +1,5 @@
 """Named presets and training runs: configuration, run directories, progress, resuming."""
 
-from common import quiet_gym  # noqa: F401  (first: Stable-Baselines3 imports the old gym)
+from common.quiet_gym import silence_gym
+
+silence_gym()

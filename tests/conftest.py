@@ -10,13 +10,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import torch
 
-from common import quiet_gym  # noqa: F401  (before test modules import Stable-Baselines3: see there)
+from common.quiet_gym import silence_gym
 
 # Without a GPU, kernels run in Triton's interpreter. That has to be known before Triton is loaded, which torch's
 # optimisers do.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+silence_gym()  # test modules may import Stable-Baselines3 before a package of ours
 torch.set_num_threads(1)
 
 # The same examples at every run, and no complaint about a busy machine.

@@ -1,4 +1,4 @@
-"""Break short runs in every way we know and look at what is left of them.
+"""Break short runs in every way we know and look at what they have made.
 
 $ python -m benchmarks.faults --kills 100 --out benchmarks/results/faults.json
 
@@ -17,8 +17,9 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.faults.cases import CASES, Scene
-from benchmarks.faults.lives import load_everything
+from benchmarks.faults.cases import CASES
+from benchmarks.faults.process import load_everything
+from benchmarks.faults.workspace import Workspace
 from benchmarks.machine import describe_machine
 
 
@@ -55,10 +56,10 @@ def main(options: Options) -> int:
         results = json.loads(options.out.read_text(encoding="utf-8"))["faults"]
     failed = False
     with tempfile.TemporaryDirectory(prefix="faults-", dir=options.folder) as folder:
-        scene = Scene(Path(folder), options.kills, options.flips, options.seed)
+        workspace = Workspace(Path(folder), options.kills, options.flips, options.seed)
         for name in options.only or CASES:
             began = time.monotonic()
-            found = CASES[name](scene)
+            found = CASES[name](workspace)
             results[name] = {
                 "tried": found.tried,
                 "survived": found.survived,
@@ -68,12 +69,12 @@ def main(options: Options) -> int:
             failed = failed or found.survived != found.tried
             print(f"{name:24} {found.survived}/{found.tried}  {json.dumps(found.more)}", flush=True)
             if options.out is not None:
-                told = {
+                record = {
                     "command": f"python -m benchmarks.faults --kills {options.kills} --flips {options.flips}",
                     "machine": describe_machine(),
                     "faults": results,
                 }
-                options.out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+                options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return int(failed)
 
 

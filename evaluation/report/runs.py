@@ -91,11 +91,19 @@ class Run:
 
     @cached_property
     def kind(self) -> tuple[tuple[str, str], ...]:
-        """Equal for runs that differ in their seed alone or, with one game each, in seed and game."""
+        """Equal for runs that differ in their seed alone or, with one game each, in seed and game.
+
+        Runs that their suites call by different names are of different kinds, whatever their settings are: other
+        programs than ours may have made them.
+        """
         settings = {name: value for name, value in to_json(self.config).items() if name not in _INCIDENTAL}
         if len(self.config.games) == 1:
             del settings["games"]
-        return (("program", self.program), *((name, repr(value)) for name, value in settings.items()))
+        return (
+            ("program", self.program),
+            ("label", self.label),
+            *((name, repr(value)) for name, value in settings.items()),
+        )
 
     def curve(self) -> Curve:
         """Its training returns; empty if it has logged none."""

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import gpu_check
+from benchmarks.gpu_check import correctness, inputs
+from envs import IMAGE_SHAPE, NUM_ACTIONS
 from policies.ops.deltanet.naive import deltanet_naive
 from policies.ops.srwm.naive import srwm_naive
 
@@ -22,7 +23,7 @@ def test_without_a_gpu_it_says_so_and_needs_no_other_library() -> None:
     others = ["stable_baselines3", "gymnasium", "procgen", "gym3", "tyro", "rich", "av", "matplotlib"]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({others})); sys.argv[1:] = ['--out', 'nowhere']\n"
-        "from benchmarks.gpu_check import main; code = main()\n"
+        "from benchmarks.gpu_check.__main__ import main; code = main()\n"
         "assert 'triton' not in sys.modules  # nothing loads it before it is needed\n"
         "sys.exit(code)"
     )
@@ -53,15 +54,19 @@ def test_wrong_versions_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
         "srwm": {"naive": srwm_naive, "copy": srwm_naive, "state": wrong_state, "gradient": wrong_gradient},
         "deltanet": {"naive": deltanet_naive, "copy": deltanet_naive, "resets": forgets_resets},
     }
-    monkeypatch.setattr(gpu_check, "VERSIONS", versions)
-    errors = list(gpu_check.check_operators(CPU, [(30, 4, 2, 4, 5)]))
+    monkeypatch.setattr(correctness, "VERSIONS", versions)
+    errors = list(correctness.check_operators(CPU, [(30, 4, 2, 4, 5)]))
     assert len(errors) == 2 * 5
     right = {error.what.split()[1]: error.right for error in errors}
     assert right == {"copy": True, "state": False, "gradient": False, "resets": False}
 
 
 def test_nothing_that_is_no_number_passes() -> None:
-    assert not gpu_check.Error("", math.nan, 1.0).right
+    assert not correctness.Error("", math.nan, 1.0).right
     nan, one = torch.tensor([math.nan]), torch.ones(1)
-    assert math.isnan(gpu_check.largest_error([one, nan], [one, one]))
-    assert math.isnan(gpu_check.largest_error([nan, one], [one, one]))
+    assert math.isnan(correctness.largest_error([one, nan], [one, one]))
+    assert math.isnan(correctness.largest_error([nan, one], [one, one]))
+
+
+def test_sizes_are_those_of_the_environments() -> None:
+    assert (inputs.IMAGE_SHAPE, inputs.NUM_ACTIONS) == (IMAGE_SHAPE, NUM_ACTIONS)

@@ -47,7 +47,7 @@ def test_the_terms_add_up_to_the_gradient_that_training_follows(
 
 def test_a_checkpoint_is_measured_by_term_and_lambda(agent: IMPALA, tmp_path: Path) -> None:
     agent.save(tmp_path / "agent")
-    found = measure(Settings(tmp_path / "agent", slots=4, batch_unrolls=2, rollouts=1))
+    found = measure(Settings(tmp_path / "agent", num_envs=4, batch_unrolls=2, rollouts=1))
     assert list(found) == [
         f"{term}, lambda {trace_lambda}"
         for trace_lambda in (1.0, 0.95)

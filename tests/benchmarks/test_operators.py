@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import operators
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, Part
 from benchmarks.operators import MEASURED, REFERENCE, Case, Shape, compare, make_case, versions
 from policies.ops import OPERATORS
 
@@ -69,6 +69,10 @@ def _times(parts: dict[str, object]) -> dict[str, float]:
 def test_the_short_version_covers_sequences_and_single_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, Shape, bool]] = []
 
+    def run(parts: list[Part]) -> None:
+        for part in parts:
+            part.run()
+
     def note(
         operator: str, shape: Shape, backward: bool, device: str, repetitions: int, quick: bool
     ) -> list[Figure]:
@@ -76,10 +80,10 @@ def test_the_short_version_covers_sequences_and_single_steps(monkeypatch: pytest
         return []
 
     monkeypatch.setattr(operators, "compare", note)
-    operators.measure(quick=True)
+    run(operators.parts(quick=True))
     assert {(operator, REFERENCE, True) for operator in MEASURED} <= set(asked)
     assert any(shape.steps == 1 and not backward for _, shape, backward in asked)
     short = len(asked)
     asked.clear()
-    operators.measure()
+    run(operators.parts())
     assert len(asked) > short

@@ -24,10 +24,10 @@ def steps(env: VecEnv, number: int) -> list[Any]:
     return [env.step(rng.integers(15, size=env.num_envs)) for _ in range(number)]
 
 
-def test_slots_play_the_games_in_turn_in_whole_rounds() -> None:
+def test_environments_play_the_games_in_turn_in_whole_rounds() -> None:
     env = new_env(groups=2)
     assert isinstance(env, GroupedVecEnv)
-    assert env.slots == (slice(0, 9), slice(9, 15))
+    assert env.slices == (slice(0, 9), slice(9, 15))
     assert env.get_attr("game") == list(GAMES) * 5
     assert env.get_attr("game", [3, 10, -1]) == ["maze", "heist", "leaper"]
     assert env.env_is_wrapped(Monitor) == [True] * 15
@@ -68,7 +68,7 @@ def test_a_step_is_the_steps_of_its_groups() -> None:
     for _ in range(520):
         actions = rng.integers(15, size=15)
         observation, rewards, dones, infos = env.step(actions)
-        first, second = (part.step(actions[slots]) for part, slots in zip(parts, env.slots, strict=True))
+        first, second = (part.step(actions[own]) for part, own in zip(parts, env.slices, strict=True))
         for name in ("rgb", "reward"):
             np.testing.assert_array_equal(
                 observation[name], np.concatenate([first[0][name], second[0][name]])
@@ -125,8 +125,8 @@ def test_replay_from_a_state_is_exact() -> None:
 def test_a_state_of_other_groups_is_refused() -> None:
     two, three, one = (new_env(groups=groups) for groups in (2, 3, 1))
     for env, state, words in (
-        (two, three.get_state(), "has 3 groups of slots, this environment has 2"),
-        (two, one.get_state(), "has 1 groups of slots, this environment has 2"),
+        (two, three.get_state(), "has 3 groups of environments, this one has 2"),
+        (two, one.get_state(), "has 0 groups of environments, this one has 2"),
         (one, two.get_state(), "not an environment state"),
     ):
         with pytest.raises(UserError, match=words):
@@ -135,7 +135,7 @@ def test_a_state_of_other_groups_is_refused() -> None:
         env.close()
 
 
-def test_attributes_and_methods_reach_their_slots() -> None:
+def test_attributes_and_methods_reach_their_environments() -> None:
     env = new_env(groups=2)
     env.set_attr("colour", "red", [0, 9, 14])
     assert env.get_attr("colour", [9, 14, 0]) == ["red"] * 3

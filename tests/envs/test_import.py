@@ -2,6 +2,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys, warnings
@@ -9,7 +11,7 @@ warnings.simplefilter("default")
 import envs
 env = envs.ProcgenVecEnv(["maze", "bigfish"], num_envs=2, render_mode="rgb_array", num_threads=0)
 env.reset()
-env.step(env.action_space.sample() * env.game_of_slot)
+env.step(env.action_space.sample() * env.game_of_env)
 assert env.render().shape == (512, 1024, 3) or env.render().shape == (1024, 512, 3)
 env.close()
 displays = {"glfw", "moderngl", "pyglet", "pygame", "tkinter", "cv2"} & set(sys.modules)
@@ -17,8 +19,19 @@ assert not displays, displays
 """
 
 
-def test_no_banner_no_warning_and_no_display_library():
+def run(program: str) -> tuple[int, str, str]:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_no_banner_no_warning_and_no_display_library():
+    assert run(PROGRAM) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    "first", ["agents.rewards", "envs.stream", "records.writers", "experiments.progress", "benchmarks.peers"]
+)
+def test_the_old_gym_says_nothing_whatever_is_imported_first(first: str) -> None:
+    assert run(f"import {first}, agents, envs, sys; assert 'gym' in sys.modules") == (0, "", "")

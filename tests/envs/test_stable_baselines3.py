@@ -29,7 +29,7 @@ def test_vec_monitor_agrees_with_our_statistics():
 
     def spy(ended, infos):
         original(ended, infos)
-        seen.extend(infos[slot]["episode"] for slot in ended)
+        seen.extend(infos[i]["episode"] for i in ended)
 
     inner._describe_ended = spy
     episodes = []

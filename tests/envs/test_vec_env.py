@@ -1,6 +1,6 @@
 import gc
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from common.errors import UserError
 from envs import GAMES, ProcgenVecEnv, native, normalized_score
 from envs.games import EXPLORATION_LEVELS
 from envs.native import NO_OP, NUM_ACTIONS, NativeEnv
+from helpers import assert_same, play
 
 
 @contextmanager
@@ -26,28 +27,6 @@ def make(*arguments: Any, **options: Any) -> Iterator[ProcgenVecEnv]:
 
 def random_actions(env: ProcgenVecEnv, steps: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(NUM_ACTIONS, size=(steps, env.num_envs))
-
-
-def without_time(info: dict[str, Any]) -> dict[str, Any]:
-    return {**info, "episode": {**info["episode"], "t": None}} if info else info
-
-
-def play(env: ProcgenVecEnv, actions: np.ndarray) -> list[tuple[Any, ...]]:
-    steps = []
-    for action in actions:
-        observation, rewards, dones, infos = env.step(action)
-        steps.append((observation, rewards, dones, [without_time(info) for info in infos]))
-    return steps
-
-
-def assert_same(a: Sequence[tuple[Any, ...]], b: Sequence[tuple[Any, ...]]) -> None:
-    assert len(a) == len(b)
-    for (obs_a, rewards_a, dones_a, infos_a), (obs_b, rewards_b, dones_b, infos_b) in zip(a, b, strict=True):
-        for key in ("rgb", "reward"):
-            np.testing.assert_array_equal(obs_a[key], obs_b[key])
-        np.testing.assert_array_equal(rewards_a, rewards_b)
-        np.testing.assert_array_equal(dones_a, dones_b)
-        assert infos_a == infos_b
 
 
 def first_frame(game: str, level: int, mode: str = "easy") -> np.ndarray:
@@ -87,7 +66,7 @@ def test_same_seed_and_actions_same_sequence_whatever_the_threads(num_threads):
         actions = random_actions(a, 150)
         steps = play(a, actions)
         assert_same(steps, play(b, actions))
-    assert sum(step[2].sum() for step in steps) > 5
+    assert sum(step["dones"].sum() for step in steps) > 5
 
 
 def test_other_seed_other_levels():
@@ -119,10 +98,10 @@ def test_games_are_dealt_round_robin():
     with make(games, 6, levels="3:4") as env:
         frames = env.reset()["rgb"]
         assert env.get_attr("game") == games * 2
-        assert env.game_of_slot.tolist() == [0, 1, 2, 0, 1, 2]
+        assert env.game_of_env.tolist() == [0, 1, 2, 0, 1, 2]
         assert [info["game"] for info in env.reset_infos] == games * 2
-    for slot, game in enumerate(games * 2):
-        np.testing.assert_array_equal(frames[slot], first_frame(game, 3))
+    for i, game in enumerate(games * 2):
+        np.testing.assert_array_equal(frames[i], first_frame(game, 3))
 
 
 @pytest.mark.parametrize(("mode", "levels", "low", "high"), [
@@ -155,7 +134,7 @@ def test_exploration_mode_plays_the_level_of_each_game_for_ever():
     with make(games, 3, "exploration", levels="0:10") as env:
         frames = env.reset()["rgb"]
         assert env.current_levels == expected
-        ended = [info for step in play(env, np.full((502, 3), NO_OP)) for info in step[3] if info]
+        ended = [info for step in play(env, np.full((502, 3), NO_OP)) for info in step["infos"] if info]
         assert {info["game"] for info in ended} >= {"maze", "leaper"}
         assert all(info["level_seed"] == EXPLORATION_LEVELS[info["game"]] for info in ended)
         env.seed(5)
@@ -179,18 +158,19 @@ def test_fixed_levels_are_played_again_and_again():
         assert env.current_levels == levels
         np.testing.assert_array_equal(frames[0], frames[3])
         ended = np.zeros(4, dtype=int)
-        for observation, _, dones, infos in play(env, np.full((400, 4), NO_OP)):
-            for slot in np.flatnonzero(dones):
-                ended[slot] += 1
-                assert infos[slot]["level_seed"] == infos[slot]["prev_level_seed"] == levels[slot]
-                np.testing.assert_array_equal(observation["rgb"][slot], frames[slot])
+        for step in play(env, np.full((400, 4), NO_OP)):
+            infos = step["infos"]
+            for i in np.flatnonzero(step["dones"]):
+                ended[i] += 1
+                assert infos[i]["level_seed"] == infos[i]["prev_level_seed"] == levels[i]
+                np.testing.assert_array_equal(step["rgb"][i], frames[i])
         assert ended.min() >= 3
         np.testing.assert_array_equal(env.reset()["rgb"], frames)
         env.seed(77)
         np.testing.assert_array_equal(env.reset()["rgb"], frames)
 
 
-def test_a_level_plays_the_same_in_any_slot_of_any_instance():
+def test_a_level_plays_the_same_in_any_place_of_any_instance():
     with (
         make(["chaser"], 1, levels="5:6", seed=8) as one,
         make("maze,chaser", level_seeds=[0, 1, 2, 5]) as many,
@@ -204,11 +184,11 @@ def test_a_level_plays_the_same_in_any_slot_of_any_instance():
             assert (a[1][0], a[2][0]) == (b[1][3], b[2][3])
 
 
-def test_play_levels_changes_the_chosen_slots_only():
+def test_play_levels_changes_the_chosen_ones_only():
     with make("maze,starpilot", 6, seed=2) as env, make("maze,starpilot", 6, seed=2) as untouched:
         for each in (env, untouched):
             each.reset()
-            before = play(each, random_actions(each, 20))[-1][0]
+            before = play(each, random_actions(each, 20))[-1]
         observation = env.play_levels([1, 4], [12, 900])
         np.testing.assert_array_equal(observation["rgb"][1], first_frame("starpilot", 12))
         np.testing.assert_array_equal(observation["rgb"][4], first_frame("maze", 900))
@@ -216,64 +196,64 @@ def test_play_levels_changes_the_chosen_slots_only():
         np.testing.assert_array_equal(observation["rgb"][others], before["rgb"][others])
         np.testing.assert_array_equal(observation["reward"][others], before["reward"][others])
         assert (observation["reward"][[1, 4]] == 0).all()
-        assert [env.current_levels[slot] for slot in (1, 4)] == [12, 900]
+        assert [env.current_levels[i] for i in (1, 4)] == [12, 900]
 
         actions = random_actions(env, 200, seed=1)
         length = 0
         for changed, same in zip(play(env, actions), play(untouched, actions), strict=True):
-            np.testing.assert_array_equal(changed[0]["rgb"][others], same[0]["rgb"][others])
-            assert [changed[3][slot] for slot in others] == [same[3][slot] for slot in others]
+            np.testing.assert_array_equal(changed["rgb"][others], same["rgb"][others])
+            assert [changed["infos"][i] for i in others] == [same["infos"][i] for i in others]
             length += 1
-            if changed[2][1]:
-                assert changed[3][1]["episode"]["l"] == length
-                assert changed[3][1]["level_seed"] == 12
+            if changed["dones"][1]:
+                assert changed["infos"][1]["episode"]["l"] == length
+                assert changed["infos"][1]["level_seed"] == 12
                 length = 0
-        assert length < 200, "the slot never ended an episode"
+        assert length < 200, "the environment never ended an episode"
 
 
-def test_play_levels_clears_the_reward_observation_of_its_slots():
+def test_play_levels_clears_the_reward_observation_there():
     with make(["jumper"], level_seeds=[9, 9]) as env:
         assert env.step(np.full(2, NO_OP))[0]["reward"].tolist() == [[1], [1]]
         assert env.play_levels([1], [3])["reward"].tolist() == [[1], [0]]
 
 
-@pytest.mark.parametrize(("slots", "levels", "message"), [
-    ([0, 1], [5], "1 level seeds for 2 slots"), ([0, 0], [1, 2], "listed twice"), ([4], [1], "do not exist"),
+@pytest.mark.parametrize(("indices", "levels", "message"), [
+    ([0, 1], [5], "1 level seeds for 2 environments"), ([0, 0], [1, 2], "listed twice"), ([4], [1], "do not exist"),
     ([-1], [1], "do not exist"), ([0], [-1], "level seeds must be"),
 ])  # fmt: skip
-def test_play_levels_refuses_what_does_not_exist(slots, levels, message):
+def test_play_levels_refuses_what_does_not_exist(indices, levels, message):
     with make(["maze"], 4) as env, pytest.raises(UserError, match=message):
-        env.play_levels(slots, levels)
+        env.play_levels(indices, levels)
 
 
 # Episodes
 
 
-def test_statistics_equal_those_of_a_loop_over_slots():
+def test_statistics_equal_those_of_a_loop_over_environments():
     with make("starpilot,chaser,fruitbot", 9, seed=4) as env:
         env.reset()
         returns, lengths, levels = [0.0] * 9, [0] * 9, env.current_levels
         episodes, previous = 0, np.zeros(9)
         for action in random_actions(env, 300):
             observation, rewards, dones, infos = env.step(action)
-            for slot in range(9):
-                returns[slot] += float(rewards[slot])
-                lengths[slot] += 1
+            for i in range(9):
+                returns[i] += float(rewards[i])
+                lengths[i] += 1
                 assert observation["reward"].dtype == np.float32
-                assert observation["reward"][slot, 0] == max(-1.0, min(1.0, float(rewards[slot])))
-                assert bool(infos[slot]) == bool(dones[slot])
-                if dones[slot]:
-                    info = infos[slot]
-                    game = env.games[slot % 3]
+                assert observation["reward"][i, 0] == max(-1.0, min(1.0, float(rewards[i])))
+                assert bool(infos[i]) == bool(dones[i])
+                if dones[i]:
+                    info = infos[i]
+                    game = env.games[i % 3]
                     assert info["game"] == game
-                    assert info["episode"]["r"] == pytest.approx(returns[slot])
-                    assert info["episode"]["l"] == lengths[slot]
+                    assert info["episode"]["r"] == pytest.approx(returns[i])
+                    assert info["episode"]["l"] == lengths[i]
                     assert info["normalized_return"] == pytest.approx(
-                        normalized_score(game, "easy", returns[slot])
+                        normalized_score(game, "easy", returns[i])
                     )
-                    assert info["prev_level_seed"] == levels[slot]
+                    assert info["prev_level_seed"] == levels[i]
                     assert not info["TimeLimit.truncated"]
-                    returns[slot], lengths[slot], levels[slot] = 0.0, 0, info["level_seed"]
+                    returns[i], lengths[i], levels[i] = 0.0, 0, info["level_seed"]
                     episodes += 1
             assert levels == env.current_levels
             previous = np.maximum(previous, np.abs(rewards))
@@ -288,12 +268,12 @@ def test_completed_levels_and_deaths_are_told_apart():
         _, rewards, dones, infos = env.step(np.full(200, NO_OP))
         ended = np.flatnonzero(dones)
         assert len(ended) == 19
-        for slot in ended:
-            won = rewards[slot] == 10
-            assert infos[slot]["prev_level_complete"] is bool(won)
-            assert infos[slot]["TimeLimit.truncated"] is False
-            assert infos[slot]["episode"]["l"] == 1
-            assert infos[slot]["normalized_return"] == pytest.approx(1 if won else -3 / 7)
+        for i in ended:
+            won = rewards[i] == 10
+            assert infos[i]["prev_level_complete"] is bool(won)
+            assert infos[i]["TimeLimit.truncated"] is False
+            assert infos[i]["episode"]["l"] == 1
+            assert infos[i]["normalized_return"] == pytest.approx(1 if won else -3 / 7)
         assert (rewards[ended] == 10).sum() == 4
 
 
@@ -304,15 +284,15 @@ def test_reset_in_the_middle_starts_episodes_and_the_step_limit_truncates():
         old = env.current_levels
         observation = env.reset()
         assert sum(a != b for a, b in zip(old, env.current_levels, strict=True)) >= 6
-        for slot, level in enumerate(env.current_levels):
-            np.testing.assert_array_equal(observation["rgb"][slot], first_frame(env.games[slot % 2], level))
+        for i, level in enumerate(env.current_levels):
+            np.testing.assert_array_equal(observation["rgb"][i], first_frame(env.games[i % 2], level))
         levels = env.current_levels
         steps = play(env, np.full((500, 8), NO_OP))
-        assert not any(step[2].any() for step in steps[:-1])
-        for slot, info in enumerate(steps[-1][3]):
+        assert not any(step["dones"].any() for step in steps[:-1])
+        for i, info in enumerate(steps[-1]["infos"]):
             assert info["TimeLimit.truncated"] is True
             assert info["prev_level_complete"] is False
-            assert info["prev_level_seed"] == levels[slot]
+            assert info["prev_level_seed"] == levels[i]
             assert (info["episode"]["l"], info["episode"]["r"]) == (500, 0)
 
 
@@ -320,7 +300,7 @@ def test_a_long_episode_is_not_truncated_at_a_thousand_steps():
     # bossfight is cut off at 4000 steps; on this level a player who stands still lives for more than 1000.
     with make(["bossfight"], level_seeds=[23], num_threads=0) as env:
         env.reset()
-        (info,) = (step[3][0] for step in play(env, np.full((1100, 1), NO_OP)) if step[2][0])
+        (info,) = (step["infos"][0] for step in play(env, np.full((1100, 1), NO_OP)) if step["dones"][0])
     assert info["episode"]["l"] == 1094
     assert info["TimeLimit.truncated"] is False
 
@@ -358,9 +338,9 @@ def test_reset_drops_a_step_in_progress():
         env.reset()
         env.step_async(np.full(4, NO_OP))
         env.reset()
-        _, _, dones, infos = zip(*play(env, np.full((500, 4), NO_OP)), strict=True)
-        assert dones[-1].all()
-        assert infos[-1][0]["episode"]["l"] == 500
+        last = play(env, np.full((500, 4), NO_OP))[-1]
+        assert last["dones"].all()
+        assert last["infos"][0]["episode"]["l"] == 500
 
 
 # Stepping
@@ -441,7 +421,7 @@ def test_steps_must_be_collected_in_order():
 # Rendering and the rest of the VecEnv interface
 
 
-def test_images_show_the_current_step_of_each_slot():
+def test_images_show_the_current_step_of_each_environment():
     with make("maze,bigfish", 4, render_mode="rgb_array") as env:
         env.reset()
         images = env.get_images()
@@ -470,7 +450,7 @@ def test_attributes():
         assert not env.has_attr("nonsense")
         env.set_attr("difficulty", 3, indices=[1, 2])
         assert env.get_attr("difficulty", [2, 1]) == [3, 3]
-        with pytest.raises(AttributeError, match="not set in slots"):
+        with pytest.raises(AttributeError, match="not set in environments"):
             env.get_attr("difficulty")
         with pytest.raises(AttributeError, match="cannot be changed"):
             env.set_attr("mode", "hard")

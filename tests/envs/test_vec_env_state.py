@@ -8,12 +8,13 @@ import pytest
 
 from common.errors import UserError
 from envs import ProcgenVecEnv
+from helpers import assert_same, play
 
 GAMES = "starpilot,chaser,maze"
-Step = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
 OTHER_PROCESS = """
 import runpy, sys, numpy as np
+sys.path.append("tests/support")
 test = runpy.run_path("tests/envs/test_vec_env_state.py")
 with np.load(sys.argv[1] + "/state.npz") as file:
     state = {key: value if value.ndim else value.item() for key, value in file.items()}
@@ -24,32 +25,15 @@ np.savez(sys.argv[1] + "/replay.npz", **arrays, infos=repr([step["infos"] for st
 """
 
 
-def actions(steps: int, slots: int = 6) -> np.ndarray:
-    return np.random.default_rng(3).integers(15, size=(steps, slots))
-
-
-def play(env: ProcgenVecEnv, steps: np.ndarray) -> list[Step]:
-    result = []
-    for action in steps:
-        observation, rewards, dones, infos = env.step(action)
-        facts = [{**info, "episode": {**info["episode"], "t": None}} if info else info for info in infos]
-        result.append({**observation, "rewards": rewards, "dones": dones, "infos": facts})
-    return result
-
-
-def assert_same(a: list[Step], b: list[Step]) -> None:
-    assert len(a) == len(b)
-    for x, y in zip(a, b, strict=True):
-        assert x["infos"] == y["infos"]
-        for key in ("rgb", "reward", "rewards", "dones"):
-            np.testing.assert_array_equal(x[key], y[key])
+def actions(steps: int, num_envs: int = 6) -> np.ndarray:
+    return np.random.default_rng(3).integers(15, size=(steps, num_envs))
 
 
 def new_env(seed: int = 1, **options: Any) -> ProcgenVecEnv:
     return ProcgenVecEnv(GAMES, **{"num_envs": 6, "seed": seed, "num_threads": 1, **options})
 
 
-def replay_elsewhere(state: dict[str, Any], steps: np.ndarray) -> tuple[dict[str, Any], list[Step]]:
+def replay_elsewhere(state: dict[str, Any], steps: np.ndarray) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     env = new_env(seed=99)
     observation = env.set_state(state)
     return observation, play(env, steps)
@@ -115,7 +99,7 @@ def test_fixed_levels_are_part_of_the_state():
     b.set_state(a.get_state())
     b.seed(3)
     b.reset()
-    assert [b.current_levels[slot] for slot in (0, 4)] == [11, 1000]
+    assert [b.current_levels[i] for i in (0, 4)] == [11, 1000]
 
 
 @pytest.mark.parametrize("other", [

@@ -109,7 +109,7 @@ BAD = {
     "quick --policy srmw": ["unknown policy 'srmw': did you mean srwm?"],
     "quick --algorithm imapla": ["unknown algorithm 'imapla': did you mean impala?"],
     "quick --mode memory --games bigfish --slots 64": ["'bigfish' has no memory mode"],
-    "quick --slots 65": ["65 slots cannot be shared equally by 6 games: use 60 or 66"],
+    "quick --slots 65": ["65 environments cannot be shared equally by 6 games: use 60 or 66"],
     "quick --agent.batch-unrolls 40": ["batch_unrolls must divide the number of slots", "40", "66"],
     "quick --algorithm ppo --agent.minibatches 4": ["minibatches must divide the number of slots", "4", "66"],
     "quick --levels tset1": ["unknown levels 'tset1': did you mean test1"],
@@ -157,7 +157,9 @@ def test_bad_input_is_one_clear_line(line: str, capfd: pytest.CaptureFixture[str
 
 
 def test_an_existing_run_directory_is_listed_with_the_other_problems(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"2 problems: 65 slots .*; run directory .* exists: choose another"):
+    with pytest.raises(
+        UserError, match=r"2 problems: 65 environments .*; run directory .* exists: choose another"
+    ):
         launch(f"quick --slots 65 --run-dir {tmp_path}")
 
 

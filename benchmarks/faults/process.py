@@ -1,10 +1,8 @@
-"""Short runs in processes of their own that can be killed, and the comparison of what they leave."""
+"""Short runs in processes of their own, which can be killed."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import json
 import logging
 import os
 import signal
@@ -17,10 +15,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from agents import read_checkpoint
 from common.cli import run_command
 from envs import ProcgenVecEnv
 from experiments import checkpoints
@@ -66,13 +62,13 @@ def load_everything() -> None:
 
 
 @dataclass
-class Life:
+class Process:
     """A process that trains.
 
     Attributes:
-        pid: of the process.
-        output: where it prints.
-        began: on the monotonic clock.
+        pid: Its number.
+        output: The file that it prints to.
+        began: When it was started, on the monotonic clock.
     """
 
     pid: int
@@ -80,7 +76,7 @@ class Life:
     began: float
 
     def wait(self, seconds: float = 600.0) -> int | None:
-        """Its exit code (minus the signal that ended it), or None if it still lives after `seconds`."""
+        """Its exit code (minus the signal that ended it), or None if it still runs after `seconds`."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
@@ -107,7 +103,7 @@ class Life:
 
 def start(
     run: RunDirectory, output: Path, prepare: Callable[[], None] = lambda: None, **changes: Any
-) -> Life:
+) -> Process:
     """Begin the tiny run in `run`, or continue it if it is there.
 
     Args:
@@ -119,10 +115,10 @@ def start(
     began = time.monotonic()
     pid = os.fork()
     if pid:
-        return Life(pid, output, began)
+        return Process(pid, output, began)
     code = 70
     try:
-        # All libraries are loaded already: a process lives for its run, not for its imports.
+        # All libraries are loaded already: a process takes the time of its run, not of its imports.
         target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(target, 1)
         os.dup2(target, 2)
@@ -138,69 +134,3 @@ def start(
     finally:
         sys.stdout.flush()
         os._exit(code)
-
-
-# What a run leaves
-
-
-def exact_column(tag: str) -> bool:
-    """Whether a logged number is the same in every repetition; times and memory are not."""
-    return not tag.startswith(("time/", "memory/")) or tag == "time/total_timesteps"
-
-
-@dataclass(frozen=True)
-class Remains:
-    """What a finished run has made, as far as it must be the same after any interruption.
-
-    Attributes:
-        checkpoint: the last one.
-        rows: of progress.csv.
-        curves: of TensorBoard, by tag: steps and values.
-        scores: of the final evaluation.
-    """
-
-    checkpoint: Any
-    rows: list[dict[str, str]]
-    curves: dict[str, list[tuple[int, float]]]
-    scores: Any
-
-    @classmethod
-    def of(cls, run: RunDirectory) -> Remains:
-        """Read them."""
-        with run.progress_file.open(newline="", encoding="utf-8") as file:
-            rows = [{k: v for k, v in row.items() if exact_column(k)} for row in csv.DictReader(file)]
-        scores = None
-        if run.evaluation_file.exists():
-            scores = {**json.loads(run.evaluation_file.read_text(encoding="utf-8")), "checkpoint": None}
-        content = read_checkpoint(run.checkpoint_at(TOTAL_STEPS))
-        return cls(content, rows, _curves(run.tensorboard), scores)
-
-    def differences(self, other: Remains) -> list[str]:
-        """Names of what is not the same, bit for bit."""
-        found = [f"checkpoint{where}" for where in _different(self.checkpoint, other.checkpoint, "")]
-        found += ["progress.csv"] if self.rows != other.rows else []
-        found += ["TensorBoard"] if self.curves != other.curves else []
-        return found + (["evaluation.json"] if self.scores != other.scores else [])
-
-
-def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    module = import_module("tensorboard.backend.event_processing.event_accumulator")
-
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    events = module.EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    return {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-        if exact_column(tag)
-    }
-
-
-def _different(one: Any, other: Any, where: str) -> list[str]:
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return [place for key in one for place in _different(one[key], other[key], f"{where}/{key}")]
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return [] if torch.equal(one, other) else [where]
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return [] if np.array_equal(one, other) else [where]
-    return [] if repr(one) == repr(other) else [where]
