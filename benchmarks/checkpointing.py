@@ -11,13 +11,14 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from agents.safety import Snapshot, finite
 
 from agents import IMPALA
+from agents.numerics import StateWatch, finite
 from benchmarks.machine import describe_machine
 from envs import TASK_SETS, ProcgenVecEnv
 from records.config import TrainConfig
@@ -55,10 +56,13 @@ def main(options: Options) -> None:
     cpu, wall = time.process_time, time.perf_counter
     rollout = _least(lambda: agent.learn(1, reset_num_timesteps=False), 3, cpu)
     per_rollout = {
-        "copy_of_weights": _least(lambda: Snapshot(agent.policy, agent.optimizer, 0), 20, cpu),
-        "state_of_the_run": _least(agent._mark_boundary, 20, cpu),
+        "copy_of_weights": _least(lambda: deepcopy(agent.learner.state()), 20, cpu),
+        "state_of_the_run": _least(lambda: agent.actors.state(agent.stream), 20, cpu),
         "checks_of_numbers": _least(
-            lambda: (finite(agent.policy.parameters()), agent._state_watch.check(agent._collector.state)),
+            lambda: (
+                finite(agent.policy.parameters()),
+                StateWatch().check(agent.actors.collector.core_state),
+            ),
             20,
             cpu,
         ),
@@ -70,7 +74,7 @@ def main(options: Options) -> None:
         megabytes = path.stat().st_size / 2**20
     env.close()
     config = TrainConfig()
-    steps = options.num_envs * agent.config.rollout_length
+    steps = options.num_envs * agent.config.rollout_steps
     assert config.checkpoint_every_steps is not None
     assert config.checkpoint_every_minutes is not None
     interval = min(60 * config.checkpoint_every_minutes, config.checkpoint_every_steps / steps * rollout)

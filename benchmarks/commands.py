@@ -97,8 +97,7 @@ OTHER = (
     *("checkpoint_every_steps", "checkpoint_every_minutes", "watchdog_minutes", "env_threads", "env_groups"),
     "evaluation_splits",
 )
-ROLLOUT_STEPS = ("rollout_steps", "unroll_steps")
-AGENT_SIZES = {**dict.fromkeys(ROLLOUT_STEPS, ""), "minibatches": "1", "batch_unrolls": "none"}
+AGENT_SIZES = {"rollout_steps": "", "minibatches": "1", "batch_unrolls": "none"}
 """Of whichever algorithm has them, so that a run is two rollouts long; "" for the steps of a rollout."""
 WRONG = 0.02
 """Share of words that are drawn from `NONSENSE` instead."""
@@ -136,11 +135,11 @@ def command(random: Random) -> list[str]:
             words += [_option(f"core.{name}"), {"layers": "1", "heads": "2"}.get(name, "8")]
         words += some_of(type(core), "core.", ())
     if algorithm in ALGORITHMS:
-        kind = type(ALGORITHMS[algorithm].default_config())
+        kind = ALGORITHMS[algorithm].config_class
         for name in field_types(kind):
             if name in AGENT_SIZES:
                 words += [_option(f"agent.{name}"), AGENT_SIZES[name] or str(length)]
-        words += some_of(kind, "agent.", ROLLOUT_STEPS)
+        words += some_of(kind, "agent.", ("rollout_steps",))
     for name in random.sample(OTHER, random.randint(0, 4)):
         words += [_option(name), one_of(RIGHT.get(name, ("1", "2", "none")))]
     if random.random() < WRONG:

@@ -66,7 +66,7 @@ def gradients(agent: Agent, config: ImpalaConfig, batch: Batch, trace_lambda: fl
         trace_lambda=trace_lambda,
     )
     terms = {
-        "policy": policy_gradient_loss(log_probs, estimates.advantages).sum(),
+        "policy": policy_gradient_loss(log_probs, estimates.weighted_advantages).sum(),
         "value": config.value_cost * value_loss(values, estimates.targets).sum(),
         "entropy": -config.entropy_cost * entropy(logits).sum(),
     }
@@ -94,11 +94,11 @@ def measure(settings: Settings) -> dict[str, dict[str, float]]:
     trained = agents.load(settings.checkpoint, device="cpu")
     agent = IMPALA(trained.policy_config, env, seed=settings.seed, device="cpu")
     agent.policy.load_state_dict(trained.policy.state_dict())
-    agent.config = config = ImpalaConfig(learning_rate=1e-12)
+    config = ImpalaConfig()
     found: dict[str, list[Tensor]] = {}
     seen = 0
 
-    def keep(batch: Batch) -> dict[str, float]:
+    def keep(batch: Batch, step: int) -> dict[str, float]:
         """In place of learning; the first rollout only leaves the starts of episodes behind."""
         nonlocal seen
         seen += 1
@@ -109,8 +109,8 @@ def measure(settings: Settings) -> dict[str, dict[str, float]]:
                         found.setdefault(f"{name}, lambda {trace_lambda}", []).append(vector)
         return {}
 
-    agent.update = keep  # type: ignore[method-assign]  # measures instead of learning
-    agent.learn((1 + settings.rollouts) * settings.num_envs * config.unroll_steps)
+    agent.learner.learn = keep  # type: ignore[method-assign, assignment]  # measures instead of learning
+    agent.learn((1 + settings.rollouts) * settings.num_envs * config.rollout_steps)
     env.close()
     return {name: noise(samples) for name, samples in found.items()}
 

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from stable_baselines3.common.logger import KVWriter, Logger
 from torch import Tensor
 
 from agents import IMPALA
+from agents.impala import ImpalaLearner
 from agents.rollout import Batch
 from agents.vtrace import VTrace
 from benchmarks.machine import describe_machine
@@ -68,22 +68,19 @@ class Settings:
     seed: int = 0
 
 
-class Mixture(IMPALA):
-    """IMPALA with what `settings` take from PPO."""
+class NormalizingLearner(ImpalaLearner):
+    """IMPALA's learner with advantages of mean 0 and deviation 1 in each batch."""
 
-    settings: Settings
-
-    def _make_optimizer(self) -> torch.optim.Optimizer:
-        if self.settings.adam:
-            return torch.optim.Adam(self.policy.parameters(), self.settings.learning_rate, eps=1e-5)
-        return super()._make_optimizer()
-
-    def _estimates(self, batch: Batch, log_probs: Tensor, values: Tensor, bootstrap: Tensor) -> VTrace:
-        estimates = super()._estimates(batch, log_probs, values, bootstrap)
-        if not self.settings.normalize_advantages:
-            return estimates
+    def policy_loss(self, log_probs: Tensor, batch: Batch, estimates: VTrace) -> Tensor:
         advantages = estimates.weighted_advantages
-        return estimates._replace(advantages=(advantages - advantages.mean()) / (advantages.std() + 1e-8))
+        scaled = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        return super().policy_loss(log_probs, batch, estimates._replace(weighted_advantages=scaled))
+
+
+class Normalizing(IMPALA):
+    """IMPALA with that learner."""
+
+    learner_class = NormalizingLearner
 
 
 class _Curve(KVWriter):
@@ -107,9 +104,8 @@ def train(settings: Settings) -> dict[str, list[float | None]]:
     Raises:
         UserError: a setting is impossible.
     """
-    agent_class = type("Mixture", (Mixture,), {"settings": settings})
     env = ProcgenVecEnv(settings.game, 64, seed=settings.seed)
-    agent = agent_class(
+    agent = (Normalizing if settings.normalize_advantages else IMPALA)(
         replace(policy_config("feedforward"), precision="bfloat16"),
         env,
         seed=settings.seed,
@@ -120,9 +116,9 @@ def train(settings: Settings) -> dict[str, list[float | None]]:
         reward_transform=settings.rewards,
         batch_unrolls=settings.batch_unrolls,
         passes=settings.passes,
-        max_grad_norm=0.5 * 50 * settings.batch_unrolls
-        if settings.adam
-        else 40.0,  # PPO's, for a sum of losses
+        optimizer="adam" if settings.adam else "rmsprop",
+        # PPO's bound, for a sum of losses.
+        max_grad_norm=0.5 * 50 * settings.batch_unrolls if settings.adam else 40.0,
     )
     curve = _Curve()
     agent.set_logger(Logger(None, [curve]))

@@ -11,11 +11,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from functools import partial
-
-import torch
-from agents.memory import GB, peak_memory
+from itertools import islice
 
 from agents import IMPALA
+from agents.device import GB, peak_memory
 from benchmarks.figures import Figure, Part, main
 from envs import TASK_SETS, ProcgenVecEnv
 
@@ -28,9 +27,10 @@ Size = tuple[int, int]
 def peak_of(num_envs: int, steps: int) -> float:
     """Peak memory in GB of this process, after a rollout of `steps` steps in `num_envs` environments and an update."""
     agent = IMPALA(
-        "srwm", ProcgenVecEnv(TASK_SETS["easy6"], num_envs), seed=0, batch_unrolls=BATCH, unroll_steps=steps
+        "srwm", ProcgenVecEnv(TASK_SETS["easy6"], num_envs), seed=0, batch_unrolls=BATCH, rollout_steps=steps
     )
-    agent.update = lambda batch: agent._update_once(batch.select(torch.arange(BATCH)))  # type: ignore[method-assign]
+    batches = agent.learner.batches
+    agent.learner.batches = lambda rollout: islice(batches(rollout), 1)  # type: ignore[method-assign]
     agent.learn(1)
     return peak_memory()["peak_gb"]
 

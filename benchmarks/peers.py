@@ -28,13 +28,12 @@ from typing import Any
 
 import stable_baselines3
 import torch
-from agents.allocator import keep_large_buffers
-from agents.memory import peak_memory
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from agents import ALGORITHMS
+from agents.device import keep_large_buffers, peak_memory
 from benchmarks.figures import Figure, Part, main
 from envs import TASK_SETS, ProcgenVecEnv
 

@@ -40,8 +40,8 @@ class Case:
 
 def collect(agent: Agent) -> None:
     """One rollout, without learning."""
-    stream, _ = agent._collector.collect(agent._stream, agent._stores[0], lambda infos: True)
-    agent._stream = stream
+    actors = agent.actors
+    agent.stream, _ = actors.collector.collect(agent.stream, actors.stores[0], lambda infos: True)
 
 
 def train(agent: Agent) -> None:
@@ -69,7 +69,7 @@ def _rates(cases: dict[str, Case], work: Callable[[Agent], None], repetitions: i
     """Environment steps a second of each case."""
     agents = {name: case.agent() for name, case in cases.items()}
     seconds = best_seconds({name: partial(work, agent) for name, agent in agents.items()}, repetitions)
-    steps = {name: agent.n_envs * agent.config.rollout_length for name, agent in agents.items()}
+    steps = {name: agent.n_envs * agent.config.rollout_steps for name, agent in agents.items()}
     for agent in agents.values():
         assert agent.env is not None
         agent.env.close()
@@ -83,12 +83,12 @@ def _stages(repetitions: int) -> list[Figure]:
         {
             "acting": lambda: collect(agent),
             "in two groups": lambda: collect(grouped),
-            "learning": lambda: agent.update(agent._stores[0].batch),
+            "learning": lambda: agent.learner.learn(agent.actors.stores[0].batch, 0),
             "training": lambda: train(agent),
         },
         repetitions,
     )
-    steps = NUM_ENVS * agent.config.rollout_length
+    steps = NUM_ENVS * agent.config.rollout_steps
     rates = {name: steps / spent for name, spent in seconds.items()}
     allowed = 1.0 / (1.0 / rates["acting"] + 1.0 / rates["learning"])
     return [

@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
-from agents import IMPALA, Agent
+from agents import IMPALA, Actor, Agent
 from benchmarks.figures import Figure, Part, best_seconds, main
 from envs import TASK_SETS, ProcgenVecEnv
 from evaluation.rebuild import Training
@@ -29,7 +30,7 @@ STEPS = 30
 
 def bare_steps(agent: Agent, env: ProcgenVecEnv) -> Callable[[], None]:
     """Plays `STEPS` steps with the policy and nothing else."""
-    actor = agent.actor(env.num_envs)
+    actor = Actor(agent.policy, env.num_envs, agent.device, torch.Generator(agent.device).manual_seed(0))
     observation: Any = env.reset()
     starts = np.ones(env.num_envs, dtype=bool)
 

@@ -20,13 +20,13 @@ def not_finite(workspace: Workspace) -> Outcome:
     def plant() -> None:
         original, left = ClippedReward.__call__, 7 * 10 + 3
 
-        def poisoned(self: ClippedReward, rewards: Any, dones: Any) -> Any:
+        def poisoned(self: ClippedReward, *arguments: Any) -> Any:
             nonlocal left
             left -= 1
-            found = original(self, rewards, dones)
+            found = original(self, *arguments)
             return found * np.nan if left == 0 else found
 
-        ClippedReward.__call__ = poisoned  # type: ignore[method-assign]
+        ClippedReward.__call__ = poisoned  # type: ignore[method-assign, assignment]
 
     run = workspace.run()
     process = workspace.start(run, plant)

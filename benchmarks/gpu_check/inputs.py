@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from policies import Policy, policy_config
-from policies.ops import deltanet as deltanet_package
-from policies.ops import srwm as srwm_package
+from policies.ops.deltanet import DELTANET
+from policies.ops.srwm import SRWM
 
 # Those of `envs`, which cannot be imported here: it needs more than torch.
 IMAGE_SHAPE = (64, 64, 3)
@@ -17,8 +17,8 @@ NUM_ACTIONS = 15
 
 Operator = Callable[..., tuple[Tensor, Tensor]]
 VERSIONS: dict[str, Mapping[str, Operator]] = {
-    "srwm": srwm_package.IMPLEMENTATIONS,
-    "deltanet": deltanet_package.IMPLEMENTATIONS,
+    "srwm": SRWM.versions,
+    "deltanet": DELTANET.versions,
 }
 
 

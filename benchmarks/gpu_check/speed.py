@@ -146,7 +146,7 @@ def _project_graph(
     if device.type != "cuda":
         return
     try:
-        from agents.step_graph import StepGraph
+        from agents.acting import StepGraph
     except ImportError as error:
         print(f"left out the agents' own acting graph: {error}", file=sys.stderr)
         return

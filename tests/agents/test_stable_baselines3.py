@@ -32,6 +32,7 @@ MakeEnv = Callable[..., Any]
 def make(algorithm: str, policy: PolicyConfig, env: Any, **more: Any) -> Agent:
     sizes: dict[str, Any] = {
         "impala": {"rollout_steps": UNROLL},
+        "appo": {"rollout_steps": UNROLL},
         "ppo": {"rollout_steps": UNROLL, "minibatches": 2},
     }
     return ALGORITHMS[algorithm](policy, env, device="cpu", **{"seed": 0, **sizes[algorithm], **more})

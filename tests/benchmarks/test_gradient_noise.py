@@ -32,12 +32,11 @@ def test_noise_finds_the_signal_that_was_put_in() -> None:
 def test_the_terms_add_up_to_the_gradient_that_training_follows(
     agent: IMPALA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent._setup_learn(80)
-    agent.actors.collector.collect(agent.stream, agent._stores[0], lambda infos: True)
-    batch = agent._stores[0].batch.select(torch.arange(4))
+    agent.learn(80)
+    batch = agent.actors.stores[0].batch.select(torch.arange(4))
     terms = gradients(agent, agent.config, batch, agent.config.trace_lambda)
     monkeypatch.setattr(agent.optimizer, "step", lambda: None)
-    agent._update_once(batch)
+    agent.learner.learn(batch, 0)
     followed = torch.cat([p.grad.flatten() for p in agent.policy.parameters() if p.grad is not None])
     torch.testing.assert_close(
         terms["policy"] + terms["value"] + terms["entropy"], followed, rtol=1e-4, atol=1e-4

@@ -30,7 +30,7 @@ def tiny_run(**changes: Any) -> TrainConfig:
             "total_steps": 480,
             "core": {"width": 8, "heads": 2, "feedforward": 8, "layers": 1},
             "encoder": {"channels": [4], "hidden": 8},
-            "agent": {"unroll_steps": 20},
+            "agent": {"rollout_steps": 20},
             "checkpoint_every_steps": 160,
             "log_every_steps": 80,
             "env_threads": 0,
