@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from policies.ops import VARIABLE
+
 DISTRIBUTIONS = ("torch", "gymnasium", "stable-baselines3", "numpy")
 PROCGEN = ("procgen", "procgen-mirror")
 
 
 def versions() -> dict[str, Any]:
-    """Python, the platform, the libraries that can move a result, and the commit of this code."""
+    """Python, the platform, the libraries and the variable that can move a result, and the commit of this code."""
     procgen = {name: found for name in PROCGEN if (found := _version(name)) is not None}
     return {
         "python": platform.python_version(),
@@ -21,6 +24,7 @@ def versions() -> dict[str, Any]:
         **{name: _version(name) for name in DISTRIBUTIONS},
         # The same library under two names: which one is part of the record.
         "procgen": [{"distribution": name, "version": found} for name, found in procgen.items()],
+        VARIABLE: os.environ.get(VARIABLE),  # it decides before the configuration does
         "git": git_state(Path(__file__).resolve().parent.parent),
     }
 

@@ -25,6 +25,15 @@ def test_create_writes_down_what_the_run_is(tmp_path: Path) -> None:
     assert (run.path / "command.txt").read_text().splitlines()[1] == "again"
 
 
+def test_the_variable_that_beats_the_configuration_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POLICY_OPS", "naive")
+    run = RunDirectory(tmp_path / "run")
+    run.create(TrainConfig(), [])
+    assert json.loads((run.path / "versions.json").read_text())["POLICY_OPS"] == "naive"
+
+
 def test_a_run_directory_is_never_used_twice(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     run.create(TrainConfig(), [])
