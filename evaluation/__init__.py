@@ -5,15 +5,15 @@
 >>> record(agent, ["maze"], "maze.mp4")                              # doctest: +SKIP
 """
 
-from evaluation.evaluator import Progress, evaluate
+from evaluation.scoring.evaluate import Progress, evaluate
 from evaluation.progress import show_progress
-from evaluation.protocol import ALL_SPLITS, Protocol
-from evaluation.recording import DEFAULT_FRAMES, Film, record
-from evaluation.results import GameScore, Results
-from evaluation.rollouts import Episode
-from evaluation.scores import Estimate
-from evaluation.table import print_table, write_json
-from evaluation.trace import Trace, read_trace
+from evaluation.scoring.protocol import ALL_SPLITS, Protocol
+from evaluation.recording.record import DEFAULT_FRAMES, Film, record
+from evaluation.scoring.results import GameScore, Results
+from evaluation.play import Episode
+from evaluation.scoring.scores import Estimate
+from evaluation.scoring.table import print_table, write_json
+from evaluation.recording.trace import Trace, read_trace
 
 __all__ = [
     "ALL_SPLITS",

@@ -16,13 +16,13 @@ from agents import Agent
 from common.errors import UserError, raise_problems
 from common.options import Flag, parse_options, words_option
 from envs import expand_games
-from evaluation.evaluator import evaluate
-from evaluation.filming import FilmOptions, file_problems, film
+from evaluation.scoring.evaluate import evaluate
+from evaluation.recording.options import FilmOptions, file_problems, film
 from evaluation.progress import show_progress
-from evaluation.protocol import ALL_SPLITS, DEFAULT_SLOTS, Protocol
-from evaluation.rebuild import Training, find_checkpoint, training_of
-from evaluation.subject import agent_problems
-from evaluation.table import print_table, write_json
+from evaluation.scoring.protocol import ALL_SPLITS, DEFAULT_SLOTS, Protocol
+from evaluation.loading import Training, find_checkpoint, training_of
+from evaluation.agent_info import agent_problems
+from evaluation.scoring.table import print_table, write_json
 from records.validation import device_problems
 
 PROGRAM = "python eval.py"

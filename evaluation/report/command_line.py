@@ -16,10 +16,10 @@ from rich.console import Console
 
 from common.cli import without_box
 from common.errors import UserError, raise_problems, unknown_name
-from evaluation.adaptation import DEFAULT_SPAN, WAYS, StreamProtocol
-from evaluation.evaluator import Progress
+from evaluation.streams import DEFAULT_SPAN, WAYS, StreamProtocol
+from evaluation.scoring.evaluate import Progress
 from evaluation.progress import show_progress
-from evaluation.protocol import Protocol
+from evaluation.scoring.protocol import Protocol
 from evaluation.report import pages
 from evaluation.report.gather import Study, common_protocol, gather, unfinished_line
 from evaluation.report.plots import all_plots

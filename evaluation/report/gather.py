@@ -15,11 +15,11 @@ import agents
 from common.errors import UserError, raise_problems
 from envs import normalized_score
 from envs.levels import parse_levels
-from evaluation.evaluator import Progress, evaluate
-from evaluation.protocol import Protocol
+from evaluation.scoring.evaluate import Progress, evaluate
+from evaluation.scoring.protocol import Protocol
 from evaluation.report.runs import Run, differing_settings
 from evaluation.report.statistics import Scores
-from evaluation.table import write_json
+from evaluation.scoring.table import write_json
 from records.suite_record import read_record
 
 EVALUATIONS = "evaluations"

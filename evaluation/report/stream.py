@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 import agents
 from envs import parse_task_duration
-from evaluation.adaptation import (
+from evaluation.streams import (
     WAYS,
     StreamEpisode,
     StreamProtocol,
@@ -24,7 +24,7 @@ from evaluation.adaptation import (
     play_streams,
     to_json,
 )
-from evaluation.evaluator import Progress
+from evaluation.scoring.evaluate import Progress
 from evaluation.report.gather import EVALUATIONS, Group, Study
 from evaluation.report.plots import COLOURS, Plot, draw_lines
 from evaluation.report.runs import Run

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import normalized_score
-from evaluation.protocol import Protocol
+from evaluation.scoring.protocol import Protocol
 from evaluation.report import statistics
 from evaluation.report.gather import Group, Study
 from evaluation.report.runs import Run

@@ -17,9 +17,9 @@ from agents import Agent
 from common.errors import UserError, raise_problems
 from common.options import Flag, parse_options, words_option
 from envs import expand_games
-from evaluation.modification import Modification, parse_modification
-from evaluation.rebuild import Training, find_checkpoint, training_of
-from evaluation.subject import agent_problems
+from evaluation.intervention import Modification, parse_modification
+from evaluation.loading import Training, find_checkpoint, training_of
+from evaluation.agent_info import agent_problems
 from evaluation.watch.controls import MAX_SPEED, MIN_SPEED
 from evaluation.watch.desktop import has_desktop, open_page
 from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, quiet_library, serve

@@ -17,7 +17,7 @@ from envs import GAMES, environment_problems, expand_games, parse_levels
 from envs.games import EXPLORATION_LEVELS
 from envs.levels import MAX_LEVEL, SPLITS
 from evaluation.level_order import LevelOrder
-from evaluation.modification import Modification, refusals
+from evaluation.intervention import Modification, refusals
 from evaluation.watch.controls import (
     ChooseActions,
     ChooseGames,

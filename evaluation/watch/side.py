@@ -16,9 +16,9 @@ from common.errors import UserError
 from envs import BUTTON_COMBOS, ProcgenVecEnv
 from envs.native import ACTION_NAMES
 from evaluation.level_order import kind_of_level
-from evaluation.modification import Modification, modified_policy, refusals, weights_in
-from evaluation.player import Outcome, Player, Sight
-from evaluation.rebuild import Training
+from evaluation.intervention import Modification, modified_policy, refusals, weights_in
+from evaluation.inspection import Outcome, Player, Sight
+from evaluation.loading import Training
 from evaluation.watch.history import Moment, Numbers
 from evaluation.watch.pictures import FULL, HALF, jpeg
 from policies import name_of

@@ -23,9 +23,9 @@ from agents.acting import greedy
 from common.errors import UserError, raise_problems
 from envs import StreamVecEnv, game_problems, parse_levels, parse_task_duration
 from envs.native import NO_OP
-from evaluation.evaluator import Progress, action_seed, no_progress
-from evaluation.rollouts import sampler
-from evaluation.subject import agent_problems, policy_with_reset
+from evaluation.scoring.evaluate import Progress, action_seed, no_progress
+from evaluation.play import sampler
+from evaluation.agent_info import agent_problems, policy_with_reset
 from policies.resets import SpanReset, parse_reset
 
 WAYS = ("carried", "switch", "episode")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.player import Outcome, Sight
+from evaluation.inspection import Outcome, Sight
 
 SUFFIX = ".npz"
 FORMAT = "procgen-srwm trace"

@@ -19,13 +19,13 @@ from agents import Agent
 from common.errors import raise_problems, unknown_name
 from envs import BUTTON_COMBOS, ProcgenVecEnv, environment_problems
 from envs.native import ACTION_NAMES, FRAMES_PER_SECOND, NO_OP
-from evaluation.evaluator import Progress, no_progress
-from evaluation.overlay import HISTORY, STYLES, Caption, Grid, Thoughts, TilePainter, frame_size_for
-from evaluation.player import Outcome, Player, Sight
-from evaluation.subject import agent_problems, policy_with_reset
-from evaluation.takes import PICKS, Take, native_mode, pick, play_takes
-from evaluation.trace import Trace, TraceWriter, row, stack
-from evaluation.video import VideoWriter
+from evaluation.scoring.evaluate import Progress, no_progress
+from evaluation.recording.overlay import HISTORY, STYLES, Caption, Grid, Thoughts, TilePainter, frame_size_for
+from evaluation.inspection import Outcome, Player, Sight
+from evaluation.agent_info import agent_problems, policy_with_reset
+from evaluation.recording.replay import PICKS, Take, native_mode, pick, play_takes
+from evaluation.recording.trace import Trace, TraceWriter, row, stack
+from evaluation.recording.video import VideoWriter
 from policies import Policy
 
 DEFAULT_FRAMES = 450
@@ -100,7 +100,7 @@ def record(
         seed: of levels and actions.
         reset: reset rule in place of the agent's own.
         film: what it shows and how.
-        trace: a file for everything that happened; see `evaluation.trace`.
+        trace: a file for everything that happened; see `evaluation.recording.trace`.
         trace_frames: whether that keeps what the policy saw.
         trace_meta: facts to be kept in it.
         progress: called after each frame with numbers of frames.

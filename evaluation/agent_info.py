@@ -1,4 +1,4 @@
-"""What is evaluated: facts about an agent that belong beside its score."""
+"""What there is to know about an agent beside its score, and copies of its policy with another reset rule."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from policies import Policy, name_of
 
 
 @dataclass(frozen=True)
-class Subject:
-    """An agent, as the caption of its scores tells it.
+class AgentInfo:
+    """An agent, as the caption of its scores describes it.
 
     Attributes:
-        policy: name of its core.
-        algorithm: that trained it.
-        steps: environment steps of training.
-        recurrent: whether its policy remembers anything.
-        reset: reset rule of its training: "episode", "never" or a number of steps.
-        gradient_horizon: steps that gradient flowed through in training.
-        rollout_length: steps of an unroll in training; a horizon as long as this is the whole unroll.
-        training_levels: levels it was trained on, where known.
+        policy: The name of its core.
+        algorithm: The algorithm that trained it.
+        steps: Environment steps of training.
+        recurrent: Whether its policy remembers anything.
+        reset: Reset rule of its training: "episode", "never" or a number of steps.
+        gradient_horizon: Steps that gradient flowed through in training.
+        rollout_steps: Steps of each environment in a rollout of its training, the longest possible horizon.
+        training_levels: Levels it was trained on, where known.
     """
 
     policy: str
@@ -36,27 +36,27 @@ class Subject:
     recurrent: bool
     reset: str
     gradient_horizon: int
-    rollout_length: int
+    rollout_steps: int
     training_levels: Levels | None
 
     def to_json(self) -> dict[str, Any]:
-        """The facts as plain JSON values."""
+        """The same as plain JSON values."""
         levels = self.training_levels.name if self.training_levels is not None else None
         return {**asdict(self), "training_levels": levels}
 
 
-def subject_of(agent: Agent, mode: str) -> Subject:
-    """The facts about `agent`, which is about to play in `mode`."""
+def agent_info(agent: Agent, mode: str) -> AgentInfo:
+    """What there is to know about `agent`, which is about to play in `mode`."""
     config = agent.policy.config
     length = agent.config.rollout_length
-    return Subject(
+    return AgentInfo(
         policy=name_of(config.core),
         algorithm=agent.algorithm,
         steps=agent.num_timesteps,
         recurrent=agent.policy.is_recurrent,
         reset=config.reset,
         gradient_horizon=length if config.bptt_span is None else min(length, config.bptt_span),
-        rollout_length=length,
+        rollout_steps=length,
         training_levels=_training_levels(agent, mode),
     )
 

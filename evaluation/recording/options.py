@@ -13,13 +13,13 @@ from rich.console import Console
 from agents import Agent
 from common.options import Flag, words_option
 from envs.native import FRAMES_PER_SECOND
-from evaluation.overlay import STYLES
+from evaluation.recording.overlay import STYLES
 from evaluation.progress import show_progress
-from evaluation.protocol import Protocol
-from evaluation.recording import DEFAULT_FRAMES, Film, film_path, record
-from evaluation.takes import PICKS
-from evaluation.trace import SUFFIX
-from evaluation.video import SUFFIXES
+from evaluation.scoring.protocol import Protocol
+from evaluation.recording.record import DEFAULT_FRAMES, Film, film_path, record
+from evaluation.recording.replay import PICKS
+from evaluation.recording.trace import SUFFIX
+from evaluation.recording.video import SUFFIXES
 
 
 @dataclass(frozen=True)

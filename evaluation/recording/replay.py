@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from agents import Actor
 from envs import ProcgenVecEnv, parse_levels
 from envs.games import EXPLORATION_LEVELS
-from evaluation.evaluator import Progress, no_progress
+from evaluation.scoring.evaluate import Progress, no_progress
 from evaluation.level_order import LevelOrder
 from policies import Policy
 

@@ -1,23 +1,25 @@
-"""Ways to let a policy modify itself while somebody looks at it: as trained, not at all, or cut short."""
+"""What may be done to a policy's self-modification while somebody looks at it: nothing, freezing, or resets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from agents import Agent
-from common.errors import UserError
-from evaluation.subject import policy_copy
+from common.config import OneOf, Range, check
+from evaluation.agent_info import policy_copy
 from policies import Policy, State
 from policies.resets import AGE, parse_reset
 
+KINDS = ("on", "frozen", "reset")
 MAX_SPAN = 1_000_000
 
 
 @dataclass(frozen=True)
-class Modification:
+class Intervention:
     """What happens to a policy's memory while it plays.
 
     Attributes:
@@ -26,35 +28,34 @@ class Modification:
         span: steps; None unless `kind` is "reset".
     """
 
-    kind: str = "on"
-    span: int | None = None
+    kind: Annotated[str, OneOf(KINDS, "self-modification")] = "on"
+    span: Annotated[int | None, Range(1, MAX_SPAN)] = None
 
-    def __post_init__(self) -> None:
-        if self.kind not in ("on", "frozen", "reset"):
-            raise UserError(f"unknown self-modification {self.kind!r}: use on, frozen or a number of steps")
-        if (self.kind == "reset") != (self.span is not None):
-            raise UserError("give a number of steps with reset, and with nothing else")
-        if self.span is not None and not 1 <= self.span <= MAX_SPAN:
-            raise UserError(f"weights cannot be reset every {self.span} steps: give 1 to {MAX_SPAN}")
+    def contradictions(self) -> list[str]:
+        """See `common.config.problems`."""
+        if (self.kind == "reset") == (self.span is not None):
+            return []
+        return ["give a number of steps with reset, and with nothing else"]
 
     def __str__(self) -> str:
         return self.kind if self.span is None else str(self.span)
 
 
-def parse_modification(text: str) -> Modification:
+def parse_intervention(text: str) -> Intervention:
     """What "on", "frozen" or a number of steps stands for.
 
     Raises:
         UserError: it is none of these.
     """
     word = text.strip()
-    if not word.isascii() or not word.isdigit():
-        return Modification(word)
-    return Modification("reset", int(word))
+    number = word.isascii() and word.isdigit()
+    intervention = Intervention("reset", int(word)) if number else Intervention(word)
+    check(intervention)
+    return intervention
 
 
-def refusals(policy: Policy, name: str) -> dict[str, str | None]:
-    """For each kind of `Modification`, why this policy cannot be put into it, or None if it can.
+def unsupported(policy: Policy, name: str) -> dict[str, str | None]:
+    """For each kind of `Intervention`, why it cannot be done to this policy, or None if it can.
 
     Args:
         policy: in question.
@@ -68,15 +69,15 @@ def refusals(policy: Policy, name: str) -> dict[str, str | None]:
     }
 
 
-def modified_policy(agent: Agent, modification: Modification) -> Policy:
-    """A copy of the agent's policy that does as `modification` says.
+def policy_under(agent: Agent, intervention: Intervention) -> Policy:
+    """A copy of the agent's policy with this intervention.
 
     Raises:
-        UserError: this policy cannot.
+        UserError: it is impossible for this policy.
     """
-    rule = {"on": agent.policy.config.reset, "frozen": "never", "reset": str(modification.span)}
-    policy = policy_copy(agent, rule[modification.kind])
-    if modification.kind == "frozen":
+    rule = {"on": agent.policy.config.reset, "frozen": "never", "reset": str(intervention.span)}
+    policy = policy_copy(agent, rule[intervention.kind])
+    if intervention.kind == "frozen":
         policy.core.set_writing(False)
     return policy
 
@@ -93,7 +94,7 @@ def carried_state(state: State, policy: Policy) -> State:
     return {**{name: tensor for name, tensor in state.items() if name != AGE}, **rule}
 
 
-def weights_in(policy: Policy, state: State) -> dict[str, Tensor]:
+def written_weights(policy: Policy, state: State) -> dict[str, Tensor]:
     """The weights that `policy` has written, W_t - W_0: by name, such as "layer0/shift", (B, heads, rows, columns).
 
     Empty for a policy that does not modify itself.
@@ -112,7 +113,7 @@ def write_norms(policy: Policy, before: State, after: State, starts: Tensor) -> 
         before, after: its states.
         starts: where the step was the first of an episode (B,).
     """
-    weights = weights_in(policy, before)
+    weights = written_weights(policy, before)
     cleared, _ = policy.core.reset_rule.mask(before, starts.unsqueeze(0))
     norms = {}
     for name, old in weights.items():

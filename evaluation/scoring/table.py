@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from envs import Levels
-from evaluation.results import GameScore, Results
-from evaluation.scores import Estimate
-from evaluation.subject import Subject
+from evaluation.scoring.results import GameScore, Results
+from evaluation.scoring.scores import Estimate
+from evaluation.agent_info import Subject
 
 _UNLIMITED = 10_000
 _GAME_COLUMN, _SPLIT_COLUMN = 11, 23  # at most, in characters

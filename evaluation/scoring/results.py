@@ -3,14 +3,81 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
 from typing import Any
 
-from envs import Levels
-from evaluation.protocol import Protocol
-from evaluation.rollouts import Episode
-from evaluation.scores import Estimate, aggregate, estimate, normalized
-from evaluation.subject import Subject
+from envs import Levels, score_range
+from evaluation.agent_info import AgentInfo
+from evaluation.scoring.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One finished episode.
+
+    Attributes:
+        score: The sum of the raw rewards.
+        length: The number of steps.
+        level: The seed of the level.
+        complete: Whether the game says that the level was solved.
+    """
+
+    score: float
+    length: int
+    level: int
+    complete: bool
+
+    @classmethod
+    def from_info(cls, info: Mapping[str, Any]) -> Episode:
+        """The episode that the info of its last step describes."""
+        episode = info["episode"]
+        return cls(
+            float(episode["r"]),
+            int(episode["l"]),
+            int(info["prev_level_seed"]),
+            bool(info["prev_level_complete"]),
+        )
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and the standard error of it (NaN where it cannot be known, as from a single episode)."""
+
+    mean: float
+    standard_error: float
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean of `values` and its standard error: the sample deviation (n - 1) divided by the root of n.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("no values to estimate a mean from")
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Estimate(fmean(values), error)
+
+
+def normalized(game: str, mode: str, raw: Estimate) -> Estimate:
+    """A mean return as (R - min) / (max - min), with the constants of the ProcGen paper."""
+    bounds = score_range(game, mode)
+    span = bounds.high - bounds.low
+    return Estimate((raw.mean - bounds.low) / span, raw.standard_error / span)
+
+
+def aggregate(scores: Sequence[Estimate]) -> Estimate:
+    """The mean over games of independent `scores`: each game counts the same, however many episodes it has.
+
+    Raises:
+        ValueError: there are no scores.
+    """
+    if not scores:
+        raise ValueError("no scores to aggregate")
+    error = math.sqrt(sum(score.standard_error**2 for score in scores)) / len(scores)
+    return Estimate(fmean(score.mean for score in scores), error)
 
 
 @dataclass(frozen=True)
@@ -38,12 +105,12 @@ class Results:
     """Scores of one policy.
 
     Attributes:
-        subject: what was evaluated.
-        protocol: how.
-        scores: one for each game and split.
+        agent: What was evaluated.
+        protocol: How it was evaluated.
+        scores: One for each game and split.
     """
 
-    subject: Subject
+    agent: AgentInfo
     protocol: Protocol
     scores: tuple[GameScore, ...]
 
@@ -62,7 +129,7 @@ class Results:
         """Everything, each episode included, as plain JSON values (null where a number is not known)."""
         splits = [levels.name for levels in self.protocol.levels]
         return {
-            "subject": self.subject.to_json(),
+            "agent": self.agent.to_json(),
             "protocol": {**asdict(self.protocol), "games": list(self.protocol.games), "splits": splits},
             "aggregate": {split: _estimate_json(self.aggregate(split)) for split in splits},
             "scores": [_score_json(score) for score in self.scores],
