@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,3 +146,18 @@ class InspectedPlayer(Player):
         self._steps[list(envs)] = 0
         self.starts[list(envs)] = True
         self.active[list(envs)] = True
+
+
+def layer_of(name: str) -> str:
+    """The layer that a reading or a matrix belongs to: "layer0" for "layer0/shift_norm"."""
+    return name.partition("/")[0]
+
+
+def norm_names(readings: Iterable[str]) -> list[str]:
+    """The readings that say how far a layer's weights have moved."""
+    return [name for name in readings if name.endswith("_norm")]
+
+
+def rate_names(readings: Iterable[str]) -> list[str]:
+    """The readings that are self-generated rates."""
+    return [name for name in readings if name.partition("/")[2].startswith("rate")]

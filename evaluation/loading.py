@@ -9,22 +9,32 @@ from pathlib import Path
 from agents import Agent
 from agents.checkpoint import SUFFIX, checkpoint_path
 from common.errors import UserError
+from envs import parse_levels
 from records.directory import RunDirectory
 
 
 @dataclass(frozen=True)
-class Training:
-    """What an agent was trained on, as far as its checkpoint tells.
+class TrainingInfo:
+    """What an agent was trained on, as far as its checkpoint says.
 
     Attributes:
-        games: none if the checkpoint was not made by train.py.
-        mode: of the games.
-        levels: a split or a range "A:B".
+        games: The games; none if the checkpoint was not made by train.py.
+        mode: The mode of the games.
+        levels: The levels, a split or a range "A:B".
     """
 
     games: tuple[str, ...] = ()
     mode: str = "easy"
     levels: str = "train"
+
+    def level_kind(self, game: str, mode: str, level: int) -> str:
+        """Whether a level was trained on: "training", "unseen", or "unknown" if the checkpoint does not say."""
+        if not self.games:
+            return "unknown"
+        if game not in self.games or mode != self.mode:
+            return "unseen"
+        levels = parse_levels(self.levels, self.mode)
+        return "training" if levels.count == 0 or level in levels.seeds else "unseen"
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
@@ -46,12 +56,12 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     return files[-1]
 
 
-def training_of(agent: Agent) -> Training:
+def training_info(agent: Agent) -> TrainingInfo:
     """What `agent` was trained on. Its experiment may be missing, or come from elsewhere."""
     stored = agent.experiment
     games, mode, levels = stored.get("games"), stored.get("mode"), stored.get("levels")
-    default = Training()
-    return Training(
+    default = TrainingInfo()
+    return TrainingInfo(
         tuple(str(game) for game in games) if isinstance(games, (list, tuple)) else default.games,
         mode if isinstance(mode, str) else default.mode,
         levels if isinstance(levels, str) else default.levels,

@@ -118,8 +118,11 @@ class Player:
         """Choose actions for the active environments and start a step.
 
         Args:
-            forced: actions (N,) to take instead.
+            forced: actions (N,) to take instead of the policy's.
         """
+        self._actions = np.full(self.num_envs, NO_OP)
+        if not self.active.any():
+            return
         device = self.policy.device
         self._gather_state(torch.as_tensor(np.flatnonzero(self.active), device=device))
         rgb, reward, starts = (
@@ -128,10 +131,7 @@ class Player:
         )
         output = self._run_policy(rgb, reward, self._state, starts)
         self._state = output.state
-        self._actions = np.full(self.num_envs, NO_OP)
-        self._actions[self.active] = (
-            self._choose(output.logits[0]) if forced is None else forced[self.active]
-        )
+        self._actions[self.active] = self._choose(output.logits[0]) if forced is None else forced[self.active]
         for env, active, actions in self._parts(self._actions):
             if active.any():
                 env.step_async(actions)
@@ -164,6 +164,7 @@ class Player:
                 infos += [{} for _ in active]
                 continue
             before = self._observations[number]["reward"]
+            seen: Any
             seen, gained, dones, found = env.step_wait()
             reward = np.where(active.reshape(-1, *[1] * (before.ndim - 1)), seen["reward"], before)
             self._observations[number] = {**seen, "reward": reward}

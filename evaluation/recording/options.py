@@ -1,4 +1,4 @@
-"""The part of eval.py's command line that records: films and traces."""
+"""What is recorded, and how."""
 
 from __future__ import annotations
 
@@ -8,31 +8,28 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
-from agents import Agent
+from common import config
+from common.config import OneOf, Range
 from common.options import Flag, words_option
 from envs.native import FRAMES_PER_SECOND
 from evaluation.recording.overlay import STYLES
-from evaluation.progress import show_progress
-from evaluation.scoring.protocol import Protocol
-from evaluation.recording.record import DEFAULT_FRAMES, Film, film_path, record
-from evaluation.recording.replay import PICKS
+from evaluation.recording.replay import CHOICES
 from evaluation.recording.trace import SUFFIX
 from evaluation.recording.video import SUFFIXES
 
 
 @dataclass(frozen=True)
-class FilmOptions:
-    """Films and traces, of levels of the first split that the agent was not trained on.
+class Recording:
+    """Films and traces; also the options of eval.py that ask for them.
 
     Attributes:
         video: record the agent and write a film: .mp4, .webm or .gif.
-        video_seconds: length, unless whole episodes are picked.
+        video_seconds: length, unless whole episodes are chosen.
         video_overlay: what is shown: plain frames, scores around them, or full: all that the policy thinks, too.
         video_per_game: one file for each game (FILE-maze.mp4) instead of a grid of all.
         video_episodes: show whole episodes: the best, worst or median of some, or several of these.
-        video_candidates: episodes of each game among which these are picked.
+        video_candidates: episodes of each game among which these are chosen.
         video_layer: whose weights the full overlay shows.
         video_head: whose weights the full overlay shows.
         trace: write everything that happened in the recording to this file (.npz), with or without a film.
@@ -40,84 +37,58 @@ class FilmOptions:
     """
 
     video: Annotated[str | None, words_option("FILE", "none")] = None
-    video_seconds: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_FRAMES // FRAMES_PER_SECOND
-    video_overlay: Annotated[str, tyro.conf.arg(metavar="|".join(STYLES))] = Film.style
+    video_seconds: Annotated[float, Range(0, open_low=True), tyro.conf.arg(metavar="N")] = 30.0
+    video_overlay: Annotated[str, OneOf(STYLES, "overlay"), tyro.conf.arg(metavar="|".join(STYLES))] = (
+        "scores"
+    )
     video_per_game: Flag = False
-    video_episodes: Annotated[tuple[str, ...], words_option(f"{'|'.join(PICKS)} ...", "none")] = ()
-    video_candidates: Annotated[int, tyro.conf.arg(metavar="N")] = Film.candidates
-    video_layer: Annotated[int, tyro.conf.arg(metavar="N")] = Film.layer
-    video_head: Annotated[int, tyro.conf.arg(metavar="N")] = Film.head
+    video_episodes: Annotated[
+        tuple[str, ...],
+        OneOf(CHOICES, "choice of episodes"),
+        words_option(f"{'|'.join(CHOICES)} ...", "none"),
+    ] = ()
+    video_candidates: Annotated[int, Range(1), tyro.conf.arg(metavar="N")] = 20
+    video_layer: Annotated[int, Range(0), tyro.conf.arg(metavar="N")] = 0
+    video_head: Annotated[int, Range(0), tyro.conf.arg(metavar="N")] = 0
     trace: Annotated[str | None, words_option("FILE.npz", "none")] = None
     trace_frames: Flag = False
 
     @property
-    def film(self) -> Film:
-        """What the film shows and how."""
-        return Film(
-            style=self.video_overlay,
-            separate=self.video_per_game,
-            picks=self.video_episodes,
-            candidates=self.video_candidates,
-            layer=self.video_layer,
-            head=self.video_head,
-        )
+    def frames(self) -> int:
+        """Length of a film without chosen episodes."""
+        return max(1, round(self.video_seconds * FRAMES_PER_SECOND))
 
     @property
     def wanted(self) -> bool:
         """Whether anything is to be recorded."""
         return self.video is not None or self.trace is not None
 
+    def video_files(self, games: tuple[str, ...]) -> list[Path]:
+        """The files that the film of `games` goes to: one, or one for each game."""
+        if self.video is None:
+            return []
+        path = Path(self.video)
+        if not self.video_per_game:
+            return [path]
+        return [path.with_name(f"{path.stem}-{game}{path.suffix}") for game in games]
+
     def problems(self) -> list[str]:
-        """Everything that is wrong with them, a line each."""
-        found = [
-            *file_problems("--video", self.video, SUFFIXES),
-            *file_problems("--trace", self.trace, (SUFFIX,)),
-            *self.film.problems(),
-        ]
-        if self.video_seconds < 1:
-            found.append(f"--video-seconds is {self.video_seconds}: give 1 or more")
+        """Everything that is wrong with the settings, a line each."""
+        found = config.problems(self)
+        if len(set(self.video_episodes)) < len(self.video_episodes):
+            found.append(
+                f"episodes {' '.join(self.video_episodes)} are listed more than once: list each once"
+            )
         if self.trace_frames and self.trace is None:
             found.append("--trace-frames keeps frames in a trace: name its file with --trace")
         return found
 
-
-def film(
-    agent: Agent, protocol: Protocol, options: FilmOptions, split: str, checkpoint: Path, console: Console
-) -> None:
-    """Record what `options` ask for, and say where it is.
-
-    Args:
-        agent: plays.
-        protocol: what and how it is scored.
-        options: what is recorded.
-        split: levels that are played.
-        checkpoint: where the agent comes from; is named in the trace.
-        console: where progress is shown.
-    """
-    with show_progress(console, "recording", "frames") as progress:
-        record(
-            agent,
-            protocol.games,
-            options.video,
-            mode=protocol.mode,
-            levels=split,
-            frames=options.video_seconds * FRAMES_PER_SECOND,
-            greedy=protocol.greedy,
-            seed=protocol.seed,
-            reset=protocol.reset,
-            film=options.film,
-            trace=options.trace,
-            trace_frames=options.trace_frames,
-            trace_meta={"checkpoint": str(checkpoint), "trained_steps": agent.num_timesteps},
-            progress=progress,
-        )
-    if options.video is not None:
-        path = Path(options.video)
-        paths = [film_path(path, game) for game in protocol.games] if options.video_per_game else [path]
-        for one in paths:
-            console.print(f"Video: {one}", soft_wrap=True)
-    if options.trace is not None:
-        console.print(f"Trace: {options.trace}", soft_wrap=True)
+    def file_problems(self) -> list[str]:
+        """One line for each file that cannot be written."""
+        return [
+            *file_problems("--video", self.video, SUFFIXES),
+            *file_problems("--trace", self.trace, (SUFFIX,)),
+        ]
 
 
 def file_problems(option: str, name: str | None, suffixes: tuple[str, ...] = ()) -> list[str]:

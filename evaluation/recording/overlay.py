@@ -27,7 +27,7 @@ GAP = 6
 """Pixels between tiles and around them."""
 
 STYLES = ("plain", "scores", "full")
-"""What is painted: the frames alone, with return, value and keys around them, or with all that the policy thinks."""
+"""What is painted: the frames alone, with return, value and keys around them, or with the policy's panel."""
 HISTORY = 120
 """Steps that the curves of the full style show."""
 
@@ -43,15 +43,15 @@ class Caption:
     """What is written around one frame.
 
     Attributes:
-        game: name of the game.
-        place: which level is played.
-        episode_return: so far.
-        last_return: of the episode before; None in the first.
-        just_ended: whether that one ended a moment ago.
-        step: of the episode.
-        value: the policy's estimate.
-        keys: that the agent presses now, as `envs.BUTTON_COMBOS` names them.
-        ended: whether the episode is over, and this its last frame.
+        game: The name of the game.
+        place: Which level is played.
+        episode_return: The return of the episode so far.
+        last_return: The return of the episode before; None in the first.
+        just_ended: Whether that one has only just ended.
+        step: The step of the episode.
+        value: The policy's estimate.
+        keys: The keys that the agent presses, as `envs.BUTTON_COMBOS` names them.
+        ended: Whether the episode is over, and this its last frame.
     """
 
     game: str
@@ -66,19 +66,20 @@ class Caption:
 
 
 @dataclass(frozen=True)
-class Thoughts:
-    """What the policy thinks, for the full style.
+class PolicyPanel:
+    """What the full style shows of the policy.
 
     Attributes:
-        values, rewards: of the latest steps, oldest first; the last is the present one.
-        starts: which of these steps begin an episode.
-        probabilities: of the actions, now.
-        action: the one that was chosen.
-        action_name: for people.
-        norms: how far each layer's weights have moved, in the latest steps.
-        rates: self-generated rates, now, by layer.
-        weights: W_t - W_0 of one head (rows, columns), now; None if nothing modifies itself.
-        weights_name: what is shown.
+        values: The value at each of the latest steps, oldest first; the last is the present one.
+        rewards: The reward at each of these steps.
+        starts: Which of these steps begin an episode.
+        probabilities: The probability of each action now.
+        action: The action that was chosen.
+        action_name: Its name.
+        norms: How far each layer's weights have moved, at each of the latest steps.
+        rates: The self-generated rates of each layer now.
+        weights: W_t - W_0 of one head (rows, columns) now; None if nothing modifies itself.
+        weights_name: Which weights these are.
     """
 
     values: Sequence[float]
@@ -129,14 +130,14 @@ class TilePainter:
         return ImageFont.load_default(11 * self._unit)
 
     def paint(
-        self, frame: NDArray[np.uint8], caption: Caption, thoughts: Thoughts | None = None
+        self, frame: NDArray[np.uint8], caption: Caption, panel: PolicyPanel | None = None
     ) -> Image.Image:
         """A tile with a frame (any height and width, 3), between two strips of text unless the style is plain.
 
         Args:
             frame: what the game shows.
             caption: what is written around it.
-            thoughts: what stands beside it in the full style.
+            panel: what stands beside it in the full style.
         """
         tile = Image.new("RGB", self.size, PANEL)
         picture = Image.fromarray(frame)
@@ -153,48 +154,46 @@ class TilePainter:
         draw.text((self.frame_size - edge, middle), caption.place, DIM, self._font, anchor="rm")
         self._numbers(draw, caption)
         self._keys(draw, caption.keys)
-        if self._style == "full" and thoughts is not None:
-            self._panel(tile, draw, thoughts)
+        if self._style == "full" and panel is not None:
+            self._paint_panel(tile, draw, panel)
         return tile
 
-    def _panel(self, tile: Image.Image, draw: ImageDraw.ImageDraw, thoughts: Thoughts) -> None:
+    def _paint_panel(self, tile: Image.Image, draw: ImageDraw.ImageDraw, panel: PolicyPanel) -> None:
         """Curves, bars and the heat map, from top to bottom."""
         left, right = self.frame_size + self._px(10), self.frame_size + self.panel - self._px(8)
-        reward = _number(thoughts.rewards[-1])
-        top = self._label(draw, left, right, 0, f"value {thoughts.values[-1]:.2f}", f"reward {reward}")
+        reward = _number(panel.rewards[-1])
+        top = self._label(draw, left, right, 0, f"value {panel.values[-1]:.2f}", f"reward {reward}")
         box = (left, top, right, top + self._px(62))
-        _bars(draw, box, thoughts.rewards)
-        _curves(draw, box, [thoughts.values], [VALUE], thoughts.starts)
-        top = self._label(draw, left, right, box[3], f"action {thoughts.action_name}", "")
+        _bars(draw, box, panel.rewards)
+        _curves(draw, box, [panel.values], [VALUE], panel.starts)
+        top = self._label(draw, left, right, box[3], f"action {panel.action_name}", "")
         box = (left, top, right, top + self._px(44))
-        lit = [
-            ACCENT if index == thoughts.action else KEY_LABEL for index in range(len(thoughts.probabilities))
-        ]
-        _columns(draw, box, thoughts.probabilities, lit)
+        lit = [ACCENT if index == panel.action else KEY_LABEL for index in range(len(panel.probabilities))]
+        _columns(draw, box, panel.probabilities, lit)
         bottom = box[3]
-        if thoughts.norms:
-            now = "  ".join(f"{norm[-1]:.2f}" for norm in thoughts.norms)
+        if panel.norms:
+            now = "  ".join(f"{norm[-1]:.2f}" for norm in panel.norms)
             top = self._label(draw, left, right, bottom, "|W - W0|", now)
             box = (left, top, right, top + self._px(62))
-            _curves(draw, box, thoughts.norms, LAYER_COLOURS, thoughts.starts, zero=True)
+            _curves(draw, box, panel.norms, LAYER_COLOURS, panel.starts, zero=True)
             bottom = box[3]
-        if thoughts.rates:
+        if panel.rates:
             top = self._label(draw, left, right, bottom, "rates", "")
             box = (left, top, right, top + self._px(30))
-            rates = [rate for layer in thoughts.rates for rate in layer]
+            rates = [rate for layer in panel.rates for rate in layer]
             colours = [
                 LAYER_COLOURS[index % len(LAYER_COLOURS)]
-                for index, layer in enumerate(thoughts.rates)
+                for index, layer in enumerate(panel.rates)
                 for _ in layer
             ]
             _columns(draw, box, rates, colours)
             bottom = box[3]
-        if thoughts.weights is not None:
-            scale = float(np.abs(thoughts.weights).max())
-            top = self._label(draw, left, right, bottom, thoughts.weights_name, f"±{scale:.2g}")
+        if panel.weights is not None:
+            scale = float(np.abs(panel.weights).max())
+            top = self._label(draw, left, right, bottom, panel.weights_name, f"±{scale:.2g}")
             height = self.size[1] - self._px(6) - top
             if height > 0:
-                picture = heat_map(thoughts.weights, scale)
+                picture = heat_map(panel.weights, scale)
                 tile.paste(picture.resize((right - left, height), Image.Resampling.NEAREST), (left, top))
 
     def _label(

@@ -1,34 +1,32 @@
-"""Episodes to be filmed: the best, the worst and the median of several."""
+"""Whole episodes to be filmed: played without rendering, chosen by their returns, and played again for the film."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from agents import Actor
-from envs import ProcgenVecEnv, parse_levels
-from envs.games import EXPLORATION_LEVELS
-from evaluation.scoring.evaluate import Progress, no_progress
-from evaluation.level_order import LevelOrder
+from agents.acting import greedy
+from envs import ProcgenVecEnv
+from evaluation.play import LevelOrder, Player, native_mode, sampler
+from evaluation.progress import Progress, Report, no_report
+from evaluation.scoring.protocol import Protocol
 from policies import Policy
 
-PICKS = ("best", "worst", "median")
+CHOICES = ("best", "worst", "median")
 
 
 @dataclass(frozen=True)
-class Take:
-    """An episode that was played, and can be played again since a level and actions decide it.
+class Replay:
+    """An episode that was played, and can be played again since its level and its actions decide it.
 
     Attributes:
-        game: its name.
-        level: seed of the level.
-        actions: chosen at each step (T,).
-        score: return of the episode.
+        game: The name of the game.
+        level: The seed of the level.
+        actions: The action of each step (T,).
+        score: The return of the episode.
     """
 
     game: str
@@ -37,68 +35,36 @@ class Take:
     score: float
 
 
-def native_mode(mode: str) -> str:
-    """Exploration mode is hard mode on fixed levels; only there can levels be chosen."""
-    return "hard" if mode == "exploration" else mode
-
-
-def play_takes(
-    policy: Policy,
-    game: str,
-    count: int,
-    *,
-    mode: str = "easy",
-    levels: str = "test1",
-    greedy: bool = True,
-    seed: int = 0,
-    progress: Progress = no_progress,
-) -> list[Take]:
-    """Play `count` episodes of a game side by side, without rendering.
-
-    Args:
-        policy: plays.
-        game: its name.
-        count: episodes, on levels drawn with replacement.
-        mode: of the game.
-        levels: that are drawn.
-        greedy: take the most likely action instead of drawing one.
-        seed: of levels and actions.
-        progress: called after each episode with numbers of episodes.
-    """
-    order = LevelOrder(
-        game, parse_levels(levels, mode), EXPLORATION_LEVELS[game] if mode == "exploration" else None, seed
-    )
-    seeds = [order.next() for _ in range(count)]
-    env = ProcgenVecEnv([game], count, native_mode(mode), "all", level_seeds=seeds)
-    generator = torch.Generator(policy.device).manual_seed(seed)
-    actor = Actor(policy, count, policy.device, generator)
-    chosen: list[list[int]] = [[] for _ in seeds]
-    scores: list[float | None] = [None] * count
+def play_candidates(
+    policy: Policy, game: str, count: int, protocol: Protocol, report: Report = no_report
+) -> list[Replay]:
+    """Play `count` episodes of a game side by side, on levels of the first split of `protocol`."""
+    order = LevelOrder(game, protocol.mode, protocol.levels[0], protocol.seed)
+    levels = [order.next() for _ in range(count)]
+    env = ProcgenVecEnv([game], count, native_mode(protocol.mode), "all", level_seeds=levels)
+    choose = greedy if protocol.greedy else sampler(protocol.seed, policy.device)
+    chosen: list[list[int]] = [[] for _ in levels]
+    scores = [0.0] * count
     try:
-        observation: Any = env.reset()
-        starts = np.ones(count, dtype=bool)
-        while None in scores:
-            actions = actor.step(observation, starts, greedy).actions.cpu().numpy()
-            playing = [slot for slot in range(count) if scores[slot] is None]
-            for slot in playing:
-                chosen[slot].append(int(actions[slot]))
-            observation, _, starts, infos = env.step(actions)
-            for slot in playing:
-                if starts[slot]:
-                    scores[slot] = float(infos[slot]["episode"]["r"])
-                    progress(count - scores.count(None), count, game)
+        player = Player(policy, [env], [choose])
+        for step in player.play():
+            for index in np.flatnonzero(player.active):
+                chosen[index].append(int(step.actions[index]))
+            for index in np.flatnonzero(step.ended):
+                scores[index] = float(step.infos[index]["episode"]["r"])
+            player.active &= ~step.ended
+            report(Progress(count - int(player.active.sum()), count, game))
     finally:
         env.close()
     return [
-        Take(game, level, np.array(actions), score)
-        for level, actions, score in zip(seeds, chosen, scores, strict=True)
-        if score is not None
+        Replay(game, level, np.array(actions), score)
+        for level, actions, score in zip(levels, chosen, scores, strict=True)
     ]
 
 
-def pick(takes: Sequence[Take], which: str) -> Take:
-    """The best, worst or median take by its score; of equal ones, the first that was played."""
-    ordered = sorted(takes, key=lambda take: take.score)
+def choose_replay(candidates: Sequence[Replay], which: str) -> Replay:
+    """The best, worst or median candidate by its score; of equal ones, the first that was played."""
+    ordered = sorted(candidates, key=lambda replay: replay.score)
     if which == "best":
-        return next(take for take in ordered if take.score == ordered[-1].score)
+        return next(replay for replay in ordered if replay.score == ordered[-1].score)
     return ordered[0] if which == "worst" else ordered[(len(ordered) - 1) // 2]

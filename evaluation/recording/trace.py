@@ -1,4 +1,4 @@
-"""Traces: everything that happened in a recording, for the program that makes of it what we did not think of."""
+"""Traces: everything that happened in a recording, as arrays in a file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.inspection import Outcome, Sight
+from evaluation.inspection import StepView
+from evaluation.play import Step
 
 SUFFIX = ".npz"
 FORMAT = "procgen-srwm trace"
-VERSION = 1
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a recording of N games.
+
+    Attributes:
+        view: What is seen, and the policy's answer.
+        step: What this answer led to.
+        active: Where the game plays; elsewhere it has ended and waits for longer ones (N,).
+    """
+
+    view: StepView
+    step: Step
+    active: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -28,15 +44,15 @@ class Trace:
     """What happened in the T frames of a recording of N games; all arrays (T, N).
 
     Attributes:
-        returns: sum of raw rewards of the episode before the frame.
-        values: the policy's estimate at the frame.
-        actions: chosen at the frame.
-        steps: of the episode before the frame.
-        levels: seed of the level.
-        rewards: raw, for the action.
-        ended: whether the episode ended with it.
-        playing: false where a game has nothing more to show, and waits for longer ones.
-        facts: what the core says of itself, by name, such as "layer0/shift_norm".
+        returns: The sum of raw rewards of the episode before the frame.
+        values: The policy's estimate at the frame.
+        actions: The actions chosen at the frame.
+        steps: The steps of the episode before the frame.
+        levels: The seed of the level.
+        rewards: The raw reward for the action.
+        ended: Whether the episode ended with it.
+        active: False where a game has nothing more to show, and waits for longer ones.
+        readings: What the core says of itself, by name, such as "layer0/shift_norm".
     """
 
     returns: NDArray[np.float64]
@@ -46,31 +62,32 @@ class Trace:
     levels: NDArray[np.int64]
     rewards: NDArray[np.float32]
     ended: NDArray[np.bool_]
-    playing: NDArray[np.bool_]
-    facts: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    active: NDArray[np.bool_]
+    readings: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
-def row(sight: Sight, outcome: Outcome, playing: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
-    """One step of a `Trace` by field, its facts as "facts/NAME"."""
+def row(frame: Frame) -> dict[str, NDArray[Any]]:
+    """One step of a `Trace` by field, its readings as "readings/NAME"."""
+    view, step = frame.view, frame.step
     return {
-        "returns": sight.returns,
-        "values": sight.values,
-        "actions": sight.actions,
-        "steps": sight.steps,
-        "levels": sight.levels,
-        "rewards": outcome.rewards,
-        "ended": outcome.ended & playing,
-        "playing": playing.copy(),
-        **{f"facts/{name}": values for name, values in sight.facts.items()},
+        "returns": view.returns,
+        "values": view.values,
+        "actions": view.actions,
+        "steps": view.steps,
+        "levels": view.levels,
+        "rewards": step.rewards,
+        "ended": step.ended,
+        "active": frame.active.copy(),
+        **{f"readings/{name}": values for name, values in view.readings.items()},
     }
 
 
 def stack(rows: list[dict[str, NDArray[Any]]]) -> Trace:
     """A trace of its steps."""
     columns = {name: np.stack([one[name] for one in rows]) for name in rows[0]}
-    facts = {name.partition("/")[2]: values for name, values in columns.items() if name.startswith("facts/")}
+    readings = {name.partition("/")[2]: values for name, values in columns.items() if "/" in name}
     plain = {item.name: columns[item.name] for item in fields(Trace) if item.name in columns}
-    return Trace(**plain, facts=facts)
+    return Trace(**plain, readings=readings)
 
 
 class TraceWriter:
@@ -98,16 +115,16 @@ class TraceWriter:
         self._arrays: dict[str, np.memmap[Any, Any]] = {}
         self._written = 0
 
-    def add(self, sight: Sight, outcome: Outcome, playing: NDArray[np.bool_]) -> None:
+    def add(self, frame: Frame) -> None:
         """The next step."""
         columns = {
-            **row(sight, outcome, playing),
-            "starts": sight.starts,
-            "probabilities": sight.probabilities,
-            **{f"weights/{name}": tensor.numpy() for name, tensor in sight.weights.items()},
+            **row(frame),
+            "starts": frame.view.starts,
+            "probabilities": frame.view.probabilities,
+            **{f"weights/{name}": tensor.numpy() for name, tensor in frame.view.weights.items()},
         }
         if self._frames:
-            columns["frames"] = sight.rgb
+            columns["frames"] = frame.view.rgb
         for name, values in columns.items():
             if name not in self._arrays:
                 file = self._folder / f"{name.replace('/', '--')}.npy"

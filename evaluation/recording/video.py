@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from common.files import partial_path
+
 
 @dataclass(frozen=True)
 class _Format:
@@ -72,7 +74,7 @@ class VideoWriter:
         if self._path.suffix.lower() not in _FORMATS:
             raise ValueError(f"{path} is not a film: use {', '.join(SUFFIXES)}")
         form = _FORMATS[self._path.suffix.lower()]
-        self._partial = self._path.with_name(f".{self._path.name}.partial")
+        self._partial = partial_path(self._path)
         self._partial.touch()  # its error names the file, those of the library do not
         self._container = av.open(
             str(self._partial), "w", format=form.container, options=dict(form.container_options)
@@ -114,7 +116,7 @@ def animation_of(path: str | os.PathLike[str], width: int, every: int = 2) -> tu
     Args:
         path: of the film.
         width: at most so many pixels.
-        every: only each so-manieth frame is kept.
+        every: of so many frames, one is kept.
     """
     with tempfile.TemporaryDirectory() as folder, av.open(str(path)) as film:
         stream = film.streams.video[0]

@@ -15,15 +15,23 @@ import agents
 from common.errors import UserError, raise_problems
 from envs import normalized_score
 from envs.levels import parse_levels
-from evaluation.scoring.evaluate import Progress, evaluate
-from evaluation.scoring.protocol import Protocol
+from evaluation.progress import Report, no_report
 from evaluation.report.runs import Run, differing_settings
 from evaluation.report.statistics import Scores
-from evaluation.scoring.table import write_json
+from evaluation.scoring.evaluate import evaluate
+from evaluation.scoring.protocol import Protocol
+from evaluation.scoring.table import write_results
 from records.suite_record import read_record
 
 EVALUATIONS = "evaluations"
 """Folder of a run that keeps what reports have evaluated."""
+Announce = Callable[[Run, str | None], Report]
+"""Says that a run is evaluated under a reset rule (None: that of its training)."""
+
+
+def silent(run: Run, reset: str | None) -> Report:
+    """An `Announce` that says nothing."""
+    return no_report
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ def gather(
     runs: Sequence[Run],
     protocol: Protocol | None = None,
     baseline: str | None = None,
-    progress: Callable[[Run, str | None], Progress] | None = None,
+    announce: Announce = silent,
 ) -> Study:
     """Compare `runs`, evaluating what has not been evaluated by `protocol` yet.
 
@@ -134,7 +142,7 @@ def gather(
         runs: finished ones are scored, the others are listed.
         protocol: of the evaluation, whose games do not matter; None for that of the runs' own final evaluation.
         baseline: label or name of the group that others are ablations of; None for what the suite says.
-        progress: gives, for a run and a reset rule, what is to be told how far its evaluation is.
+        announce: is called before each evaluation, and gives what its progress is reported to.
 
     Raises:
         UserError: the runs cannot be compared, with the reasons; none of them has finished; no such baseline.
@@ -150,7 +158,7 @@ def gather(
     multi = [run for run in kept if len(run.config.games) > 1]
     mains = multi or kept
     main_games = mains[0].config.games if multi else _union(kept)
-    scorer = _Scorer(replace(chosen, games=main_games, mode=mains[0].config.mode), progress)
+    scorer = _Scorer(replace(chosen, games=main_games, mode=mains[0].config.mode), announce)
     groups = _groups(mains, scorer)
     groups += _reevaluated(groups, scorer)
     experts = _groups([run for run in kept if run not in mains], scorer, "expert")
@@ -285,7 +293,7 @@ def _labels(kinds: Sequence[Sequence[Run]], suffix: str) -> list[str]:
     for members in kinds:
         several = len(_union(members)) > 1 and len(members[0].config.games) == 1
         own = "" if several or suffix else members[0].label
-        policy = " ".join(filter(None, [members[0].config.policy, members[0].program, suffix]))
+        policy = " ".join(filter(None, [members[0].config.policy, suffix]))
         base.append(own or policy)
     labels = []
     for index, label in enumerate(base):
@@ -337,12 +345,9 @@ def _full_model(groups: Sequence[Group], runs: Sequence[Run], baseline: str | No
 class _Scorer:
     """Gives the scores of runs, from files where they are known."""
 
-    def __init__(
-        self, protocol: Protocol, progress: Callable[[Run, str | None], Progress] | None = None
-    ) -> None:
+    def __init__(self, protocol: Protocol, announce: Announce) -> None:
         raise_problems(protocol.problems())
-        self.protocol = protocol
-        self._progress = progress
+        self.protocol, self._announce = protocol, announce
 
     def scores(self, run: Run, reset: str | None = None) -> dict[tuple[str, str], Score]:
         """By game and split; `reset` is a reset rule in place of the trained one."""
@@ -351,13 +356,10 @@ class _Scorer:
         stored = stored_evaluation(run, checkpoint, wanted)
         if stored is None:
             agent = agents.load(checkpoint)
-            if self._progress is None:
-                results = evaluate(agent, wanted)
-            else:
-                results = evaluate(agent, wanted, self._progress(run, reset))
+            results = evaluate(agent, wanted, self._announce(run, reset))
             path = cache_file(run, wanted)
             path.parent.mkdir(exist_ok=True)
-            write_json(results, path, str(checkpoint))
+            write_results(results, path, str(checkpoint))
             stored = json.loads(path.read_text(encoding="utf-8"))
         return {
             (item["game"], item["split"]): Score(

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import normalized_score
-from evaluation.scoring.protocol import Protocol
 from evaluation.report import statistics
 from evaluation.report.gather import Group, Study
 from evaluation.report.runs import Run
 from evaluation.report.statistics import Interval, standard_error
+from evaluation.scoring.protocol import Protocol
 from policies import CORES
 
 NOTHING = "\N{EN DASH}"
@@ -182,7 +182,7 @@ def runs_table(study: Study) -> Table:
             (
                 group.label,
                 config.policy,
-                " ".join(filter(None, [config.algorithm.upper(), group.runs[0].program])),
+                config.algorithm.upper(),
                 "; ".join(f"{count:,}" for count in sorted(steps)),
                 ", ".join(str(row.seed) for row in group.rows),
                 rule_text(config.reset) if memory else NOTHING,
@@ -325,12 +325,15 @@ def ablation_table(study: Study, full: Group) -> Table:
 def expert_pairs(study: Study) -> list[tuple[Group, Group]]:
     """Each multi-game group with the expert that has the same policy, trained the same way."""
 
-    def way(group: Group) -> tuple[object, ...]:
+    def training(group: Group) -> tuple[object, ...]:
         config = group.config
         return (config.policy, config.algorithm, config.core, config.reset, config.bptt_span, group.reset)
 
     return [
-        (group, expert) for group in study.groups for expert in study.experts if way(group) == way(expert)
+        (group, expert)
+        for group in study.groups
+        for expert in study.experts
+        if training(group) == training(expert)
     ]
 
 

@@ -24,7 +24,9 @@ from evaluation.scoring.time_left import EvaluationProgress
 from policies import Policy
 
 
-def evaluate(agent: Agent, protocol: Protocol, report: Report = no_report, *, num_threads: int = 4) -> Results:
+def evaluate(
+    agent: Agent, protocol: Protocol, report: Report = no_report, *, num_threads: int = 4
+) -> Results:
     """Play the games of `protocol` side by side, on one split after the other, in environments of their own.
 
     The same protocol gives the same scores again. What is drawn for a game on a split does not depend on the
@@ -115,7 +117,9 @@ class _Split:
 
     def drawn_levels(self) -> dict[str, list[Episode]]:
         """Episodes of each game, with levels drawn with replacement."""
-        return self._play(episode_quotas(self.protocol.episodes, self.protocol.num_envs_on(self.levels)), None)
+        return self._play(
+            episode_quotas(self.protocol.episodes, self.protocol.num_envs_on(self.levels)), None
+        )
 
     def every_level(self) -> dict[str, list[Episode]]:
         """One episode of each game on each level, in order; in waves if there are more levels than environments."""

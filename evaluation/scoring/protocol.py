@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from common import config
+from common.config import Range
 from common.errors import UserError
 from envs import Levels, environment_problems, parse_levels
 from policies.resets import parse_reset
 
 ALL_SPLITS = ("train", "test1", "test2", "test3")
-DEFAULT_SLOTS = 100
+DEFAULT_NUM_ENVS = 100
 
 
 @dataclass(frozen=True)
@@ -17,26 +20,26 @@ class Protocol:
     """A protocol; the defaults are the final test of Irie et al. (arXiv 2202.05780).
 
     Attributes:
-        games: what to play.
+        games: The games that are played.
         mode: easy, hard, memory, exploration or extreme.
-        splits: levels to play: train, test1, test2, test3, all, or "A:B" for levels A to B-1.
-        episodes: of each game and split.
-        greedy: take the most likely action instead of drawing one.
-        every_level: play each level of a split exactly once, instead of `episodes` with levels drawn with
+        splits: The levels that are played: train, test1, test2, test3, all, or "A:B" for levels A to B-1.
+        episodes: How many episodes of each game and split are played.
+        greedy: Whether the most likely action is taken instead of drawing one.
+        every_level: Whether each level of a split is played exactly once, instead of `episodes` with levels drawn with
             replacement.
-        seed: of the levels drawn and of the actions drawn.
-        slots: environments of each game that are stepped together.
-        reset: reset rule of the core, in place of the one it was trained with; None for that one.
+        seed: The seed of the levels and of the actions that are drawn.
+        num_envs: Environments of each game that are stepped together.
+        reset: The reset rule of the core, where it is not the one it was trained with.
     """
 
     games: tuple[str, ...]
     mode: str = "easy"
     splits: tuple[str, ...] = ALL_SPLITS
-    episodes: int = 200
+    episodes: Annotated[int, Range(1)] = 200
     greedy: bool = True
     every_level: bool = False
     seed: int = 0
-    slots: int = DEFAULT_SLOTS
+    num_envs: Annotated[int, Range(1)] = DEFAULT_NUM_ENVS
     reset: str | None = None
 
     @property
@@ -48,9 +51,9 @@ class Protocol:
         """How many episodes of each game are played on a split."""
         return levels.count if self.every_level else self.episodes
 
-    def slots_on(self, levels: Levels) -> int:
+    def num_envs_on(self, levels: Levels) -> int:
         """How many environments play each game on a split: no more than there are episodes."""
-        return min(self.slots, self.episodes_on(levels))
+        return min(self.num_envs, self.episodes_on(levels))
 
     @property
     def total_episodes(self) -> int:
@@ -60,9 +63,7 @@ class Protocol:
     def problems(self) -> list[str]:
         """Everything that is wrong with it, a line each."""
         found = environment_problems(self.games, max(1, len(self.games)), self.mode, "train", self.seed)
-        for name in ("episodes", "slots"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} is {getattr(self, name)}: give 1 or more")
+        found += config.problems(self)
         if self.reset is not None:
             try:
                 parse_reset(self.reset)

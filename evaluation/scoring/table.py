@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from common.files import atomic_write
 from envs import Levels
-from evaluation.scoring.results import GameScore, Results
-from evaluation.scoring.scores import Estimate
-from evaluation.agent_info import Subject
+from evaluation.agent_info import AgentInfo
+from evaluation.scoring.results import Estimate, GameScore, Results
 
 _UNLIMITED = 10_000
 _GAME_COLUMN, _SPLIT_COLUMN = 11, 23  # at most, in characters
@@ -59,7 +59,7 @@ def _header(levels: Levels, results: Results) -> Text:
     if results.protocol.mode == "exploration":
         return Text("the level\nof each game", style="bold")
     where = f"levels {levels.start}-{levels.start + levels.count - 1}" if levels.count else "all levels"
-    lines = [levels.name, where, _familiarity(levels, results.subject.training_levels)]
+    lines = [levels.name, where, _familiarity(levels, results.agent.training_levels)]
     return Text("\n".join(lines), style="bold")
 
 
@@ -81,7 +81,7 @@ def _plus_minus(value: Estimate) -> str:
 
 def describe(results: Results) -> list[str]:
     """What has to be said beside the scores, in a few lines."""
-    subject, protocol = results.subject, results.protocol
+    agent, protocol = results.agent, results.protocol
     if protocol.every_level:
         counting = "each level of a split once"
     elif protocol.mode == "exploration":
@@ -90,21 +90,21 @@ def describe(results: Results) -> list[str]:
         counting = f"{protocol.episodes} episodes of each game and split, levels drawn with replacement"
     chosen = "greedy actions" if protocol.greedy else "sampled actions"
     return [
-        f"{subject.policy}, {subject.algorithm}, {subject.steps:,} steps of training; {protocol.mode} mode",
+        f"{agent.policy}, {agent.algorithm}, {agent.steps:,} steps of training; {protocol.mode} mode",
         f"{chosen}; {counting}; seed {protocol.seed}",
-        _memory(subject, protocol.reset),
+        _memory(agent, protocol.reset),
         "return: mean ± standard error, then (return - min) / (max - min); all games: mean of the latter",
     ]
 
 
-def _memory(subject: Subject, override: str | None) -> str:
-    if not subject.recurrent:
+def _memory(agent: AgentInfo, override: str | None) -> str:
+    if not agent.recurrent:
         return "no memory, so neither reset rule nor gradient horizon"
-    reset = subject.reset if override is None else override
+    reset = agent.reset if override is None else override
     rule = f"memory reset: {_rule(reset)}"
-    if reset != subject.reset:
-        rule += f" (trained with: {_rule(subject.reset)})"
-    horizon = f"gradient horizon {subject.gradient_horizon} of {subject.rollout_length} steps"
+    if reset != agent.reset:
+        rule += f" (trained with: {_rule(agent.reset)})"
+    horizon = f"gradient horizon {agent.gradient_horizon} of {agent.rollout_steps} steps"
     return f"{rule}; {horizon}"
 
 
@@ -112,15 +112,11 @@ def _rule(reset: str) -> str:
     return f"every {reset} steps" if reset.isdigit() else reset
 
 
-def write_json(results: Results, path: str | os.PathLike[str], checkpoint: str | None = None) -> None:
+def write_results(results: Results, path: str | os.PathLike[str], checkpoint: str | None = None) -> None:
     """Write everything to `path`, whole or not at all, with the name of the checkpoint that was evaluated.
 
     Raises:
         OSError: it cannot be written.
     """
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_text(
-        json.dumps({"checkpoint": checkpoint, **results.to_json()}, allow_nan=False) + "\n", encoding="utf-8"
-    )
-    os.replace(partial, target)
+    with atomic_write(Path(path)) as file:
+        file.write(json.dumps({"checkpoint": checkpoint, **results.to_json()}, allow_nan=False) + "\n")

@@ -58,7 +58,9 @@ class EvaluationProgress:
         clock: seconds.
     """
 
-    def __init__(self, protocol: Protocol, report: Report, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, protocol: Protocol, report: Report, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._report, self._clock = report, clock
         self._total = protocol.total_episodes
         self._limits = {game: GAMES[game].limit(protocol.mode) for game in protocol.games}

@@ -29,7 +29,7 @@ class Connection(Protocol):
         """Send a binary message."""
 
 
-class Stage:
+class SessionRunner:
     """A session, its viewers, and the task that plays on.
 
     The session runs in a thread of its own, one call at a time, so that the server answers while it computes.
@@ -58,7 +58,7 @@ class Stage:
             began = time.monotonic()
             self._single_steps = max(0, self._single_steps - 1)
             await self._call(self._advance)
-            self._tell_viewers()
+            self._notify_viewers()
             if self.session.playing:
                 await self._rest(began)
 
@@ -79,7 +79,7 @@ class Stage:
     async def _call(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
-    def _tell_viewers(self) -> None:
+    def _notify_viewers(self) -> None:
         for news in self._viewers.values():
             news.set()
 
@@ -89,14 +89,14 @@ class Stage:
         self._revision += 1
         news.set()
         self._wake()
-        self._tell_viewers()
-        told = -1
+        self._notify_viewers()
+        sent = -1
         try:
             while True:
                 await news.wait()
                 news.clear()
-                if told != self._revision:
-                    told = self._revision
+                if sent != self._revision:
+                    sent = self._revision
                     await connection.send_json(await self._call(lambda: self._state(viewer)))
                 if viewer.in_flight < MAX_IN_FLIGHT:
                     update = await self._call(lambda: viewer.update(self.session))
@@ -107,7 +107,7 @@ class Stage:
             del self._viewers[viewer]
             self._revision += 1
             self._wake()
-            self._tell_viewers()
+            self._notify_viewers()
 
     def _state(self, viewer: Viewer) -> dict[str, Any]:
         return {
@@ -137,7 +137,7 @@ class Stage:
             self._single_steps = 0
         self._revision += 1
         self._wake()
-        self._tell_viewers()
+        self._notify_viewers()
 
     def _do(self, viewer: Viewer, control: Control) -> bool:
         if isinstance(control, View):
@@ -150,7 +150,7 @@ class Stage:
 
     def _advance(self) -> None:
         viewers = list(self._viewers)
-        games = range(len(self.session.program.games))
+        games = range(len(self.session.config.games))
         self.session.full = [any(viewer.needs_full(game) for viewer in viewers) for game in games]
         self.session.advance()
 

@@ -8,7 +8,7 @@ import pytest
 
 from agents import Agent
 from common.errors import UserError
-from evaluation.rebuild import Training, find_checkpoint, training_of
+from evaluation.loading import TrainingInfo, find_checkpoint, training_info
 
 
 def test_the_newest_checkpoint_of_a_run(tmp_path: Path) -> None:
@@ -30,11 +30,11 @@ def test_the_newest_checkpoint_of_a_run(tmp_path: Path) -> None:
     [
         (
             {"games": ["maze", "heist"], "mode": "memory", "levels": "0:9", "slots": 4},
-            Training(("maze", "heist"), "memory", "0:9"),
+            TrainingInfo(("maze", "heist"), "memory", "0:9"),
         ),
-        ({}, Training((), "easy", "train")),
-        ({"games": "maze", "mode": 3, "levels": None}, Training((), "easy", "train")),
+        ({}, TrainingInfo((), "easy", "train")),
+        ({"games": "maze", "mode": 3, "levels": None}, TrainingInfo((), "easy", "train")),
     ],
 )
-def test_what_an_agent_was_trained_on(stored: dict[str, Any], expected: Training) -> None:
-    assert training_of(cast(Agent, SimpleNamespace(experiment=stored))) == expected
+def test_what_an_agent_was_trained_on(stored: dict[str, Any], expected: TrainingInfo) -> None:
+    assert training_info(cast(Agent, SimpleNamespace(experiment=stored))) == expected

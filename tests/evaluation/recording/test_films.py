@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from agents import IMPALA
 from common.errors import UserError
 from envs import ProcgenVecEnv
-from evaluation import Film, read_trace, record
+from evaluation import Progress, Protocol, Recording, read_trace, record
 from evaluation.command_line import main
-from evaluation.overlay import ACCENT, LAYER_COLOURS, Caption, Thoughts, TilePainter, heat_map
-from evaluation.takes import Take, pick, play_takes
-from evaluation.video import VideoWriter, animation_of
+from evaluation.recording.overlay import ACCENT, LAYER_COLOURS, Caption, PolicyPanel, TilePainter, heat_map
+from evaluation.recording.replay import Replay, choose_replay, play_candidates
+from evaluation.recording.video import VideoWriter, animation_of
 
 
 def frames_of(path: Path) -> list[NDArray[np.uint8]]:
@@ -41,7 +41,7 @@ def caption(**changes: Any) -> Caption:
     return Caption(**{**facts, **changes})
 
 
-def thoughts(**changes: Any) -> Thoughts:
+def panel_of(**changes: Any) -> PolicyPanel:
     facts: dict[str, Any] = {
         "values": [0.0, 1.0, 0.5],
         "rewards": [0.0, 0.0, 2.0],
@@ -54,7 +54,7 @@ def thoughts(**changes: Any) -> Thoughts:
         "weights": np.array([[1.0, -1.0], [0.0, 0.5]], dtype=np.float32),
         "weights_name": "layer0",
     }
-    return Thoughts(**{**facts, **changes})
+    return PolicyPanel(**{**facts, **changes})
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "webm", "gif"])
@@ -98,7 +98,7 @@ def test_plain_shows_the_frame_and_nothing_else() -> None:
 def test_the_full_style_adds_a_panel_to_the_scores() -> None:
     frame = np.zeros((320, 320, 3), dtype=np.uint8)
     scores, full = TilePainter(320), TilePainter(320, "full")
-    picture = np.asarray(full.paint(frame, caption(), thoughts()))
+    picture = np.asarray(full.paint(frame, caption(), panel_of()))
     assert np.array_equal(picture[:, :320], np.asarray(scores.paint(frame, caption())))
     assert picture.shape[1] == 320 + full.panel
 
@@ -118,11 +118,11 @@ def test_the_full_style_adds_a_panel_to_the_scores() -> None:
         {"weights_name": "layer1"},
     ],
 )
-def test_each_thought_is_shown(change: dict[str, Any]) -> None:
+def test_each_fact_of_the_panel_is_shown(change: dict[str, Any]) -> None:
     painter = TilePainter(320, "full")
     frame = np.zeros((64, 64, 3), dtype=np.uint8)
     before, after = (
-        np.asarray(painter.paint(frame, caption(), facts)) for facts in (thoughts(), thoughts(**change))
+        np.asarray(painter.paint(frame, caption(), facts)) for facts in (panel_of(), panel_of(**change))
     )
     changed = (before != after).any(-1)
     assert changed.any()
@@ -134,7 +134,7 @@ def test_bars_are_as_long_as_the_probabilities() -> None:
     frame = np.zeros((64, 64, 3), dtype=np.uint8)
 
     def lit(probability: float, colour: tuple[int, int, int]) -> int:
-        facts = thoughts(probabilities=[0.0] * 5 + [probability] + [0.0] * 9, rates=[[probability]])
+        facts = panel_of(probabilities=[0.0] * 5 + [probability] + [0.0] * 9, rates=[[probability]])
         panel = np.asarray(painter.paint(frame, caption(keys=()), facts))[:, 320:]
         return int((panel == colour).all(-1).sum())
 
@@ -154,32 +154,40 @@ def test_heat_maps_have_the_sign_and_order_of_the_matrix() -> None:
 
 
 def test_best_worst_and_median() -> None:
-    takes = [
-        Take("maze", level, np.zeros(1, dtype=np.int64), score) for level, score in enumerate([3, 9, 1, 9, 5])
+    replays = [
+        Replay("maze", level, np.zeros(1, dtype=np.int64), score)
+        for level, score in enumerate([3, 9, 1, 9, 5])
     ]
-    assert [pick(takes, which).level for which in ("best", "worst", "median")] == [1, 2, 4]
-    assert pick(takes[:2], "median").level == 0
+    assert [choose_replay(replays, which).level for which in ("best", "worst", "median")] == [1, 2, 4]
+    assert choose_replay(replays[:2], "median").level == 0
 
 
 def test_whole_episodes_are_shown_as_they_were_played(agent: IMPALA, tmp_path: Path) -> None:
-    games = ["starpilot", "fruitbot"]
-    film = Film("full", separate=True, picks=("best", "worst"), candidates=3)
-    trace = record(agent, games, tmp_path / "film.mp4", film=film, seed=3, levels="40:60")
-    played = {game: play_takes(agent.policy, game, 3, seed=3, levels="40:60") for game in games}
-    scores = {game: sorted(take.score for take in takes) for game, takes in played.items()}
+    games = ("starpilot", "fruitbot")
+    protocol = Protocol(games, splits=("40:60",), seed=3)
+    recording = Recording(
+        str(tmp_path / "film.mp4"),
+        video_overlay="full",
+        video_per_game=True,
+        video_episodes=("best", "worst"),
+        video_candidates=3,
+    )
+    trace = record(agent, protocol, recording)
+    played = {game: play_candidates(agent.policy, game, 3, protocol) for game in games}
+    scores = {game: sorted(replay.score for replay in replays) for game, replays in played.items()}
     assert sorted(file.name for file in tmp_path.iterdir()) == ["film-fruitbot.mp4", "film-starpilot.mp4"]
     lengths = []
-    for slot, (which, game) in enumerate((which, game) for which in (-1, 0) for game in games):
-        playing = trace.playing[:, slot]
+    for env, (which, game) in enumerate((which, game) for which in (-1, 0) for game in games):
+        playing = trace.active[:, env]
         lengths.append(int(playing.sum()))
         assert playing[: lengths[-1]].all()
-        assert trace.ended[:, slot].tolist() == [t == lengths[-1] - 1 for t in range(len(playing))]
-        assert trace.rewards[playing, slot].sum() == pytest.approx(scores[game][which])
-        assert trace.steps[playing, slot].tolist() == list(range(lengths[-1]))
-        assert 40 <= trace.levels[0, slot] < 60
-        assert len(set(trace.levels[:, slot])) == 1
+        assert trace.ended[:, env].tolist() == [t == lengths[-1] - 1 for t in range(len(playing))]
+        assert trace.rewards[playing, env].sum() == pytest.approx(scores[game][which])
+        assert trace.steps[playing, env].tolist() == list(range(lengths[-1]))
+        assert 40 <= trace.levels[0, env] < 60
+        assert len(set(trace.levels[:, env])) == 1
         # An episode that is over stays as it was at its last step.
-        assert len(set(trace.values[lengths[-1] - 1 :, slot])) == 1
+        assert len(set(trace.values[lengths[-1] - 1 :, env])) == 1
     assert len(set(lengths)) > 1
     for game in games:
         assert len(frames_of(tmp_path / f"film-{game}.mp4")) == max(lengths) == len(trace.values)
@@ -187,13 +195,13 @@ def test_whole_episodes_are_shown_as_they_were_played(agent: IMPALA, tmp_path: P
 
 def test_a_trace_holds_everything(agent: IMPALA, tmp_path: Path) -> None:
     games, path = ["leaper", "chaser"], tmp_path / "play.npz"
-    shown = record(
-        agent, games, None, frames=70, seed=5, trace=path, trace_frames=True, trace_meta={"checkpoint": "it"}
-    )
+    recording = Recording(video_seconds=70 / 15, trace=str(path), trace_frames=True)
+    protocol = Protocol(tuple(games), splits=("test1",), seed=5)
+    shown = record(agent, protocol, recording, meta={"checkpoint": "it"})
     assert [file.name for file in tmp_path.iterdir()] == ["play.npz"]
     about, arrays = read_trace(path)
     assert about["games"] == games
-    assert (about["format"], about["version"], about["checkpoint"]) == ("procgen-srwm trace", 1, "it")
+    assert (about["format"], about["version"], about["checkpoint"]) == ("procgen-srwm trace", 2, "it")
     with np.load(path, allow_pickle=False) as file:  # as anybody would read it
         assert json.loads(str(file["meta"])) == about
     env = ProcgenVecEnv(games, 2, levels="test1", seed=5)
@@ -211,22 +219,23 @@ def test_a_trace_holds_everything(agent: IMPALA, tmp_path: Path) -> None:
         weights = torch.from_numpy(arrays["weights/layer0/shift"][t])
         torch.testing.assert_close(weights, actor.state["layer0/shift"])
         norms = weights.flatten(1).norm(dim=1)
-        np.testing.assert_allclose(arrays["facts/layer0/shift_norm"][t], norms, rtol=1e-5)
+        np.testing.assert_allclose(arrays["readings/layer0/shift_norm"][t], norms, rtol=1e-5)
         observation, rewards, starts, _ = env.step(chosen.actions.numpy())
         assert arrays["rewards"][t].tolist() == rewards.tolist()
         assert arrays["ended"][t].tolist() == starts.tolist()
     env.close()
-    for name in ("returns", "values", "actions", "steps", "levels", "rewards", "ended", "playing"):
+    for name in ("returns", "values", "actions", "steps", "levels", "rewards", "ended", "active"):
         assert np.array_equal(arrays[name], getattr(shown, name)), name
     assert arrays["ended"].any()
 
 
 def test_a_trace_that_fails_leaves_nothing(agent: IMPALA, tmp_path: Path) -> None:
-    def fail(done: int, total: int, what: str) -> None:
+    def fail(progress: Progress) -> None:
         raise KeyboardInterrupt
 
+    recording = Recording(video_seconds=0.3, trace=str(tmp_path / "play.npz"))
     with pytest.raises(KeyboardInterrupt):
-        record(agent, ["maze"], None, frames=5, trace=tmp_path / "play.npz", progress=fail)
+        record(agent, Protocol(("maze",)), recording, report=fail)
     assert list(tmp_path.iterdir()) == []
     np.savez(tmp_path / "other.npz", values=np.zeros(3))
     with pytest.raises(ValueError, match="not a trace"):
@@ -234,9 +243,17 @@ def test_a_trace_that_fails_leaves_nothing(agent: IMPALA, tmp_path: Path) -> Non
 
 
 def test_impossible_films_are_refused(agent: IMPALA, tmp_path: Path) -> None:
-    film = Film("ful", picks=("bets", "worst", "worst"), candidates=0, head=-1)
-    with pytest.raises(UserError, match=r"did you mean full.*did you mean best.*once.*0 cand.*head"):
-        record(agent, ["maze"], tmp_path / "film.mp4", film=film)
+    recording = Recording(
+        str(tmp_path / "film.mp4"),
+        video_overlay="ful",
+        video_episodes=("bets", "worst", "worst"),
+        video_candidates=0,
+        video_head=-1,
+    )
+    with pytest.raises(
+        UserError, match=r"did you mean full.*did you mean best.*candidates is 0.*head is -1.*once"
+    ):
+        record(agent, Protocol(("maze",)), recording)
     with pytest.raises(ValueError, match=r"film\.avi is not a film"):
         VideoWriter(tmp_path / "film.avi", 2, 2, 15)
 

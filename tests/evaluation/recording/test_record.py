@@ -12,9 +12,9 @@ from PIL import Image
 from agents import IMPALA
 from common.errors import UserError
 from envs import ProcgenVecEnv
-from evaluation import record
-from evaluation.overlay import ACCENT, GAP, KEY, PANEL, Caption, Grid, TilePainter
-from evaluation.video import VideoWriter
+from evaluation import Progress, Protocol, Recording, record
+from evaluation.recording.overlay import ACCENT, GAP, KEY, PANEL, Caption, Grid, TilePainter
+from evaluation.recording.video import VideoWriter
 
 
 def decode(path: Path) -> tuple[list[NDArray[np.uint8]], Any]:
@@ -30,18 +30,12 @@ def distance(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 
 def test_a_video_shows_what_a_replay_shows(agent: IMPALA, tmp_path: Path) -> None:
     games, frames = ["leaper", "chaser", "fruitbot"], 40
-    reports: list[tuple[int, int]] = []
-    trace = record(
-        agent,
-        games,
-        tmp_path / "film.mp4",
-        levels="test1",
-        frames=frames,
-        seed=5,
-        progress=lambda done, total, what: reports.append((done, total)),
-    )
+    reports: list[Progress] = []
+    protocol = Protocol(tuple(games), splits=("test1",), seed=5)
+    recording = Recording(str(tmp_path / "film.mp4"), video_seconds=frames / 15)
+    trace = record(agent, protocol, recording, report=reports.append)
     assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
-    assert reports == [(done, frames) for done in range(1, frames + 1)]
+    assert [(report.done, report.total) for report in reports] == [(t + 1, frames) for t in range(frames)]
 
     pictures, facts = decode(tmp_path / "film.mp4")
     painter = TilePainter(320)
@@ -64,9 +58,9 @@ def test_a_video_shows_what_a_replay_shows(agent: IMPALA, tmp_path: Path) -> Non
         np.testing.assert_allclose(trace.values[t], values, rtol=1e-5, atol=1e-6)
         actions, state = agent.predict(observation, state, start, deterministic=True)
         assert trace.actions[t].tolist() == actions.tolist()
-        for slot, plain in enumerate(env.get_images()):
+        for number, plain in enumerate(env.get_images()):
             assert plain is not None
-            left, top = grid.position(slot)
+            left, top = grid.position(number)
             size = painter.frame_size
             small = np.asarray(Image.fromarray(plain).resize((size, size)))
             film = pictures[t][top + painter.header :, left:][:size, :size]
@@ -85,8 +79,9 @@ def test_a_video_shows_what_a_replay_shows(agent: IMPALA, tmp_path: Path) -> Non
 
 
 def test_the_reset_rule_can_be_changed(agent: IMPALA, tmp_path: Path) -> None:
+    recording = Recording(str(tmp_path / "film.mp4"), video_seconds=8 / 15)
     traces = [
-        record(agent, ["chaser"], tmp_path / "film.mp4", frames=8, reset=reset)
+        record(agent, Protocol(("chaser",), splits=("test1",), reset=reset), recording)
         for reset in (None, "episode", "4")
     ]
     assert traces[0].values.tolist() == traces[1].values.tolist()
@@ -95,12 +90,11 @@ def test_the_reset_rule_can_be_changed(agent: IMPALA, tmp_path: Path) -> None:
 
 
 def test_bad_requests_name_what_is_wrong(agent: IMPALA, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"unknown game 'mzae'"):
-        record(agent, ["mzae"], tmp_path / "film.mp4")
-    with pytest.raises(UserError, match="0 frames"):
-        record(agent, ["maze"], tmp_path / "film.mp4", frames=0)
+    film = str(tmp_path / "film.mp4")
+    with pytest.raises(UserError, match=r"unknown game 'mzae'.*video_seconds is 0"):
+        record(agent, Protocol(("mzae",)), Recording(film, video_seconds=0.0))
     with pytest.raises(OSError, match=r"film\.mp4"):
-        record(agent, ["maze"], tmp_path / "missing" / "film.mp4", frames=2)
+        record(agent, Protocol(("maze",)), Recording(str(tmp_path / "missing" / "film.mp4"), 0.1))
     assert list(tmp_path.iterdir()) == []
 
 

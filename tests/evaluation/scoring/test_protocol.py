@@ -26,8 +26,8 @@ def test_every_level_counts_levels() -> None:
         games=("maze",), mode="memory", splits=("train", "3:10"), every_level=True, episodes=7
     )
     assert protocol.total_episodes == 500 + 7
-    assert protocol.slots_on(parse_levels("3:10")) == 7
-    assert protocol.slots_on(parse_levels("train", "memory")) == protocol.slots
+    assert protocol.num_envs_on(parse_levels("3:10")) == 7
+    assert protocol.num_envs_on(parse_levels("train", "memory")) == protocol.num_envs
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_every_level_counts_levels() -> None:
         ({"splits": ("9:3",)}, "empty"),
         ({"splits": ("3:9", "03:9")}, "more than once"),
         ({"episodes": 0}, "episodes is 0"),
-        ({"slots": -1}, "slots is -1"),
+        ({"num_envs": -1}, "num_envs is -1"),
         ({"seed": -1}, "seed -1"),
         ({"reset": "sometimes"}, "unknown reset rule"),
         ({"every_level": True, "splits": ("all",)}, "no end"),
@@ -58,5 +58,5 @@ def test_each_mistake_is_found(wrong: dict[str, Any], part: str) -> None:
 
 
 def test_all_mistakes_are_found_at_once() -> None:
-    protocol = Protocol(games=("bigfsh",), splits=("a", "b"), episodes=0, slots=0, reset="x")
+    protocol = Protocol(games=("bigfsh",), splits=("a", "b"), episodes=0, num_envs=0, reset="x")
     assert len(protocol.problems()) == 6

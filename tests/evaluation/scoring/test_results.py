@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from evaluation.scores import Estimate, aggregate, estimate, normalized
+from evaluation.scoring.results import Estimate, aggregate, estimate, normalized
 
 
 def test_mean_and_standard_error() -> None:

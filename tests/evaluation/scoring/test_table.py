@@ -9,13 +9,13 @@ import pytest
 from rich.console import Console
 
 from envs import parse_levels
-from evaluation import Episode, GameScore, Protocol, Results, print_table, write_json
-from evaluation.subject import Subject
+from evaluation import Episode, GameScore, Protocol, Results, print_table, write_results
+from evaluation.agent_info import AgentInfo
 
-SUBJECT = Subject("srwm", "impala", 120_000, True, "episode", 50, 50, parse_levels("0:200"))
+AGENT = AgentInfo("srwm", "impala", 120_000, True, "episode", 50, 50, parse_levels("0:200"))
 
 
-def results(protocol: Protocol, subject: Subject = SUBJECT, only: int | None = None) -> Results:
+def results(protocol: Protocol, agent: AgentInfo = AGENT, only: int | None = None) -> Results:
     """In maze 4 and 10, in bigfish 20 and 21; `only` keeps so many episodes of each."""
     returns = {"maze": (4.0, 10.0), "bigfish": (20.0, 21.0)}
     scores = [
@@ -25,7 +25,7 @@ def results(protocol: Protocol, subject: Subject = SUBJECT, only: int | None = N
         for levels in protocol.levels
         for game in protocol.games
     ]
-    return Results(subject, protocol, tuple(scores))
+    return Results(agent, protocol, tuple(scores))
 
 
 def shown(found: Results, width: int | None = None) -> str:
@@ -53,7 +53,7 @@ def test_how_they_were_made_is_there() -> None:
     assert "memory reset: episode; gradient horizon 50 of 50 steps" in text
 
     sampled = replace(TWO, greedy=False, every_level=True, reset="20")
-    text = shown(results(sampled, replace(SUBJECT, gradient_horizon=1)))
+    text = shown(results(sampled, replace(AGENT, gradient_horizon=1)))
     assert "sampled actions; each level of a split once; seed 7" in text
     assert "memory reset: every 20 steps (trained with: episode); gradient horizon 1 of 50 steps" in text
 
@@ -61,7 +61,7 @@ def test_how_they_were_made_is_there() -> None:
     assert "2 episodes of each game, on its one level; seed 7" in exploring
     assert "levels 0-199" not in exploring
 
-    assert "no memory" in shown(results(TWO, replace(SUBJECT, recurrent=False)))
+    assert "no memory" in shown(results(TWO, replace(AGENT, recurrent=False)))
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_how_they_were_made_is_there() -> None:
     ],
 )
 def test_whether_levels_are_new(trained: str, played: str, word: str) -> None:
-    subject = replace(SUBJECT, training_levels=parse_levels(trained))
-    lines = shown(results(replace(TWO, splits=(played,)), subject)).splitlines()
+    agent = replace(AGENT, training_levels=parse_levels(trained))
+    lines = shown(results(replace(TWO, splits=(played,)), agent)).splitlines()
     header = next(line for line in lines if line.lstrip().startswith("game"))
     assert header.split(maxsplit=1)[1].strip() == word
 
@@ -96,11 +96,11 @@ def test_nothing_is_cut_off() -> None:
 def test_json_holds_everything(tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
     path.write_text("an older file")
-    write_json(results(TWO), path, "run/checkpoints/step_000000120000.ckpt")
+    write_results(results(TWO), path, "run/checkpoints/step_000000120000.ckpt")
     data = json.loads(path.read_text())
     assert data["checkpoint"] == "run/checkpoints/step_000000120000.ckpt"
-    assert data["subject"]["gradient_horizon"] == 50
-    assert data["subject"]["training_levels"] == "0:200"
+    assert data["agent"]["gradient_horizon"] == 50
+    assert data["agent"]["training_levels"] == "0:200"
     assert data["protocol"]["greedy"] is True
     assert data["protocol"]["splits"] == ["train", "test1"]
     assert data["aggregate"]["test1"]["mean"] == pytest.approx(0.45)
@@ -125,7 +125,7 @@ def test_json_holds_everything(tmp_path: Path) -> None:
 def test_unknown_errors_are_shown_and_stored_as_unknown(tmp_path: Path) -> None:
     single = results(replace(TWO, episodes=1), only=1)
     assert "4.00 ± ?" in shown(single)
-    write_json(single, tmp_path / "scores.json")
+    write_results(single, tmp_path / "scores.json")
     assert "NaN" not in (tmp_path / "scores.json").read_text()
     assert json.loads((tmp_path / "scores.json").read_text())["scores"][0]["raw"]["standard_error"] is None
 
