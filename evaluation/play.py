@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from agents.acting import sample
-from envs import GAMES, Levels
+from envs import Levels
 from envs.games import EXPLORATION_LEVELS
 from envs.levels import MAX_LEVEL
 from envs.native import NO_OP
@@ -175,10 +175,14 @@ class Player:
         return Step(self._actions, rewards, ended, infos)
 
 
+def _entropy(seed: int, game: str, levels: Levels) -> np.random.SeedSequence:
+    """What is drawn for a game follows from its name, so that it does not depend on which other games there are."""
+    return np.random.SeedSequence([seed, int.from_bytes(game.encode(), "little"), levels.start, levels.count])
+
+
 def action_seed(seed: int, game: str, levels: Levels) -> int:
     """Seed of the actions drawn in one game on one split: independent of what else is played."""
-    entropy = [seed, list(GAMES).index(game), levels.start, levels.count]
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
+    return int(_entropy(seed, game, levels).generate_state(1, np.uint64)[0]) >> 1
 
 
 class LevelOrder:
@@ -193,8 +197,7 @@ class LevelOrder:
     """
 
     def __init__(self, game: str, mode: str, levels: Levels, seed: int, level: int | None = None) -> None:
-        entropy = [seed, list(GAMES).index(game), levels.start, levels.count]
-        self._generator = np.random.default_rng(np.random.SeedSequence(entropy))
+        self._generator = np.random.default_rng(_entropy(seed, game, levels))
         self._levels = levels
         self._level = EXPLORATION_LEVELS[game] if mode == "exploration" else level
 

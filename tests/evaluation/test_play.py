@@ -13,8 +13,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import Tensor
 
 from agents.acting import greedy
+from envs import GAMES, parse_levels
 from envs.native import NO_OP
-from evaluation.play import Player, sampler
+from evaluation.play import LevelOrder, Player, action_seed, sampler
 from evaluation.scoring.evaluate import episode_quotas, play_episodes
 from evaluation.scoring.results import Episode
 from policies import Policy, PolicyOutput, State
@@ -174,6 +175,31 @@ def test_one_that_waits_goes_on_with_the_memory_that_it_had() -> None:
         assert player.state["calls"].tolist() == made.tolist()
         assert player.state["name"].tolist() == [0, 1, 2, 3]
         assert (step.rewards.tolist(), step.ended[~active].any()) == (active.tolist(), False)
+
+
+def test_what_is_drawn_for_a_game_does_not_depend_on_the_others() -> None:
+    def drawn() -> dict[str, list[int]]:
+        levels = parse_levels("all")
+        orders = {game: LevelOrder(game, "easy", levels, 3) for game in GAMES}
+        return {
+            game: [action_seed(3, game, levels), *(order.next() for _ in range(5))]
+            for game, order in orders.items()
+        }
+
+    before = drawn()
+    assert len({tuple(numbers) for numbers in before.values()}) == len(GAMES)
+    assert len({number for numbers in before.values() for number in numbers}) == 6 * len(GAMES)
+    items = list(GAMES.items())
+    others = {"aardvark": items[0][1], **dict(reversed(items))}  # another one comes first
+    GAMES.clear()
+    GAMES.update(others)
+    try:
+        after = drawn()
+    finally:
+        GAMES.clear()
+        GAMES.update(items)
+    assert {game: after[game] for game in before} == before
+    assert after["aardvark"] not in before.values()
 
 
 def test_shares_are_equal_or_differ_by_one() -> None:
