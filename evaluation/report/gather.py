@@ -129,6 +129,17 @@ class Study:
     unfinished: tuple[Run, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The splits of unseen and of training levels, where there are any."""
+        both = {"unseen": self.unseen, "training": self.seen}
+        return {name: splits for name, splits in both.items() if splits}
+
+    @property
+    def main_splits(self) -> tuple[str, ...]:
+        """The unseen splits; the training levels, or else all, where there are none."""
+        return self.unseen or self.seen or tuple(levels.name for levels in self.protocol.levels)
+
 
 def gather(
     runs: Sequence[Run],

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 import agents
 from envs import parse_task_duration
 from evaluation.report.gather import EVALUATIONS, Announce, Group, Study, silent
-from evaluation.report.plots import COLOURS, Plot, draw_lines
+from evaluation.report.plots import COLOURS, Plot, draw_panels
 from evaluation.report.runs import Run
 from evaluation.report.statistics import Scores
 from evaluation.report.tables import (
@@ -180,7 +180,7 @@ def stream_plot(scores: StreamScores) -> Plot:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     panels = [(heading(group), partial(draw, group)) for group in scores.groups]
-    svg = draw_lines(panels, "episodes since the switch", "normalised score", "stream")
+    svg = draw_panels(panels, "episodes since the switch", "normalised score", "stream", shared=True)
     note = "Line: mean over runs; band: from the lowest to the highest run (none for one seed)."
     return Plot("stream", "Adaptation in a stream of games", svg, (note,))
 

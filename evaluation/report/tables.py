@@ -233,16 +233,13 @@ def split_table(study: Study, splits: Sequence[str], key: str, title: str) -> Ta
 
 def aggregate_table(study: Study) -> Table:
     """Interquartile mean and mean of normalised scores."""
-    parts = [
-        (name, splits) for name, splits in (("unseen", study.unseen), ("training", study.seen)) if splits
-    ]
     header = ["group"]
-    for name, _ in parts:
+    for name in study.parts:
         header += [f"IQM, {name} levels", f"mean, {name} levels"]
     rows = []
     for group in study.groups:
         cells = [heading(group)]
-        for _, splits in parts:
+        for splits in study.parts.values():
             scores = group.normalized(splits)
             for aggregate in (statistics.interquartile_mean, statistics.mean):
                 cells.append(interval_text(statistics.with_interval(aggregate, scores)))
@@ -272,7 +269,7 @@ def gap_table(study: Study) -> Table:
 
 def improvement_table(study: Study) -> Table:
     """Probability that a run of the row's group beats one of the column's."""
-    splits = study.unseen or study.seen or tuple(levels.name for levels in study.protocol.levels)
+    splits = study.main_splits
 
     def cell(ours: Group, theirs: Group) -> str:
         if ours is theirs:
@@ -295,16 +292,13 @@ def improvement_table(study: Study) -> Table:
 
 def ablation_table(study: Study, full: Group) -> Table:
     """Every group against the full model."""
-    parts = [
-        (name, splits) for name, splits in (("unseen", study.unseen), ("training", study.seen)) if splits
-    ]
     header = ["group"]
-    for name, _ in parts:
+    for name in study.parts:
         header += [f"{name} levels", f"minus {full.label}", f"P(better than {full.label})"]
     rows = []
     for group in study.groups:
         cells = [heading(group)]
-        for _, splits in parts:
+        for splits in study.parts.values():
             ours, theirs = group.normalized(splits), full.normalized(splits)
             cells.append(plus_minus(ours.mean(1), len(group.rows), 3))
             if group is full:
@@ -339,17 +333,14 @@ def expert_pairs(study: Study) -> list[tuple[Group, Group]]:
 
 def expert_table(study: Study) -> Table:
     """The multi-game runs in percent of the experts."""
-    parts = [
-        (name, splits) for name, splits in (("unseen", study.unseen), ("training", study.seen)) if splits
-    ]
     header = ["policy", "game"]
-    for name, _ in parts:
+    for name in study.parts:
         header += [f"multi-game, {name}", f"expert, {name}", "percent"]
     rows = []
     for group, expert in expert_pairs(study):
         for game in expert.games:
             cells = [group.label, game]
-            for _, splits in parts:
+            for splits in study.parts.values():
                 cells += _percent_cells(group, expert, game, splits)
             rows.append(tuple(cells))
     matched = [expert for _, expert in expert_pairs(study)]

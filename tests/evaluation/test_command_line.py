@@ -11,7 +11,7 @@ import pytest
 
 from agents import IMPALA
 from common.errors import UserError
-from evaluation import command_line
+from evaluation import command_line, read_trace
 from evaluation.command_line import main, make_protocol, parse
 from evaluation.loading import TrainingInfo
 
@@ -135,3 +135,22 @@ def test_help_names_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert "(default: train test1 test2 test3)" in text
     assert "{None}" not in text
     assert command_line.PROGRAM in text
+
+
+def test_only_recording(agent: IMPALA, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.save(tmp_path / "it.ckpt")
+    words = f"{tmp_path}/it.ckpt --no-scores --games maze --video {tmp_path}/a.gif --trace {tmp_path}/a.npz"
+    assert main([*words.split(), "--video-seconds", "1", "--video-overlay", "plain"]) == 0
+    out = capsys.readouterr().out
+    assert "Video: " in out
+    assert "Trace: " in out
+    assert "unseen" not in out
+    assert (tmp_path / "a.gif").stat().st_size > 0
+    about, arrays = read_trace(tmp_path / "a.npz")
+    assert about["checkpoint"].endswith("it.ckpt")
+    assert "frames" not in arrays
+    with pytest.raises(
+        UserError,
+        match=r"^3 problems: .*--video .* must end in .mp4, .webm or .gif.*--trace-frames.*--no-scores",
+    ):
+        main(f"{tmp_path}/it.ckpt --no-scores --json x --video {tmp_path}/a.avi --trace-frames".split())

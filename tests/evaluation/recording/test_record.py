@@ -1,3 +1,5 @@
+"""Recordings of an agent at play: films of a stretch of time and of whole episodes."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,7 +15,12 @@ from agents import IMPALA
 from common.errors import UserError
 from envs import ProcgenVecEnv
 from evaluation import Progress, Protocol, Recording, record
-from evaluation.recording.overlay import ACCENT, GAP, KEY, PANEL, Caption, Grid, TilePainter
+from evaluation.recording.overlay import (
+    PANEL,
+    Grid,
+    TilePainter,
+)
+from evaluation.recording.replay import play_candidates
 from evaluation.recording.video import VideoWriter
 
 
@@ -98,92 +105,53 @@ def test_bad_requests_name_what_is_wrong(agent: IMPALA, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_film_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "film.mp4"
-    path.write_bytes(b"old")
-
-    def interrupted() -> None:
-        with VideoWriter(path, 32, 32, 15) as video:
-            video.write(np.zeros((32, 32, 3), dtype=np.uint8))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert path.read_bytes() == b"old"
-    assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
-    with pytest.raises(ValueError, match="even"):
-        VideoWriter(path, 33, 32, 15)
+def frames_of(path: Path) -> list[NDArray[np.uint8]]:
+    with av.open(str(path)) as film:
+        return [frame.to_ndarray(format="rgb24") for frame in film.decode(video=0)]
 
 
-def caption(**changes: Any) -> Caption:
-    facts: dict[str, Any] = {
-        "game": "maze",
-        "place": "test1, level 1003",
-        "episode_return": 3.0,
-        "last_return": None,
-        "just_ended": False,
-        "step": 17,
-        "value": 1.25,
-        "keys": ("LEFT", "UP"),
-    }
-    return Caption(**{**facts, **changes})
+def test_whole_episodes_are_shown_as_they_were_played(agent: IMPALA, tmp_path: Path) -> None:
+    games = ("starpilot", "fruitbot")
+    protocol = Protocol(games, splits=("40:60",), seed=3)
+    recording = Recording(
+        str(tmp_path / "film.mp4"),
+        video_overlay="full",
+        video_per_game=True,
+        video_episodes=("best", "worst"),
+        video_candidates=3,
+    )
+    trace = record(agent, protocol, recording)
+    played = {game: play_candidates(agent.policy, game, 3, protocol) for game in games}
+    scores = {game: sorted(replay.score for replay in replays) for game, replays in played.items()}
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["film-fruitbot.mp4", "film-starpilot.mp4"]
+    lengths = []
+    for env, (which, game) in enumerate((which, game) for which in (-1, 0) for game in games):
+        playing = trace.active[:, env]
+        lengths.append(int(playing.sum()))
+        assert playing[: lengths[-1]].all()
+        assert trace.ended[:, env].tolist() == [t == lengths[-1] - 1 for t in range(len(playing))]
+        assert trace.rewards[playing, env].sum() == pytest.approx(scores[game][which])
+        assert trace.steps[playing, env].tolist() == list(range(lengths[-1]))
+        assert 40 <= trace.levels[0, env] < 60
+        assert len(set(trace.levels[:, env])) == 1
+        # An episode that is over stays as it was at its last step.
+        assert len(set(trace.values[lengths[-1] - 1 :, env])) == 1
+    assert len(set(lengths)) > 1
+    for game in games:
+        assert len(frames_of(tmp_path / f"film-{game}.mp4")) == max(lengths) == len(trace.values)
 
 
-@pytest.mark.parametrize("size", [256, 320, 512])
-def test_a_tile_is_the_frame_between_two_strips(size: int) -> None:
-    painter = TilePainter(size)
-    assert painter.size[0] % 2 == painter.size[1] % 2 == 0
-    frame = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
-    tile = np.asarray(painter.paint(frame, caption()))
-    assert np.array_equal(tile[painter.header : painter.header + size], frame)
-
-
-@pytest.mark.parametrize(
-    ("change", "strip"),
-    [
-        ({"game": "heist"}, "header"),
-        ({"place": "test1, level 1004"}, "header"),
-        ({"episode_return": 4.0}, "footer"),
-        ({"last_return": 4.0}, "footer"),
-        ({"step": 18}, "footer"),
-        ({"value": -1.25}, "footer"),
-        ({"keys": ("D",)}, "footer"),
-    ],
-)
-def test_each_fact_is_written_in_its_strip(change: dict[str, Any], strip: str) -> None:
-    painter = TilePainter(320)
-    frame = np.zeros((64, 64, 3), dtype=np.uint8)
-    before, after = (np.asarray(painter.paint(frame, fact)) for fact in (caption(), caption(**change)))
-    changed = np.flatnonzero((before != after).any((1, 2)))
-    header = changed < painter.header
-    footer = changed >= painter.header + 320
-    assert len(changed)
-    assert (header if strip == "header" else footer).all()
-
-
-def test_pressed_keys_light_up() -> None:
-    painter = TilePainter(320)
-    frame = np.zeros((64, 64, 3), dtype=np.uint8)
-
-    def count(colour: tuple[int, int, int], *keys: str) -> int:
-        tile = np.asarray(painter.paint(frame, caption(keys=keys)))
-        return int((tile == colour).all(-1).sum())
-
-    none, one, two = count(ACCENT), count(ACCENT, "D"), count(ACCENT, "LEFT", "UP")
-    assert none == 0
-    assert 0 < one < two
-    assert count(KEY) > count(KEY, "D") > count(KEY, "LEFT", "UP")
-
-
-def test_grids_are_nearly_square() -> None:
-    shapes = {
-        tiles: (Grid(tiles, (10, 20)).columns, Grid(tiles, (10, 20)).rows) for tiles in (1, 2, 5, 6, 16)
-    }
-    assert shapes == {1: (1, 1), 2: (2, 1), 5: (3, 2), 6: (3, 2), 16: (4, 4)}
-    grid = Grid(6, (10, 20))
-    assert grid.size == (3 * 10 + 4 * GAP, 2 * 20 + 3 * GAP)
-    tiles = [Image.new("RGB", (10, 20), (index, 0, 0)) for index in range(6)]
-    picture = grid.compose(tiles)
-    for index in range(6):
-        left, top = grid.position(index)
-        assert (picture[top : top + 20, left : left + 10, 0] == index).all()
+def test_impossible_films_are_refused(agent: IMPALA, tmp_path: Path) -> None:
+    recording = Recording(
+        str(tmp_path / "film.mp4"),
+        video_overlay="ful",
+        video_episodes=("bets", "worst", "worst"),
+        video_candidates=0,
+        video_head=-1,
+    )
+    with pytest.raises(
+        UserError, match=r"did you mean full.*did you mean best.*candidates is 0.*head is -1.*once"
+    ):
+        record(agent, Protocol(("maze",)), recording)
+    with pytest.raises(ValueError, match=r"film\.avi is not a film"):
+        VideoWriter(tmp_path / "film.avi", 2, 2, 15)
