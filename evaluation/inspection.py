@@ -133,7 +133,7 @@ class InspectedPlayer(Player):
         """Start episodes on levels of one's choice.
 
         Args:
-            envs: games that shall play them.
+            envs: games that play them.
             levels: seeds, one for each.
             after_episode: whether the games have just ended an episode, whose last reward the policy then sees at the
                 first step of the new one, as in training; otherwise it sees 0.

@@ -65,7 +65,7 @@ class Player:
 
     Attributes:
         active: which environments play on (N,); to be changed between two steps.
-        starts: which observations are the first of an episode, as the policy is told (N,); may be changed, too.
+        starts: which observations are the first of an episode, as the policy sees it (N,); may be changed, too.
     """
 
     def __init__(self, policy: Policy, envs: Sequence[VecEnv], choosers: Sequence[Chooser]) -> None:

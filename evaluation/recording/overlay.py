@@ -349,7 +349,7 @@ class Grid:
 
 
 def frame_size_for(tiles: int) -> int:
-    """How large the frames are for so many games: all of them shall fit on a screen."""
+    """How large the frames are for so many games: all of them fit on a screen."""
     if tiles == 1:
         return 512
     return 320 if tiles <= 6 else 256

@@ -39,9 +39,9 @@ class Score:
     """One game on one split, by one run.
 
     Attributes:
-        raw: mean episode return.
-        error: standard error of it over episodes; None for a single episode.
-        episodes: how many.
+        raw: The mean episode return.
+        error: Its standard error over episodes; None for a single episode.
+        episodes: How many episodes were played.
     """
 
     raw: float
@@ -54,9 +54,9 @@ class Row:
     """The scores of one seed.
 
     Attributes:
-        seed: of training.
-        runs: one that plays all games, or one for each game.
-        scores: by game and split.
+        seed: The seed of training.
+        runs: One run that plays all games, or one for each game.
+        scores: The scores by game and split.
     """
 
     seed: int
@@ -69,12 +69,12 @@ class Group:
     """Runs that differ in their seed alone.
 
     Attributes:
-        label: in tables and plots.
-        games: that it has scores for.
-        mode: of the games.
-        rows: one for each seed.
-        reset: reset rule of the evaluation, where it is another one than that of training.
-        name: of the group in its suite, "" without one.
+        label: Its name in tables and plots.
+        games: The games that it has scores for.
+        mode: The mode of the games.
+        rows: The scores, one row for each seed.
+        reset: The reset rule of the evaluation, where it is another one than that of training.
+        name: The name of the group in its suite, "" without one.
     """
 
     label: str
@@ -110,14 +110,14 @@ class Study:
     """Everything that is reported.
 
     Attributes:
-        protocol: how scores were measured, with the games of `groups`.
-        seen: splits that were trained on.
-        unseen: splits that were not.
-        groups: that play the same games.
-        experts: single-game runs to hold multi-game runs against.
-        full: the group that others are ablations of.
-        unfinished: runs that have not made all their steps, and have no scores.
-        notes: what else has to be said.
+        protocol: How scores were measured, with the games of `groups`.
+        seen: The splits that were trained on.
+        unseen: The splits that were not.
+        groups: The groups, which play the same games.
+        experts: Single-game runs that multi-game runs are compared with.
+        full: The group that others are ablations of.
+        unfinished: Runs that have not made all their steps, and have no scores.
+        notes: What else a reader has to know.
     """
 
     protocol: Protocol
@@ -173,13 +173,13 @@ def gather(
     groups = _groups(mains, scorer)
     groups += _reevaluated(groups, scorer)
     experts = _groups([run for run in kept if run not in mains], scorer, "expert")
-    ragged = [group for group in groups if group.games != main_games]
-    if ragged:
+    incomplete = [group for group in groups if group.games != main_games]
+    if incomplete:
         raise UserError(
             "runs that play different games cannot be compared: "
             + "; ".join(f"{group.label} plays {', '.join(group.games)}" for group in groups)
         )
-    seen, unseen = _familiar_splits(mains[0], scorer.protocol)
+    seen, unseen = _seen_and_unseen(mains[0], scorer.protocol)
     return Study(
         scorer.protocol,
         seen,
@@ -216,11 +216,11 @@ def comparison_problems(runs: Sequence[Run]) -> list[str]:
         found.append(f"runs of different games cannot be compared: {listed}: make one report for each")
     elif sets:
         (games,) = sets
-        strangers = [run for run in runs if len(run.config.games) == 1 and run.config.games[0] not in games]
+        others = [run for run in runs if len(run.config.games) == 1 and run.config.games[0] not in games]
         found += [
             f"{run.name} cannot be compared: it plays {run.config.games[0]}, which is none of the games of the "
             f"multi-game runs ({', '.join(games)})"
-            for run in strangers
+            for run in others
         ]
     return found
 
@@ -254,7 +254,7 @@ def common_protocol(runs: Sequence[Run]) -> Protocol:
     return Protocol(first.games, first.mode)
 
 
-def _familiar_splits(run: Run, protocol: Protocol) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _seen_and_unseen(run: Run, protocol: Protocol) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The splits within the training levels, and those apart from them."""
     training = parse_levels(run.config.levels, run.config.mode)
     seen, unseen = [], []

@@ -41,10 +41,10 @@ class Plot:
     """A picture.
 
     Attributes:
-        key: names it in files.
-        title: says what it shows.
-        svg: the picture.
-        notes: how to read it, a line each.
+        key: Its name in files.
+        title: What it shows.
+        svg: The picture.
+        notes: How to read it, a line each.
     """
 
     key: str

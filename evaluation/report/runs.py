@@ -1,4 +1,4 @@
-"""What the directory of a run tells about it."""
+"""A run, as its directory describes it."""
 
 from __future__ import annotations
 

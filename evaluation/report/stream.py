@@ -46,9 +46,9 @@ class StreamScores:
     """What the recurrent groups of a report did in streams of games.
 
     Attributes:
-        protocol: how they were played.
-        groups: those that were.
-        curves: by label and condition of clearing, the normalised score by episodes since the switch, (runs, places).
+        protocol: How the streams were played.
+        groups: The groups that played them.
+        curves: By label and reset condition, the normalised score by episodes since the switch, (runs, places).
     """
 
     protocol: StreamProtocol
@@ -116,7 +116,7 @@ def _cache_file(run: Run, protocol: StreamProtocol) -> Path:
 
 
 def reset_text(condition: str) -> str:
-    """A condition of clearing the memory in words."""
+    """A reset condition in words."""
     words = {
         "carried": "never cleared",
         "switch": "cleared at each switch",
@@ -146,7 +146,7 @@ def stream_notes(scores: StreamScores) -> tuple[str, ...]:
 
 
 def stream_table(scores: StreamScores) -> Table:
-    """Score by episodes since the switch, for each condition of clearing."""
+    """Score by episodes since the switch, for each reset condition."""
     places = max((curve.shape[1] for curve in scores.curves.values()), default=0)
     rows = []
     for group in scores.groups:
@@ -164,7 +164,7 @@ def stream_table(scores: StreamScores) -> Table:
 
 
 def stream_plot(scores: StreamScores) -> Plot:
-    """A panel for each group, a line for each condition of clearing."""
+    """A panel for each group, a line for each reset condition."""
 
     def draw(group: Group, axes: Axes) -> None:
         for index, condition in enumerate(scores.protocol.reset_conditions):

@@ -25,11 +25,11 @@ class Table:
     """Cells to be shown.
 
     Attributes:
-        key: names it in files.
-        title: says what it holds.
-        header: one text for each column.
-        rows: the cells.
-        notes: protocol, and how to read it, a line each.
+        key: Its name in files.
+        title: What it holds.
+        header: One text for each column.
+        rows: The cells.
+        notes: The protocol, and how to read the table, a line each.
     """
 
     key: str
@@ -344,13 +344,13 @@ def expert_table(study: Study) -> Table:
                 cells += _percent_cells(group, expert, game, splits)
             rows.append(tuple(cells))
     matched = [expert for _, expert in expert_pairs(study)]
-    lonely = [expert.label for expert in study.experts if expert not in matched]
+    unmatched = [expert.label for expert in study.experts if expert not in matched]
     notes = (
         "Mean episode return ± standard error over runs and splits, with its normalised score; percent: normalised "
         f"score of the multi-game runs over that of the experts, {NOTHING} where the expert is no better than the "
         "trivial player (normalised score 0 or less).",
         f"Steps of training: {_steps_note(study)}.",
-        *([f"No multi-game runs to hold against: {', '.join(lonely)}."] if lonely else []),
+        *([f"No multi-game runs to hold against: {', '.join(unmatched)}."] if unmatched else []),
         *protocol_notes(study.protocol, [*study.groups, *study.experts]),
     )
     return Table("experts", "Multi-game runs against experts", tuple(header), tuple(rows), notes)
