@@ -86,21 +86,29 @@ class Player:
     @property
     def state(self) -> State:
         """What the policy remembers of all N environments."""
-        if len(self._rows) == self.num_envs:
+        if self._gathered.all():
             return self._state
-        return {name: rest.index_copy(0, self._rows, self._state[name]) for name, rest in self._apart.items()}
+        rows = self._rows(self._gathered)
+        return {name: rest.index_copy(0, rows, self._state[name]) for name, rest in self._apart.items()}
 
     @state.setter
+    @torch.inference_mode(False)
     def state(self, state: State) -> None:
-        self._rows = torch.arange(self.num_envs, device=self.policy.device)
+        self._gathered = np.ones(self.num_envs, dtype=bool)
         self._state, self._apart = state, {name: tensor.clone() for name, tensor in state.items()}
 
-    def _gather_state(self, rows: Tensor) -> None:
-        """Let `_state` be that of the environments `rows`."""
-        if not torch.equal(rows, self._rows):
-            for name, rest in self._apart.items():
-                rest[self._rows] = self._state[name]
-            self._rows, self._state = rows, {name: rest[rows] for name, rest in self._apart.items()}
+    def _rows(self, chosen: NDArray[np.bool_]) -> Tensor:
+        return torch.as_tensor(np.flatnonzero(chosen), device=self.policy.device)
+
+    def _gather_state(self) -> None:
+        """Let `_state` be that of the active environments."""
+        if np.array_equal(self.active, self._gathered):
+            return
+        old, new = self._rows(self._gathered), self._rows(self.active)
+        for name, rest in self._apart.items():
+            rest[old] = self._state[name]
+        self._gathered = self.active.copy()
+        self._state = {name: rest[new] for name, rest in self._apart.items()}
 
     def split(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """Values (N, ...) by vectorised environment; views of them."""
@@ -123,10 +131,9 @@ class Player:
         self._actions = np.full(self.num_envs, NO_OP)
         if not self.active.any():
             return
-        device = self.policy.device
-        self._gather_state(torch.as_tensor(np.flatnonzero(self.active), device=device))
+        self._gather_state()
         rgb, reward, starts = (
-            torch.as_tensor(values, device=device).unsqueeze(0)
+            torch.as_tensor(values, device=self.policy.device).unsqueeze(0)
             for values in (self._seen("rgb"), self._seen("reward"), self.starts[self.active])
         )
         output = self._run_policy(rgb, reward, self._state, starts)

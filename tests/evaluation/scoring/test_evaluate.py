@@ -120,6 +120,8 @@ def test_the_same_seed_gives_the_same_episodes_and_leaves_the_agent_alone(agent:
     assert alone.score("chaser", "test2") == first.score("chaser", "test2")
     other = evaluate(agent, Protocol(("chaser",), "easy", ("test2",), 5, greedy=False, seed=5, num_envs=3))
     assert other.score("chaser", "test2") != first.score("chaser", "test2")
+    with torch.inference_mode():
+        assert evaluate(agent, protocol) == first
     greedy = evaluate(agent, Protocol(("chaser",), "easy", ("test2",), 5, greedy=True, seed=4, num_envs=3))
     assert greedy.score("chaser", "test2") != first.score("chaser", "test2")
 
