@@ -11,13 +11,11 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-import agents
 from agents import Agent
-from common.errors import UserError, raise_problems
+from common.errors import raise_problems
 from common.options import Flag, parse_options, words_option
 from envs import expand_games
-from evaluation.agent_info import agent_problems
-from evaluation.loading import TrainingInfo, find_checkpoint, training_info
+from evaluation.loading import TrainingInfo, load_agent
 from evaluation.progress import show_progress
 from evaluation.recording.options import Recording, file_problems
 from evaluation.recording.record import record
@@ -137,24 +135,17 @@ def prepare(options: Options) -> tuple[Agent, Path, Protocol, str]:
         problems.append("--no-scores leaves nothing to do: name a file with --video or --trace")
     if options.no_scores and options.json is not None:
         problems.append("--no-scores and --json contradict each other: give one of them")
-    agent, checkpoint, training = None, Path(options.checkpoint), TrainingInfo()
-    try:
-        checkpoint = find_checkpoint(checkpoint)
-        agent = agents.load(checkpoint, device="cpu" if problems else options.device)
-    except UserError as error:
-        problems.append(str(error))
-    else:
-        training = training_info(agent)
-        problems += agent_problems(agent)
-        if not (options.games or training.games):
-            problems.append(f"{checkpoint} was not made by train.py, so name what to play: --games maze")
+    loaded = load_agent(options.checkpoint, "cpu" if problems else options.device, problems)
+    training = TrainingInfo() if loaded is None else loaded.training
+    if loaded is not None and not (options.games or training.games):
+        problems.append(f"{loaded.checkpoint} was not made by train.py, so name what to play: --games maze")
     protocol = make_protocol(options, training)
     # Without an agent or options, there is nothing to be said about games.
     problems += protocol.problems() if protocol.games else replace(protocol, games=("maze",)).problems()
     raise_problems(problems)
-    assert agent is not None
+    assert loaded is not None
     unseen = [split for split in protocol.splits if split != training.levels]
-    return agent, checkpoint, protocol, (unseen or protocol.splits)[0]
+    return loaded.agent, loaded.checkpoint, protocol, (unseen or protocol.splits)[0]
 
 
 def make_protocol(options: Options, training: TrainingInfo) -> Protocol:

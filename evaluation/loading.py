@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import agents
 from agents import Agent
 from agents.checkpoint import SUFFIX, checkpoint_path
 from common.errors import UserError
 from envs import parse_levels
+from evaluation.agent_info import agent_problems
 from records.directory import RunDirectory
 
 
@@ -54,6 +56,27 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
             f"{path} holds no checkpoints: name the directory of a run of train.py, or a {SUFFIX} file"
         )
     return files[-1]
+
+
+@dataclass(frozen=True)
+class LoadedAgent:
+    """An agent, the checkpoint that it comes from, and what it was trained on."""
+
+    agent: Agent
+    checkpoint: Path
+    training: TrainingInfo
+
+
+def load_agent(path: str, device: str, problems: list[str]) -> LoadedAgent | None:
+    """The agent in a run or a checkpoint; adds to `problems` what is wrong with it, None if it cannot be loaded."""
+    try:
+        checkpoint = find_checkpoint(path)
+        agent = agents.load(checkpoint, device=device)
+    except UserError as error:
+        problems.append(str(error))
+        return None
+    problems += agent_problems(agent)
+    return LoadedAgent(agent, checkpoint, training_info(agent))
 
 
 def training_info(agent: Agent) -> TrainingInfo:

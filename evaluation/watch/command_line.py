@@ -6,20 +6,16 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-import agents
-from agents import Agent
 from common.errors import UserError, raise_problems
 from common.options import Flag, parse_options, words_option
 from envs import expand_games
-from evaluation.agent_info import agent_problems
 from evaluation.intervention import Intervention, parse_intervention
-from evaluation.loading import TrainingInfo, find_checkpoint, training_info
+from evaluation.loading import TrainingInfo, load_agent
 from evaluation.watch.controls import MAX_SPEED, MIN_SPEED
 from evaluation.watch.desktop import has_desktop, open_page
 from evaluation.watch.runner import SessionRunner
@@ -165,15 +161,7 @@ def _watched_agent(
         how = parse_intervention(modification)
     except UserError as error:
         problems.append(str(error))
-    try:
-        agent, name = _load(path, device)
-    except UserError as error:
-        problems.append(str(error))
+    loaded = load_agent(path, device, problems)
+    if loaded is None:
         return None
-    problems += agent_problems(agent)
-    return WatchedAgent(agent, name, training_info(agent), greedy, how)
-
-
-def _load(path: str, device: str) -> tuple[Agent, str]:
-    checkpoint = find_checkpoint(Path(path))
-    return agents.load(checkpoint, device=device), str(checkpoint)
+    return WatchedAgent(loaded.agent, str(loaded.checkpoint), loaded.training, greedy, how)
