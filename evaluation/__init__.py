@@ -9,7 +9,7 @@
 from evaluation.progress import Progress, Report, show_progress
 from evaluation.recording.options import Recording
 from evaluation.recording.record import record
-from evaluation.recording.trace import Trace, read_trace
+from evaluation.recording.trace import read_trace
 from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import ALL_SPLITS, Protocol
 from evaluation.scoring.results import Episode, Estimate, GameScore, Results
@@ -25,7 +25,6 @@ __all__ = [
     "Recording",
     "Report",
     "Results",
-    "Trace",
     "evaluate",
     "print_table",
     "read_trace",

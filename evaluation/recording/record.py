@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents import Agent
 from common.errors import raise_problems
@@ -19,7 +18,7 @@ from evaluation.progress import Progress, Report, no_report
 from evaluation.recording.film import Film
 from evaluation.recording.options import Recording
 from evaluation.recording.replay import Replay, choose_replay, play_candidates
-from evaluation.recording.trace import Frame, Trace, TraceWriter, row, stack
+from evaluation.recording.trace import Frame, TraceWriter
 from evaluation.scoring.protocol import Protocol
 from policies import Policy
 
@@ -31,7 +30,7 @@ def record(
     *,
     meta: Mapping[str, Any] | None = None,
     report: Report = no_report,
-) -> Trace:
+) -> None:
     """Play the games of `protocol` side by side in environments of their own, and write a film of it.
 
     Args:
@@ -42,9 +41,6 @@ def record(
         meta: facts to be kept in the trace.
         report: called after each frame with numbers of frames.
 
-    Returns:
-        What happened, but for frames and weights.
-
     Raises:
         UserError: the protocol cannot be played, the recording is impossible, or the agent is not for ProcGen.
         OSError: a file cannot be written.
@@ -53,7 +49,6 @@ def record(
     policy = policy_with_reset(agent, protocol.reset)
     replays = _chosen_replays(policy, protocol, recording)
     length = max(len(replay.actions) for replay in replays) if replays else recording.frames
-    rows: list[dict[str, NDArray[Any]]] = []
     with ExitStack() as files:
         env = _make_env(protocol, replays, "rgb_array" if recording.video is not None else None)
         files.callback(env.close)
@@ -67,13 +62,11 @@ def record(
             else None
         )
         for done, frame in enumerate(_frames(player, length, replays), 1):
-            rows.append(row(frame))
             if writer is not None:
                 writer.add(frame)
             if film is not None:
                 film.add(frame)
             report(Progress(done, length, ", ".join(protocol.games)))
-    return stack(rows)
 
 
 def _meta(protocol: Protocol, recording: Recording, games: Sequence[str], policy: Policy) -> dict[str, Any]:

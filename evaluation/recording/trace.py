@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,57 +39,6 @@ class Frame:
     active: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Trace:
-    """What happened in the T frames of a recording of N games; all arrays (T, N).
-
-    Attributes:
-        returns: The sum of raw rewards of the episode before the frame.
-        values: The policy's estimate at the frame.
-        actions: The actions chosen at the frame.
-        steps: The steps of the episode before the frame.
-        levels: The seed of the level.
-        rewards: The raw reward for the action.
-        ended: Whether the episode ended with it.
-        active: False where a game has nothing more to show, and waits for longer ones.
-        readings: What the core says of itself, by name, such as "layer0/shift_norm".
-    """
-
-    returns: NDArray[np.float64]
-    values: NDArray[np.float32]
-    actions: NDArray[np.int64]
-    steps: NDArray[np.int64]
-    levels: NDArray[np.int64]
-    rewards: NDArray[np.float32]
-    ended: NDArray[np.bool_]
-    active: NDArray[np.bool_]
-    readings: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-
-
-def row(frame: Frame) -> dict[str, NDArray[Any]]:
-    """One step of a `Trace` by field, its readings as "readings/NAME"."""
-    view, step = frame.view, frame.step
-    return {
-        "returns": view.returns,
-        "values": view.values,
-        "actions": view.actions,
-        "steps": view.steps,
-        "levels": view.levels,
-        "rewards": step.rewards,
-        "ended": step.ended,
-        "active": frame.active.copy(),
-        **{f"readings/{name}": values for name, values in view.readings.items()},
-    }
-
-
-def stack(rows: list[dict[str, NDArray[Any]]]) -> Trace:
-    """A trace of its steps."""
-    columns = {name: np.stack([one[name] for one in rows]) for name in rows[0]}
-    readings = {name.partition("/")[2]: values for name, values in columns.items() if "/" in name}
-    plain = {item.name: columns[item.name] for item in fields(Trace) if item.name in columns}
-    return Trace(**plain, readings=readings)
-
-
 class TraceWriter:
     """A trace file that appears at `path`, whole or not at all, when the context is left without an error.
 
@@ -117,14 +66,18 @@ class TraceWriter:
 
     def add(self, frame: Frame) -> None:
         """The next step."""
+        view, step = frame.view, frame.step
+        names = ("returns", "values", "actions", "steps", "levels", "starts", "probabilities")
         columns = {
-            **row(frame),
-            "starts": frame.view.starts,
-            "probabilities": frame.view.probabilities,
-            **{f"weights/{name}": tensor.numpy() for name, tensor in frame.view.weights.items()},
+            **{name: getattr(view, name) for name in names},
+            "rewards": step.rewards,
+            "ended": step.ended,
+            "active": frame.active,
+            **{f"readings/{name}": values for name, values in view.readings.items()},
+            **{f"weights/{name}": tensor.numpy() for name, tensor in view.weights.items()},
         }
         if self._frames:
-            columns["frames"] = frame.view.rgb
+            columns["frames"] = view.rgb
         for name, values in columns.items():
             if name not in self._arrays:
                 file = self._folder / f"{name.replace('/', '--')}.npy"

@@ -8,13 +8,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from agents import IMPALA
+from agents import IMPALA, Actor
 from common.errors import UserError
 from envs import ProcgenVecEnv
-from evaluation import Progress, Protocol, Recording, record
+from evaluation import Progress, Protocol, Recording, read_trace, record
 from evaluation.recording.overlay import (
     PANEL,
     Grid,
@@ -39,9 +40,10 @@ def test_a_video_shows_what_a_replay_shows(agent: IMPALA, tmp_path: Path) -> Non
     games, frames = ["leaper", "chaser", "fruitbot"], 40
     reports: list[Progress] = []
     protocol = Protocol(tuple(games), splits=("test1",), seed=5)
-    recording = Recording(str(tmp_path / "film.mp4"), video_seconds=frames / 15)
-    trace = record(agent, protocol, recording, report=reports.append)
-    assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
+    recording = Recording(str(tmp_path / "film.mp4"), frames / 15, trace=str(tmp_path / "play.npz"))
+    record(agent, protocol, recording, report=reports.append)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["film.mp4", "play.npz"]
+    trace = read_trace(tmp_path / "play.npz")[1]
     assert [(report.done, report.total) for report in reports] == [(t + 1, frames) for t in range(frames)]
 
     pictures, facts = decode(tmp_path / "film.mp4")
@@ -56,15 +58,15 @@ def test_a_video_shows_what_a_replay_shows(agent: IMPALA, tmp_path: Path) -> Non
     observation: Any = env.reset()
     state, start = None, np.ones(3, dtype=bool)
     returns, steps = np.zeros(3), np.zeros(3, dtype=int)
-    actor = agent.actor(3)
+    actor = Actor(agent.policy, 3, agent.device, torch.Generator())
     for t in range(frames):
-        assert trace.returns[t].tolist() == returns.tolist()
-        assert trace.steps[t].tolist() == steps.tolist()
-        assert trace.levels[t].tolist() == env.current_levels
+        assert trace["returns"][t].tolist() == returns.tolist()
+        assert trace["steps"][t].tolist() == steps.tolist()
+        assert trace["levels"][t].tolist() == env.current_levels
         values = actor.step(observation, start, deterministic=True).values
-        np.testing.assert_allclose(trace.values[t], values, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(trace["values"][t], values, rtol=1e-5, atol=1e-6)
         actions, state = agent.predict(observation, state, start, deterministic=True)
-        assert trace.actions[t].tolist() == actions.tolist()
+        assert trace["actions"][t].tolist() == actions.tolist()
         for number, plain in enumerate(env.get_images()):
             assert plain is not None
             left, top = grid.position(number)
@@ -81,19 +83,19 @@ def test_a_video_shows_what_a_replay_shows(agent: IMPALA, tmp_path: Path) -> Non
         observation, rewards, start, _ = env.step(actions)
         returns, steps = (returns + rewards) * ~start, (steps + 1) * ~start
     env.close()
-    assert trace.returns.any()
-    assert (trace.steps[1:] == 0).any()  # an episode has ended
+    assert trace["returns"].any()
+    assert (trace["steps"][1:] == 0).any()  # an episode has ended
 
 
 def test_the_reset_rule_can_be_changed(agent: IMPALA, tmp_path: Path) -> None:
-    recording = Recording(str(tmp_path / "film.mp4"), video_seconds=8 / 15)
-    traces = [
+    recording = Recording(video_seconds=8 / 15, trace=str(tmp_path / "play.npz"))
+    values = []
+    for reset in (None, "episode", "4"):
         record(agent, Protocol(("chaser",), splits=("test1",), reset=reset), recording)
-        for reset in (None, "episode", "4")
-    ]
-    assert traces[0].values.tolist() == traces[1].values.tolist()
-    assert (traces[0].values == traces[2].values).ravel().tolist()[:4] == [True] * 4
-    assert traces[0].values[4] != traces[2].values[4]
+        values.append(read_trace(tmp_path / "play.npz")[1]["values"])
+    assert values[0].tolist() == values[1].tolist()
+    assert (values[0] == values[2]).ravel().tolist()[:4] == [True] * 4
+    assert values[0][4] != values[2][4]
 
 
 def test_bad_requests_name_what_is_wrong(agent: IMPALA, tmp_path: Path) -> None:
@@ -119,26 +121,30 @@ def test_whole_episodes_are_shown_as_they_were_played(agent: IMPALA, tmp_path: P
         video_per_game=True,
         video_episodes=("best", "worst"),
         video_candidates=3,
+        trace=str(tmp_path / "play.npz"),
     )
-    trace = record(agent, protocol, recording)
+    record(agent, protocol, recording)
+    trace = read_trace(tmp_path / "play.npz")[1]
     played = {game: play_candidates(agent.policy, game, 3, protocol) for game in games}
     scores = {game: sorted(replay.score for replay in replays) for game, replays in played.items()}
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["film-fruitbot.mp4", "film-starpilot.mp4"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        *("film-fruitbot.mp4", "film-starpilot.mp4", "play.npz")
+    ]
     lengths = []
     for env, (which, game) in enumerate((which, game) for which in (-1, 0) for game in games):
-        playing = trace.active[:, env]
+        playing = trace["active"][:, env]
         lengths.append(int(playing.sum()))
         assert playing[: lengths[-1]].all()
-        assert trace.ended[:, env].tolist() == [t == lengths[-1] - 1 for t in range(len(playing))]
-        assert trace.rewards[playing, env].sum() == pytest.approx(scores[game][which])
-        assert trace.steps[playing, env].tolist() == list(range(lengths[-1]))
-        assert 40 <= trace.levels[0, env] < 60
-        assert len(set(trace.levels[:, env])) == 1
+        assert trace["ended"][:, env].tolist() == [t == lengths[-1] - 1 for t in range(len(playing))]
+        assert trace["rewards"][playing, env].sum() == pytest.approx(scores[game][which])
+        assert trace["steps"][playing, env].tolist() == list(range(lengths[-1]))
+        assert 40 <= trace["levels"][0, env] < 60
+        assert len(set(trace["levels"][:, env])) == 1
         # An episode that is over stays as it was at its last step.
-        assert len(set(trace.values[lengths[-1] - 1 :, env])) == 1
+        assert len(set(trace["values"][lengths[-1] - 1 :, env])) == 1
     assert len(set(lengths)) > 1
     for game in games:
-        assert len(frames_of(tmp_path / f"film-{game}.mp4")) == max(lengths) == len(trace.values)
+        assert len(frames_of(tmp_path / f"film-{game}.mp4")) == max(lengths) == len(trace["values"])
 
 
 def test_impossible_films_are_refused(agent: IMPALA, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents import IMPALA
+from agents import IMPALA, Actor
 from envs import ProcgenVecEnv
 from evaluation import Progress, Protocol, Recording, read_trace, record
 
@@ -19,7 +19,7 @@ def test_a_trace_holds_everything(agent: IMPALA, tmp_path: Path) -> None:
     games, path = ["leaper", "chaser"], tmp_path / "play.npz"
     recording = Recording(video_seconds=70 / 15, trace=str(path), trace_frames=True)
     protocol = Protocol(tuple(games), splits=("test1",), seed=5)
-    shown = record(agent, protocol, recording, meta={"checkpoint": "it"})
+    record(agent, protocol, recording, meta={"checkpoint": "it"})
     assert [file.name for file in tmp_path.iterdir()] == ["play.npz"]
     about, arrays = read_trace(path)
     assert about["games"] == games
@@ -28,7 +28,7 @@ def test_a_trace_holds_everything(agent: IMPALA, tmp_path: Path) -> None:
         assert json.loads(str(file["meta"])) == about
     env = ProcgenVecEnv(games, 2, levels="test1", seed=5)
     observation: Any = env.reset()
-    starts, actor = np.ones(2, dtype=bool), agent.actor(2)
+    starts, actor = np.ones(2, dtype=bool), Actor(agent.policy, 2, agent.device, torch.Generator())
     for t in range(70):
         assert np.array_equal(arrays["frames"][t], observation["rgb"])
         assert arrays["levels"][t].tolist() == env.current_levels
@@ -46,8 +46,11 @@ def test_a_trace_holds_everything(agent: IMPALA, tmp_path: Path) -> None:
         assert arrays["rewards"][t].tolist() == rewards.tolist()
         assert arrays["ended"][t].tolist() == starts.tolist()
     env.close()
-    for name in ("returns", "values", "actions", "steps", "levels", "rewards", "ended", "active"):
-        assert np.array_equal(arrays[name], getattr(shown, name)), name
+    assert (
+        arrays["returns"][1:].tolist()
+        == np.where(arrays["ended"][:-1], 0, arrays["returns"][:-1] + arrays["rewards"][:-1]).tolist()
+    )
+    assert arrays["active"].all()
     assert arrays["ended"].any()
 
 

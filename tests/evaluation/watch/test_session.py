@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents import Actor
 from common.errors import UserError
 from envs import ProcgenVecEnv
 from envs.games import EXPLORATION_LEVELS
@@ -48,7 +49,10 @@ def test_numbers_are_those_of_a_replay(session: MakeSession, watch: Make) -> Non
         ["bossfight", "chaser"], 2, level_seeds=[int(numbers(ticks, "level", game=g)[0]) for g in (0, 1)]
     )
     observation: Any = env.reset()
-    starts, actor = np.ones(2, dtype=bool), agent.agent.actor(2)
+    starts, actor = (
+        np.ones(2, dtype=bool),
+        Actor(agent.agent.policy, 2, agent.agent.device, torch.Generator()),
+    )
     playing = np.ones(2, dtype=bool)  # the replay ends with the first episode of each game
     returns = np.zeros(2)
     for t, tick in enumerate(ticks):
