@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import tyro
 
-REFERENCE = Path(__file__).parent / "reference" / "openai_ppo_curves.json"
+from evaluation.report.plots import published_curves
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def draw(settings: Settings) -> None:
     longest = max(run["curve"]["steps"][-1] for run in runs)
     for run in runs:
         axes.plot([steps / 1e6 for steps in run["curve"]["steps"]], run["curve"][game], label=run["label"])
-    published = json.loads(REFERENCE.read_text())
+    published = published_curves()
     curve = published["easy-200"][game]["train"]
     rows = [
         row

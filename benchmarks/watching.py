@@ -18,9 +18,9 @@ import torch
 from agents import IMPALA, Actor, Agent
 from benchmarks.figures import Figure, Part, best_seconds, main
 from envs import TASK_SETS, ProcgenVecEnv
-from evaluation.rebuild import Training
-from evaluation.watch.session import DEFAULT_SPEED, Program, Session
-from evaluation.watch.side import NUM_THREADS, Contestant
+from evaluation.loading import TrainingInfo
+from evaluation.watch.session import DEFAULT_SPEED, Session, SessionConfig
+from evaluation.watch.side import NUM_THREADS, WatchedAgent
 from evaluation.watch.viewer import Viewer, Wanted
 
 GAMES = TASK_SETS["easy6"]
@@ -64,7 +64,7 @@ def _measure(repetitions: int) -> list[Figure]:
     make_env = partial(ProcgenVecEnv, GAMES, len(GAMES), num_threads=NUM_THREADS)
     plain, rendered = make_env(), make_env(render_mode="rgb_array")
     agent = IMPALA("srwm", plain, seed=0, device="cpu")
-    session = Session([Contestant(agent, "", Training())], Program(GAMES))
+    session = Session([WatchedAgent(agent, "", TrainingInfo())], SessionConfig(GAMES))
     weights = next(iter(session.sides[0].player.state))
     seconds = best_seconds(
         {

@@ -1,35 +1,34 @@
 """Score agents on training and unseen levels, print the scores, and record videos.
 
->>> results = evaluate(agent, Protocol(games=("maze", "bigfish")))   # doctest: +SKIP
+>>> protocol = Protocol(games=("maze", "bigfish"))
+>>> results = evaluate(agent, protocol)                              # doctest: +SKIP
 >>> print_table(results)                                             # doctest: +SKIP
->>> record(agent, ["maze"], "maze.mp4")                              # doctest: +SKIP
+>>> record(agent, protocol, Recording("play.mp4"))                   # doctest: +SKIP
 """
 
-from evaluation.evaluator import Progress, evaluate
-from evaluation.progress import show_progress
-from evaluation.protocol import ALL_SPLITS, Protocol
-from evaluation.recording import DEFAULT_FRAMES, Film, record
-from evaluation.results import GameScore, Results
-from evaluation.rollouts import Episode
-from evaluation.scores import Estimate
-from evaluation.table import print_table, write_json
-from evaluation.trace import Trace, read_trace
+from evaluation.progress import Progress, Report, show_progress
+from evaluation.recording.options import Recording
+from evaluation.recording.record import record
+from evaluation.recording.trace import read_trace
+from evaluation.scoring.evaluate import evaluate
+from evaluation.scoring.protocol import ALL_SPLITS, Protocol
+from evaluation.scoring.results import Episode, Estimate, GameScore, Results
+from evaluation.scoring.table import print_table, write_results
 
 __all__ = [
     "ALL_SPLITS",
-    "DEFAULT_FRAMES",
     "Episode",
     "Estimate",
-    "Film",
     "GameScore",
     "Progress",
     "Protocol",
+    "Recording",
+    "Report",
     "Results",
-    "Trace",
     "evaluate",
     "print_table",
     "read_trace",
     "record",
     "show_progress",
-    "write_json",
+    "write_results",
 ]

@@ -11,18 +11,17 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-import agents
 from agents import Agent
-from common.errors import UserError, raise_problems
+from common.errors import raise_problems
 from common.options import Flag, parse_options, words_option
 from envs import expand_games
-from evaluation.evaluator import evaluate
-from evaluation.filming import FilmOptions, file_problems, film
+from evaluation.loading import TrainingInfo, load_agent
 from evaluation.progress import show_progress
-from evaluation.protocol import ALL_SPLITS, DEFAULT_SLOTS, Protocol
-from evaluation.rebuild import Training, find_checkpoint, training_of
-from evaluation.subject import agent_problems
-from evaluation.table import print_table, write_json
+from evaluation.recording.options import Recording, file_problems
+from evaluation.recording.record import record
+from evaluation.scoring.evaluate import evaluate
+from evaluation.scoring.protocol import ALL_SPLITS, DEFAULT_NUM_ENVS, Protocol
+from evaluation.scoring.table import print_table, write_results
 from records.validation import device_problems
 
 PROGRAM = "python eval.py"
@@ -44,10 +43,10 @@ class Options:
         mode: distribution of levels: easy, hard, memory, exploration or extreme.
         json: write all scores and episodes to this file.
         seed: of the levels drawn and of the actions drawn.
-        slots: environments of each game that are stepped together.
+        num_envs: environments of each game that are stepped together.
         no_scores: only record.
         device: auto, cpu or cuda.
-        film: films and traces.
+        recording: films and traces, of levels of the first split that the agent was not trained on.
     """
 
     checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN_OR_CHECKPOINT")]
@@ -61,10 +60,10 @@ class Options:
     mode: Annotated[str | None, words_option("MODE", "that of its training")] = None
     json: Annotated[str | None, words_option("FILE", "none")] = None
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    slots: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_SLOTS
+    num_envs: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_NUM_ENVS
     no_scores: Flag = False
     device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
-    film: Annotated[FilmOptions, tyro.conf.arg(name="")] = field(default_factory=FilmOptions)
+    recording: Annotated[Recording, tyro.conf.arg(name="")] = field(default_factory=Recording)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -84,15 +83,28 @@ def main(words: Sequence[str] | None = None) -> int:
         console.print(f"Recording {checkpoint}", soft_wrap=True)
     else:
         console.print(f"Evaluating {checkpoint}", soft_wrap=True)
-        with show_progress(console, "evaluating", "episodes") as progress:
-            results = evaluate(agent, protocol, progress)
+        with show_progress(console, "evaluating", "episodes") as report:
+            results = evaluate(agent, protocol, report)
         print_table(results, console)
         if options.json is not None:
-            write_json(results, options.json, str(checkpoint))
+            write_results(results, options.json, str(checkpoint))
             console.print(f"Scores: {options.json}", soft_wrap=True)
-    if options.film.wanted:
-        film(agent, protocol, options.film, video_split, checkpoint, console)
+    if options.recording.wanted:
+        _record(agent, replace(protocol, splits=(video_split,)), options.recording, checkpoint, console)
     return 0
+
+
+def _record(
+    agent: Agent, protocol: Protocol, recording: Recording, checkpoint: Path, console: Console
+) -> None:
+    """Record what is asked for, and say where it is."""
+    meta = {"checkpoint": str(checkpoint), "trained_steps": agent.num_timesteps}
+    with show_progress(console, "recording", "frames") as report:
+        record(agent, protocol, recording, meta=meta, report=report)
+    for path in recording.video_files(protocol.games):
+        console.print(f"Video: {path}", soft_wrap=True)
+    if recording.trace is not None:
+        console.print(f"Trace: {recording.trace}", soft_wrap=True)
 
 
 def parse(words: Sequence[str]) -> Options:
@@ -114,35 +126,29 @@ def prepare(options: Options) -> tuple[Agent, Path, Protocol, str]:
     problems = [
         *device_problems(options.device),
         *file_problems("--json", options.json),
-        *options.film.problems(),
+        *options.recording.file_problems(),
+        *options.recording.problems(),
     ]
     if options.greedy and options.sample:
         problems.append("--greedy and --sample contradict each other: give one of them")
-    if options.no_scores and not options.film.wanted:
+    if options.no_scores and not options.recording.wanted:
         problems.append("--no-scores leaves nothing to do: name a file with --video or --trace")
     if options.no_scores and options.json is not None:
         problems.append("--no-scores and --json contradict each other: give one of them")
-    agent, checkpoint, training = None, Path(options.checkpoint), Training()
-    try:
-        checkpoint = find_checkpoint(checkpoint)
-        agent = agents.load(checkpoint, device="cpu" if problems else options.device)
-    except UserError as error:
-        problems.append(str(error))
-    else:
-        training = training_of(agent)
-        problems += agent_problems(agent)
-        if not (options.games or training.games):
-            problems.append(f"{checkpoint} was not made by train.py, so name what to play: --games maze")
+    loaded = load_agent(options.checkpoint, "cpu" if problems else options.device, problems)
+    training = TrainingInfo() if loaded is None else loaded.training
+    if loaded is not None and not (options.games or training.games):
+        problems.append(f"{loaded.checkpoint} was not made by train.py, so name what to play: --games maze")
     protocol = make_protocol(options, training)
     # Without an agent or options, there is nothing to be said about games.
     problems += protocol.problems() if protocol.games else replace(protocol, games=("maze",)).problems()
     raise_problems(problems)
-    assert agent is not None
+    assert loaded is not None
     unseen = [split for split in protocol.splits if split != training.levels]
-    return agent, checkpoint, protocol, (unseen or protocol.splits)[0]
+    return loaded.agent, loaded.checkpoint, protocol, (unseen or protocol.splits)[0]
 
 
-def make_protocol(options: Options, training: Training) -> Protocol:
+def make_protocol(options: Options, training: TrainingInfo) -> Protocol:
     """What `options` ask for; what they leave open is as in training."""
     mode = training.mode if options.mode is None else options.mode
     # "train" stands for what this agent was trained on; exploration mode has one level whatever the split.
@@ -155,6 +161,6 @@ def make_protocol(options: Options, training: Training) -> Protocol:
         greedy=not options.sample,
         every_level=options.every_level,
         seed=options.seed,
-        slots=options.slots,
+        num_envs=options.num_envs,
         reset=options.reset,
     )

@@ -9,12 +9,21 @@ from pathlib import Path
 from rich.console import Console
 
 from agents import Agent
-from evaluation import Progress, Protocol, evaluate, print_table, record, show_progress, write_json
+from evaluation import (
+    Progress,
+    Protocol,
+    Recording,
+    Report,
+    evaluate,
+    print_table,
+    record,
+    show_progress,
+    write_results,
+)
 from records.config import TrainConfig
 from records.directory import RunDirectory
 
-VIDEO_FRAMES = 300
-"""20 seconds at ProcGen's human speed."""
+VIDEO_SECONDS = 20.0
 
 
 def evaluate_and_record(
@@ -50,21 +59,19 @@ def evaluate_and_record(
             results = evaluate(agent, protocol, _with(beat, progress))
         console.print()
         print_table(results, console)
-        write_json(results, run.evaluation_file, str(checkpoint))
+        write_results(results, run.evaluation_file, str(checkpoint))
     if config.videos:
         run.videos.mkdir(exist_ok=True)
         for game in config.games:
             with show_progress(console, f"recording {game}", "frames") as progress:
-                record(
-                    agent,
-                    [game],
-                    run.videos / f"{game}.mp4",
-                    mode=config.mode,
-                    levels=config.evaluation_splits[-1] if config.evaluation_splits else config.levels,
-                    frames=VIDEO_FRAMES,
+                protocol = Protocol(
+                    (game,),
+                    config.mode,
+                    config.evaluation_splits[-1:] or (config.levels,),
                     greedy=config.evaluation_greedy,
-                    progress=_with(beat, progress),
                 )
+                recording = Recording(str(run.videos / f"{game}.mp4"), VIDEO_SECONDS)
+                record(agent, protocol, recording, report=_with(beat, progress))
 
 
 def is_finished(config: TrainConfig, run: RunDirectory, step: int) -> bool:
@@ -79,15 +86,15 @@ def is_finished(config: TrainConfig, run: RunDirectory, step: int) -> bool:
 def _evaluated_step(run: RunDirectory) -> int | None:
     """The environment step that the stored scores belong to: they may be of before the run was extended."""
     try:
-        step = json.loads(run.evaluation_file.read_text(encoding="utf-8"))["subject"]["steps"]
+        step = json.loads(run.evaluation_file.read_text(encoding="utf-8"))["agent"]["steps"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return step if isinstance(step, int) else None
 
 
-def _with(beat: Callable[[], None], progress: Progress) -> Progress:
-    def report(done: int, total: int, what: str) -> None:
+def _with(beat: Callable[[], None], report: Report) -> Report:
+    def beat_and_report(progress: Progress) -> None:
         beat()
-        progress(done, total, what)
+        report(progress)
 
-    return report
+    return beat_and_report

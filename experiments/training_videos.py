@@ -7,14 +7,13 @@ import logging
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
-from evaluation import record
-from evaluation.video import animation_of
+from evaluation import Protocol, Recording, record
+from evaluation.recording.video import animation_of
 from records.config import TrainConfig
 from records.directory import RunDirectory
 from records.writers import TensorBoardWriter
 
-FRAMES = 150
-"""10 seconds at ProcGen's human speed."""
+SECONDS = 10.0
 TAG = "videos/agent"
 ANIMATION_WIDTH = 480
 """Pixels of the animation in TensorBoard, which holds all of them in one file."""
@@ -61,16 +60,14 @@ class TrainingVideos(BaseCallback):
         path = self._run.videos / f"step_{step:012d}.mp4"
         try:
             self._run.videos.mkdir(parents=True, exist_ok=True)
-            record(
-                agent,
+            protocol = Protocol(
                 config.games,
-                path,
-                mode=config.mode,
-                levels=config.evaluation_splits[-1] if config.evaluation_splits else config.levels,
-                frames=FRAMES,
+                config.mode,
+                config.evaluation_splits[-1:] or (config.levels,),
                 greedy=config.evaluation_greedy,
                 seed=config.seed,
             )
+            record(agent, protocol, Recording(str(path), SECONDS))
             animation, width, height = animation_of(path, ANIMATION_WIDTH)
             for writer in self.logger.output_formats:
                 if isinstance(writer, TensorBoardWriter):

@@ -15,6 +15,8 @@ class Kind(Enum):
     """Frobenius norms, from 0 upwards."""
     RATE = "rate"
     """Learning rates that the core generates for itself, from 0 to 1."""
+    WRITTEN = "written"
+    """Frobenius norms of what a single step has written."""
 
 
 @dataclass(frozen=True)

@@ -171,3 +171,27 @@ def setting_names(config: TrainConfig) -> list[str]:
         else:
             names.append(item.name)
     return names
+
+
+_INCIDENTAL = frozenset(
+    (
+        *("device", "torch_threads", "env_threads", "videos", "video_every", "log_every_steps"),
+        *("checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints", "watchdog_minutes"),
+        *("evaluation_episodes", "evaluation_splits", "evaluation_greedy"),
+    )
+)
+
+
+def learned_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings that decide what is learned, by dotted name: "reset", "core.heads"."""
+    found: dict[str, Any] = {}
+
+    def add(data: Mapping[str, Any], prefix: str) -> None:
+        for name, value in data.items():
+            if isinstance(value, Mapping):
+                add(value, f"{prefix}{name}.")
+            else:
+                found[prefix + name] = value
+
+    add({name: value for name, value in to_json(config).items() if name not in _INCIDENTAL}, "")
+    return found

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.logger import KVWriter, Logger
 
+from records.progress_file import read_progress
+
 STEP = "time/total_timesteps"
 """The column, and the tag, that holds the environment step."""
 MAX_WAITING = 10_000
@@ -132,7 +134,7 @@ class CsvWriter(PatientWriter):
         self._columns: list[str] = []
         rows: list[dict[str, str]] = []
         if resume_step is not None and path.exists():
-            self._columns, rows = _read(path)
+            self._columns, rows = read_progress(path)
             rows = [row for row in rows if _step(row) <= resume_step]
         self._rewrite(self._columns, rows)
 
@@ -143,7 +145,7 @@ class CsvWriter(PatientWriter):
         row = {STEP: step, **numbers}
         new = [key for key in row if key not in self._columns]
         if new:
-            rows = _read(self._path)[1] if self._columns else []
+            rows = read_progress(self._path)[1] if self._columns else []
             self._rewrite(sorted([*self._columns, *new], key=lambda key: (key != STEP, key)), rows)
         text = io.StringIO(newline="")
         csv.DictWriter(text, self._columns, restval="").writerow(row)
@@ -159,16 +161,6 @@ class CsvWriter(PatientWriter):
             writer.writerows(rows)
         os.replace(partial, self._path)
         self._columns, self._size = columns, self._path.stat().st_size
-
-
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and whole rows; a last row cut off by a crash is left out."""
-    with path.open(newline="", encoding="utf-8") as file:
-        text = file.read()
-    whole = text[: text.rfind("\n") + 1]  # the last number of a row without an end may have lost digits
-    reader = csv.DictReader(io.StringIO(whole, newline=""))
-    rows = [row for row in reader if None not in row and None not in row.values()]
-    return list(reader.fieldnames or []), rows
 
 
 def _step(row: Mapping[str, str]) -> float:

@@ -38,7 +38,7 @@ def not_finite(workspace: Workspace) -> Outcome:
     outcome.count(problems or workspace.finish(run))
 
     run = workspace.run()
-    agent = {"unroll_steps": 10, "batch_unrolls": 2, "on_nan": "skip"}
+    agent = {"rollout_steps": 10, "batch_unrolls": 2, "on_nan": "skip"}
     process = workspace.start(run, plant, agent=agent)
     code, said = process.wait(), process.output.read_text()
     weights = read_checkpoint(run.checkpoint_at(TOTAL_STEPS))["policy"].values() if code == 0 else []

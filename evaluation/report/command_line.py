@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shlex
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
-from common.cli import without_box
-from common.errors import UserError, raise_problems, unknown_name
-from evaluation.adaptation import DEFAULT_SPAN, WAYS, StreamProtocol
-from evaluation.evaluator import Progress
-from evaluation.progress import show_progress
-from evaluation.protocol import Protocol
+from common.errors import UserError, raise_problems
+from common.options import Flag, parse_options, words_option
+from evaluation.progress import Report, show_progress
 from evaluation.report import pages
-from evaluation.report.gather import Study, common_protocol, gather, unfinished_line
+from evaluation.report.gather import Announce, Study, common_protocol, gather, unfinished_line
 from evaluation.report.plots import all_plots
 from evaluation.report.runs import Run, find_runs
 from evaluation.report.stream import (
@@ -33,16 +29,13 @@ from evaluation.report.stream import (
     streams_json,
 )
 from evaluation.report.tables import Table, all_tables
+from evaluation.scoring.protocol import Protocol
+from evaluation.streams import DEFAULT_SPAN, RESET_CONDITIONS, StreamProtocol
 from records.suite_record import read_record
 
 PROGRAM = "python eval.py report"
 
 
-def _words(metavar: str, default: str) -> Any:
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
-
-
-_Flag = tyro.conf.FlagCreatePairsOff[bool]
 _THEIRS = "that of the runs' final evaluation, or the paper's where they differ"
 
 
@@ -65,26 +58,26 @@ class Options:
         every_level: play each level of a split exactly once.
         seed: of the levels and actions drawn.
         stream: also play streams of games, which takes as long as some hundred episodes for each run with a memory.
-        stay: how long a stream stays with a game: "4 episodes", "2:6 episodes" (drawn) or "500 steps".
+        task_duration: how long a stream stays with a game: "4 episodes", "2:6 episodes" (drawn) or "500 steps".
         streams: streams played side by side.
-        stays: scored stays of each stream.
+        tasks: scored tasks of each stream: games, from one switch to the next.
         span: steps after which the memory is cleared in one of the lines.
     """
 
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")] = ()
     out: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(required)")] = None
-    title: Annotated[str | None, _words("TEXT", "the name of the suite")] = None
-    baseline: Annotated[str | None, _words("GROUP", "what the suite says")] = None
-    splits: Annotated[tuple[str, ...], _words("SPLIT ...", _THEIRS)] = ()
-    episodes: Annotated[int | None, _words("N", _THEIRS)] = None
-    greedy: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
-    sample: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
-    every_level: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
+    title: Annotated[str | None, words_option("TEXT", "the name of the suite")] = None
+    baseline: Annotated[str | None, words_option("GROUP", "what the suite says")] = None
+    splits: Annotated[tuple[str, ...], words_option("SPLIT ...", _THEIRS)] = ()
+    episodes: Annotated[int | None, words_option("N", _THEIRS)] = None
+    greedy: Flag = False
+    sample: Flag = False
+    every_level: Flag = False
     seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    stream: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
-    stay: Annotated[str, tyro.conf.arg(metavar="TEXT")] = StreamProtocol.stay
+    stream: Flag = False
+    task_duration: Annotated[str, tyro.conf.arg(metavar="TEXT")] = StreamProtocol.task_duration
     streams: Annotated[int, tyro.conf.arg(metavar="N")] = StreamProtocol.streams
-    stays: Annotated[int, tyro.conf.arg(metavar="N")] = StreamProtocol.stays
+    tasks: Annotated[int, tyro.conf.arg(metavar="N")] = StreamProtocol.tasks
     span: Annotated[int, tyro.conf.arg(metavar="N")] = int(DEFAULT_SPAN)
 
 
@@ -129,19 +122,8 @@ def parse(words: Sequence[str]) -> Options:
         UserError: they cannot be read.
         SystemExit: after showing the help, code 0.
     """
-    screen = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(screen):
-            options, unknown = tyro.cli(Options, prog=PROGRAM, args=list(words), return_unknown_args=True)
-    except SystemExit as exit:
-        if not exit.code:
-            raise
-        raise UserError(f"{without_box(screen.getvalue())}; see {PROGRAM} --help") from None
-    known = ["--" + item.name.replace("_", "-") for item in fields(Options) if item.name != "runs"]
-    names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-    problems = [unknown_name("option", name, known) for name in names]
-    if unknown and not names:
-        problems.append(f"unexpected {' '.join(unknown)}: name runs before the options")
+    options = parse_options(Options, words, PROGRAM, "runs")
+    problems = []
     if not options.runs:
         problems.append(f"no runs: {PROGRAM} RUN ... --out DIR")
     if options.out is None:
@@ -190,10 +172,10 @@ def _stream_protocol(study: Study, options: Options) -> StreamProtocol:
     """
     protocol = replace(
         default_protocol(study),
-        stay=options.stay,
+        task_duration=options.task_duration,
         streams=options.streams,
-        stays=options.stays,
-        ways=(*WAYS, str(options.span)),
+        tasks=options.tasks,
+        reset_conditions=(*RESET_CONDITIONS, str(options.span)),
     )
     problems = protocol.problems()
     if not stream_groups(study):
@@ -202,10 +184,10 @@ def _stream_protocol(study: Study, options: Options) -> StreamProtocol:
     return protocol
 
 
-def _announcing(console: Console, stack: contextlib.ExitStack) -> Callable[[Run, str | None], Progress]:
+def _announcing(console: Console, stack: contextlib.ExitStack) -> Announce:
     """What tells how far the evaluation of each run is; the one before is taken down."""
 
-    def announce(run: Run, reset: str | None) -> Progress:
+    def announce(run: Run, reset: str | None) -> Report:
         stack.close()
         how = "" if reset is None else f", memory reset: {reset}"
         console.print(f"Evaluating {run.name}{how}", soft_wrap=True)

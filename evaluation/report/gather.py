@@ -15,15 +15,23 @@ import agents
 from common.errors import UserError, raise_problems
 from envs import normalized_score
 from envs.levels import parse_levels
-from evaluation.evaluator import Progress, evaluate
-from evaluation.protocol import Protocol
+from evaluation.progress import Report, no_report
 from evaluation.report.runs import Run, differing_settings
 from evaluation.report.statistics import Scores
-from evaluation.table import write_json
+from evaluation.scoring.evaluate import evaluate
+from evaluation.scoring.protocol import Protocol
+from evaluation.scoring.table import write_results
 from records.suite_record import read_record
 
 EVALUATIONS = "evaluations"
 """Folder of a run that keeps what reports have evaluated."""
+Announce = Callable[[Run, str | None], Report]
+"""Says that a run is evaluated under a reset rule (None: that of its training)."""
+
+
+def silent(run: Run, reset: str | None) -> Report:
+    """An `Announce` that says nothing."""
+    return no_report
 
 
 @dataclass(frozen=True)
@@ -31,9 +39,9 @@ class Score:
     """One game on one split, by one run.
 
     Attributes:
-        raw: mean episode return.
-        error: standard error of it over episodes; None for a single episode.
-        episodes: how many.
+        raw: The mean episode return.
+        error: Its standard error over episodes; None for a single episode.
+        episodes: How many episodes were played.
     """
 
     raw: float
@@ -46,9 +54,9 @@ class Row:
     """The scores of one seed.
 
     Attributes:
-        seed: of training.
-        runs: one that plays all games, or one for each game.
-        scores: by game and split.
+        seed: The seed of training.
+        runs: One run that plays all games, or one for each game.
+        scores: The scores by game and split.
     """
 
     seed: int
@@ -61,12 +69,12 @@ class Group:
     """Runs that differ in their seed alone.
 
     Attributes:
-        label: in tables and plots.
-        games: that it has scores for.
-        mode: of the games.
-        rows: one for each seed.
-        reset: reset rule of the evaluation, where it is another one than that of training.
-        name: of the group in its suite, "" without one.
+        label: Its name in tables and plots.
+        games: The games that it has scores for.
+        mode: The mode of the games.
+        rows: The scores, one row for each seed.
+        reset: The reset rule of the evaluation, where it is another one than that of training.
+        name: The name of the group in its suite, "" without one.
     """
 
     label: str
@@ -102,14 +110,14 @@ class Study:
     """Everything that is reported.
 
     Attributes:
-        protocol: how scores were measured, with the games of `groups`.
-        seen: splits that were trained on.
-        unseen: splits that were not.
-        groups: that play the same games.
-        experts: single-game runs to hold multi-game runs against.
-        full: the group that others are ablations of.
-        unfinished: runs that have not made all their steps, and have no scores.
-        notes: what else has to be said.
+        protocol: How scores were measured, with the games of `groups`.
+        seen: The splits that were trained on.
+        unseen: The splits that were not.
+        groups: The groups, which play the same games.
+        experts: Single-game runs that multi-game runs are compared with.
+        full: The group that others are ablations of.
+        unfinished: Runs that have not made all their steps, and have no scores.
+        notes: What else a reader has to know.
     """
 
     protocol: Protocol
@@ -121,12 +129,23 @@ class Study:
     unfinished: tuple[Run, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The splits of unseen and of training levels, where there are any."""
+        both = {"unseen": self.unseen, "training": self.seen}
+        return {name: splits for name, splits in both.items() if splits}
+
+    @property
+    def main_splits(self) -> tuple[str, ...]:
+        """The unseen splits; the training levels, or else all, where there are none."""
+        return self.unseen or self.seen or tuple(levels.name for levels in self.protocol.levels)
+
 
 def gather(
     runs: Sequence[Run],
     protocol: Protocol | None = None,
     baseline: str | None = None,
-    progress: Callable[[Run, str | None], Progress] | None = None,
+    announce: Announce = silent,
 ) -> Study:
     """Compare `runs`, evaluating what has not been evaluated by `protocol` yet.
 
@@ -134,7 +153,7 @@ def gather(
         runs: finished ones are scored, the others are listed.
         protocol: of the evaluation, whose games do not matter; None for that of the runs' own final evaluation.
         baseline: label or name of the group that others are ablations of; None for what the suite says.
-        progress: gives, for a run and a reset rule, what is to be told how far its evaluation is.
+        announce: is called before each evaluation, and gives what its progress is reported to.
 
     Raises:
         UserError: the runs cannot be compared, with the reasons; none of them has finished; no such baseline.
@@ -150,17 +169,17 @@ def gather(
     multi = [run for run in kept if len(run.config.games) > 1]
     mains = multi or kept
     main_games = mains[0].config.games if multi else _union(kept)
-    scorer = _Scorer(replace(chosen, games=main_games, mode=mains[0].config.mode), progress)
+    scorer = _Scorer(replace(chosen, games=main_games, mode=mains[0].config.mode), announce)
     groups = _groups(mains, scorer)
     groups += _reevaluated(groups, scorer)
     experts = _groups([run for run in kept if run not in mains], scorer, "expert")
-    ragged = [group for group in groups if group.games != main_games]
-    if ragged:
+    incomplete = [group for group in groups if group.games != main_games]
+    if incomplete:
         raise UserError(
             "runs that play different games cannot be compared: "
             + "; ".join(f"{group.label} plays {', '.join(group.games)}" for group in groups)
         )
-    seen, unseen = _familiar_splits(mains[0], scorer.protocol)
+    seen, unseen = _seen_and_unseen(mains[0], scorer.protocol)
     return Study(
         scorer.protocol,
         seen,
@@ -197,11 +216,11 @@ def comparison_problems(runs: Sequence[Run]) -> list[str]:
         found.append(f"runs of different games cannot be compared: {listed}: make one report for each")
     elif sets:
         (games,) = sets
-        strangers = [run for run in runs if len(run.config.games) == 1 and run.config.games[0] not in games]
+        others = [run for run in runs if len(run.config.games) == 1 and run.config.games[0] not in games]
         found += [
             f"{run.name} cannot be compared: it plays {run.config.games[0]}, which is none of the games of the "
             f"multi-game runs ({', '.join(games)})"
-            for run in strangers
+            for run in others
         ]
     return found
 
@@ -235,7 +254,7 @@ def common_protocol(runs: Sequence[Run]) -> Protocol:
     return Protocol(first.games, first.mode)
 
 
-def _familiar_splits(run: Run, protocol: Protocol) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _seen_and_unseen(run: Run, protocol: Protocol) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The splits within the training levels, and those apart from them."""
     training = parse_levels(run.config.levels, run.config.mode)
     seen, unseen = [], []
@@ -285,7 +304,7 @@ def _labels(kinds: Sequence[Sequence[Run]], suffix: str) -> list[str]:
     for members in kinds:
         several = len(_union(members)) > 1 and len(members[0].config.games) == 1
         own = "" if several or suffix else members[0].label
-        policy = " ".join(filter(None, [members[0].config.policy, members[0].program, suffix]))
+        policy = " ".join(filter(None, [members[0].config.policy, suffix]))
         base.append(own or policy)
     labels = []
     for index, label in enumerate(base):
@@ -337,12 +356,9 @@ def _full_model(groups: Sequence[Group], runs: Sequence[Run], baseline: str | No
 class _Scorer:
     """Gives the scores of runs, from files where they are known."""
 
-    def __init__(
-        self, protocol: Protocol, progress: Callable[[Run, str | None], Progress] | None = None
-    ) -> None:
+    def __init__(self, protocol: Protocol, announce: Announce) -> None:
         raise_problems(protocol.problems())
-        self.protocol = protocol
-        self._progress = progress
+        self.protocol, self._announce = protocol, announce
 
     def scores(self, run: Run, reset: str | None = None) -> dict[tuple[str, str], Score]:
         """By game and split; `reset` is a reset rule in place of the trained one."""
@@ -351,13 +367,10 @@ class _Scorer:
         stored = stored_evaluation(run, checkpoint, wanted)
         if stored is None:
             agent = agents.load(checkpoint)
-            if self._progress is None:
-                results = evaluate(agent, wanted)
-            else:
-                results = evaluate(agent, wanted, self._progress(run, reset))
+            results = evaluate(agent, wanted, self._announce(run, reset))
             path = cache_file(run, wanted)
             path.parent.mkdir(exist_ok=True)
-            write_json(results, path, str(checkpoint))
+            write_results(results, path, str(checkpoint))
             stored = json.loads(path.read_text(encoding="utf-8"))
         return {
             (item["game"], item["split"]): Score(

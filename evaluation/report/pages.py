@@ -8,14 +8,15 @@ import html
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from common.files import atomic_write
 from envs import normalized_score
 from evaluation.report import statistics
 from evaluation.report.gather import Group, Study
 from evaluation.report.plots import Plot
-from evaluation.report.statistics import Interval
 from evaluation.report.tables import Table, expert_pairs, percent_of_expert
 
 PLOTS = "plots"
@@ -122,45 +123,18 @@ def ordered(tables: Sequence[Table], plots: Sequence[Plot]) -> list[Table | Plot
 def scores_csv(study: Study) -> str:
     """One line for each group, seed, game and split."""
     text = io.StringIO()
+    columns = ["group", "seed", "game", "split", "levels", "raw", "normalized", "episodes"]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "group",
-            "seed",
-            "game",
-            "split",
-            "levels",
-            "raw",
-            "normalized",
-            "episodes",
-            "raw_error_over_episodes",
-        ]
-    )
-    for group, seed, game, split, familiar, score in _scores(study):
-        writer.writerow(
-            [
-                group.label,
-                seed,
-                game,
-                split,
-                familiar,
-                repr(score.raw),
-                repr(float(normalized_score(game, group.mode, score.raw))),
-                score.episodes,
-                "" if score.error is None else repr(score.error),
-            ]
-        )
-    return text.getvalue()
-
-
-def _scores(study: Study) -> Any:
+    writer.writerow([*columns, "raw_error_over_episodes"])
     for group in [*study.groups, *study.experts]:
         for row in group.rows:
             for (game, split), score in row.scores.items():
-                familiar = (
-                    "trained on" if split in study.seen else "unseen" if split in study.unseen else "mixed"
-                )
-                yield group, row.seed, game, split, familiar, score
+                kind = "trained on" if split in study.seen else "unseen" if split in study.unseen else "mixed"
+                normalized = float(normalized_score(game, group.mode, score.raw))
+                error = "" if score.error is None else repr(score.error)
+                place = [group.label, row.seed, game, split, kind]
+                writer.writerow([*place, repr(score.raw), repr(normalized), score.episodes, error])
+    return text.getvalue()
 
 
 def report_json(study: Study, tables: Sequence[Table], extra: dict[str, Any]) -> dict[str, Any]:
@@ -198,12 +172,7 @@ def report_json(study: Study, tables: Sequence[Table], extra: dict[str, Any]) ->
         ],
         "notes": list(study.notes),
         "tables": {
-            table.key: {
-                "title": table.title,
-                "notes": table.notes,
-                "header": table.header,
-                "rows": table.rows,
-            }
+            table.key: {name: value for name, value in asdict(table).items() if name != "key"}
             for table in tables
         },
         **extra,
@@ -221,10 +190,10 @@ def _group_json(group: Group, parts: dict[str, tuple[str, ...]]) -> dict[str, An
         "bptt_span": group.config.bptt_span,
         "aggregates": {
             name: {
-                "iqm": _interval_json(
+                "iqm": asdict(
                     statistics.with_interval(statistics.interquartile_mean, group.normalized(splits))
                 ),
-                "mean": _interval_json(statistics.with_interval(statistics.mean, group.normalized(splits))),
+                "mean": asdict(statistics.with_interval(statistics.mean, group.normalized(splits))),
                 "normalized": group.normalized(splits).tolist(),
             }
             for name, splits in parts.items()
@@ -237,18 +206,13 @@ def _group_json(group: Group, parts: dict[str, tuple[str, ...]]) -> dict[str, An
     }
 
 
-def _interval_json(interval: Interval) -> dict[str, float | None]:
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
-
-
 def write(out: Path, files: dict[str, str]) -> None:
     """Write `files` (paths below `out` and their text), each whole or not at all."""
     for name, text in files.items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with atomic_write(path) as file:
+            file.write(text)
 
 
 def dumps(data: Any) -> str:

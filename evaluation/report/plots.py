@@ -7,7 +7,8 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from importlib import resources
 from typing import Any
 
 import matplotlib
@@ -20,9 +21,8 @@ from numpy.typing import NDArray
 from evaluation.report import statistics
 from evaluation.report.gather import Group, Study
 from evaluation.report.runs import Curve
-from evaluation.report.tables import runs_text
+from evaluation.report.tables import heading
 
-REFERENCE = Path(__file__).resolve().parents[2] / "benchmarks" / "reference" / "openai_ppo_curves.json"
 # Okabe and Ito's colours, which most colour-blind readers can tell apart; then the same again, dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _STYLE: Any = {
@@ -41,10 +41,10 @@ class Plot:
     """A picture.
 
     Attributes:
-        key: names it in files.
-        title: says what it shows.
-        svg: the picture.
-        notes: how to read it, a line each.
+        key: Its name in files.
+        title: What it shows.
+        svg: The picture.
+        notes: How to read it, a line each.
     """
 
     key: str
@@ -62,11 +62,18 @@ class Published:
     deviation: NDArray[np.float64]
 
 
+def published_curves() -> dict[str, Any]:
+    """The curves of OpenAI's train-procgen (MIT licence), as its file has them."""
+    file = resources.files("evaluation.report") / "reference" / "openai_ppo_curves.json"
+    curves: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return curves
+
+
 def published_curve(game: str, mode: str, levels: str) -> Published | None:
     """OpenAI's PPO on a game, where it was trained on the same levels; None where nothing was published."""
-    if (mode, levels) != ("easy", "train") or not REFERENCE.is_file():
+    if (mode, levels) != ("easy", "train"):
         return None
-    data = json.loads(REFERENCE.read_text(encoding="utf-8"))
+    data = published_curves()
     curve = data["easy-200"].get(game, {}).get("train")
     if curve is None:
         return None
@@ -128,7 +135,7 @@ def learning_plots(study: Study) -> list[Plot]:
                     axes,
                     [(along(curve), curve.normalized) for curve in curves[group.label]],
                     index,
-                    f"{group.label} ({runs_text(len(group.rows))})",
+                    heading(group),
                 )
             axes.set(xlabel=unit, ylabel="normalised training return")
             if along is _steps:
@@ -151,47 +158,32 @@ def _hours(curve: Curve) -> NDArray[np.float64]:
 def _games_plot(
     study: Study, groups: Sequence[Group], curves: dict[str, list[Curve]], notes: tuple[str, ...]
 ) -> Plot:
-    games = study.protocol.games
-    columns = min(3, len(games))
-    rows = math.ceil(len(games) / columns)
-    wide = 7.0 if columns > 1 else 5.5
-    figure = Figure(figsize=(wide, 2.3 * rows + 0.7 if columns > 1 else 3.8), layout="constrained")
-    config = groups[0].config
+    games, config = study.protocol.games, groups[0].config
     references = False
-    with matplotlib.rc_context(_STYLE):
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for panel, game in zip(panels, games, strict=False):
-            longest = 0.0
-            for index, group in enumerate(groups):
-                own = [curve for curve in curves[group.label] if game in curve.returns]
-                longest = max([longest, *(curve.steps[-1] for curve in own if len(curve.steps))])
-                _draw_band(panel, [(curve.steps, curve.returns[game]) for curve in own], index, group.label)
-            published = published_curve(game, config.mode, config.levels)
-            if published is not None:
-                within = published.steps <= 1.05 * longest
-                references = references or bool(within.any())
-                if within.any():
-                    panel.errorbar(
-                        published.steps[within],
-                        published.mean[within],
-                        published.deviation[within],
-                        fmt="ks",
-                        markersize=4,
-                        capsize=3,
-                        label="published PPO, this game alone (3 runs, ± std)",
-                    )
-            panel.set_title(game, fontsize=9)
-            panel.xaxis.set_major_formatter(EngFormatter(sep=" "))
-        for panel in panels[len(games) :]:
-            panel.set_visible(False)
-        for number, panel in enumerate(panels[: len(games)]):
-            if number + columns >= len(games):  # nothing is below it
-                panel.set_xlabel("environment steps", fontsize=8)
-        figure.supylabel("training return", fontsize=9)
-        handles, labels = max(
-            (panel.get_legend_handles_labels() for panel in panels), key=lambda x: len(x[1])
-        )
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
+
+    def draw(game: str, axes: Axes) -> None:
+        nonlocal references
+        longest = 0.0
+        for index, group in enumerate(groups):
+            own = [curve for curve in curves[group.label] if game in curve.returns]
+            longest = max([longest, *(curve.steps[-1] for curve in own if len(curve.steps))])
+            _draw_band(axes, [(curve.steps, curve.returns[game]) for curve in own], index, group.label)
+        published = published_curve(game, config.mode, config.levels)
+        if published is not None and (within := published.steps <= 1.05 * longest).any():
+            references = True
+            axes.errorbar(
+                published.steps[within],
+                published.mean[within],
+                published.deviation[within],
+                fmt="ks",
+                markersize=4,
+                capsize=3,
+                label="published PPO, this game alone (3 runs, ± std)",
+            )
+        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+
+    panels = [(game, partial(draw, game)) for game in games]
+    svg = draw_panels(panels, "environment steps", "training return", "curves-games", shared=False)
     available = any(published_curve(game, config.mode, config.levels) is not None for game in games)
     if references:
         note = "Squares: published curves of OpenAI's PPO, one agent for each game, mean ± deviation of three runs."
@@ -201,7 +193,7 @@ def _games_plot(
         note = "No curves have been published for these levels."
     together = ("Steps are those of all games together.",) if len(games) > 1 else ()
     title = "Learning curves of each game" if len(games) > 1 else f"Learning curves on {games[0]}"
-    return Plot("curves-games", title, _svg(figure, "curves-games"), (*notes, *together, note))
+    return Plot("curves-games", title, svg, (*notes, *together, note))
 
 
 def _draw_band(
@@ -222,15 +214,12 @@ def _draw_band(
 
 def aggregate_plot(study: Study) -> Plot:
     """Interquartile means with their intervals."""
-    parts = [
-        (name, splits)
-        for name, splits in (("unseen levels", study.unseen), ("training levels", study.seen))
-        if splits
-    ] or [("all splits", tuple(levels.name for levels in study.protocol.levels))]
+    parts = {f"{name} levels": splits for name, splits in study.parts.items()}
+    parts = parts or {"all splits": study.main_splits}
     figure = Figure(figsize=(7, 0.9 + 0.33 * len(study.groups)), layout="constrained")
     with matplotlib.rc_context(_STYLE):
         panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
-        for panel, (name, splits) in zip(panels, parts, strict=True):
+        for panel, (name, splits) in zip(panels, parts.items(), strict=True):
             for index, group in enumerate(study.groups):
                 colour, _ = _look(index)
                 found = statistics.with_interval(statistics.interquartile_mean, group.normalized(splits))
@@ -246,9 +235,7 @@ def aggregate_plot(study: Study) -> Plot:
                 panel.plot([found.value], [index], "|", color=colour, markersize=13, markeredgewidth=2.5)
             panel.set_title(name, fontsize=9)
             panel.set_xlabel("IQM of normalised scores")
-            panel.set_yticks(
-                range(len(study.groups)), [f"{g.label} ({runs_text(len(g.rows))})" for g in study.groups]
-            )
+            panel.set_yticks(range(len(study.groups)), [heading(group) for group in study.groups])
             panel.set_ylim(len(study.groups) - 0.5, -0.5)
             panel.grid(visible=False, axis="y")
     note = (
@@ -259,8 +246,7 @@ def aggregate_plot(study: Study) -> Plot:
 
 def profile_plot(study: Study) -> Plot:
     """Performance profiles on unseen levels, or on training levels where no others were played."""
-    splits = study.unseen or study.seen or tuple(levels.name for levels in study.protocol.levels)
-    matrices = [group.normalized(splits) for group in study.groups]
+    matrices = [group.normalized(study.main_splits) for group in study.groups]
     low, high = min(float(m.min()) for m in matrices), max(float(m.max()) for m in matrices)
     margin = 0.03 * max(high - low, 0.1)
     thresholds = np.linspace(low - margin, high + margin, 101)
@@ -274,7 +260,7 @@ def profile_plot(study: Study) -> Plot:
             where="post",
             color=colour,
             linestyle=dashes,
-            label=f"{group.label} ({runs_text(len(group.rows))})",
+            label=heading(group),
         )
         if profile.low is not None and profile.high is not None:
             axes.fill_between(
@@ -308,35 +294,37 @@ def _legend_beside(axes: Axes) -> None:
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
 
 
-def draw_lines(
-    panels: Sequence[tuple[str, Callable[[Axes], None]]], xlabel: str, ylabel: str, key: str, columns: int = 3
+def draw_panels(
+    panels: Sequence[tuple[str, Callable[[Axes], None]]], xlabel: str, ylabel: str, key: str, shared: bool
 ) -> str:
-    """A row of panels with a common scale and one legend, as SVG.
+    """Panels beside one another with one legend, as SVG.
 
     Args:
         panels: title and what draws each.
         xlabel: of all panels.
         ylabel: of all panels.
         key: names the picture.
-        columns: panels beside one another, at most.
+        shared: whether they have a common scale.
     """
-    columns = min(columns, len(panels))
+    columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(7 if columns > 1 else 5, 2.5 * rows + 0.6), layout="constrained")
+    size = (7.0, 2.4 * rows + 0.7) if columns > 1 else (5.5, 3.8)
+    figure = Figure(figsize=size, layout="constrained")
     with matplotlib.rc_context(_STYLE):
-        places = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
-        for place, (title, draw) in zip(places, panels, strict=False):
+        places = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).ravel()
+        for number, (place, (title, draw)) in enumerate(zip(places, panels, strict=False)):
             draw(place)
             place.set_title(title, fontsize=9)
-        for place in places[len(panels) :]:
-            place.set_visible(False)
-        for number, place in enumerate(places[: len(panels)]):
             if number + columns >= len(panels):  # nothing is below it
                 place.set_xlabel(xlabel, fontsize=8)
                 place.tick_params(labelbottom=True)
+        for place in places[len(panels) :]:
+            place.set_visible(False)
         figure.supylabel(ylabel, fontsize=9)
-        handles, labels = places[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(4, len(labels)), fontsize=8)
+        handles, labels = max(
+            (place.get_legend_handles_labels() for place in places), key=lambda entries: len(entries[1])
+        )
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
     return _svg(figure, key)
 
 

@@ -1,8 +1,7 @@
-"""What the directory of a run tells about it."""
+"""A run, as its directory describes it."""
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from experiments.suites.plan import INCIDENTAL
-from experiments.witness import PROGRAM as WITNESS
-from experiments.witness import is_witness
-from records.config import TrainConfig, to_json
+from records.config import TrainConfig, learned_settings
 from records.directory import RunDirectory, saved_steps
+from records.progress_file import read_progress
 from records.suite_record import group_of, read_record
 from records.writers import STEP
-
-# Settings in which runs of the same kind may differ: they move no score, or say what is measured at the end.
-_INCIDENTAL = (
-    *INCIDENTAL,
-    *("seed", "checkpoint_every_steps", "log_every_steps", "videos", "video_every"),
-    *("evaluation_episodes", "evaluation_splits", "evaluation_greedy"),
-)
 
 
 @dataclass(frozen=True)
@@ -35,10 +25,10 @@ class Curve:
     """Training returns in the course of a run.
 
     Attributes:
-        steps: environment steps of all slots together (n,).
-        seconds: of training until then, without the time in which the run was stopped (n,).
-        normalized: mean over the games of the normalised training return (n,), NaN where unknown.
-        returns: raw training return of each game (n,).
+        steps: Environment steps of all environments together (n,).
+        seconds: Seconds of training until then, without the time in which the run was stopped (n,).
+        normalized: The mean over the games of the normalised training return (n,), NaN where unknown.
+        returns: The raw training return of each game (n,).
     """
 
     steps: NDArray[np.float64]
@@ -69,11 +59,6 @@ class Run:
         """Whether it has made the steps it was meant to make."""
         return self.saved >= self.config.total_steps
 
-    @cached_property
-    def program(self) -> str:
-        """What trained it: "" for this project's agents."""
-        return WITNESS if is_witness(self.directory) else ""
-
     @property
     def group(self) -> str:
         """Its group in the suite that made it; "" without one."""
@@ -96,21 +81,16 @@ class Run:
         Runs that their suites call by different names are of different kinds, whatever their settings are: other
         programs than ours may have made them.
         """
-        settings = {name: value for name, value in to_json(self.config).items() if name not in _INCIDENTAL}
-        if len(self.config.games) == 1:
-            del settings["games"]
-        return (
-            ("program", self.program),
-            ("label", self.label),
-            *((name, repr(value)) for name, value in settings.items()),
-        )
+        varying = ("seed", "games") if len(self.config.games) == 1 else ("seed",)
+        settings = learned_settings(self.config)
+        found = ((name, repr(value)) for name, value in settings.items() if name not in varying)
+        return (("label", self.label), *found)
 
     def curve(self) -> Curve:
         """Its training returns; empty if it has logged none."""
         rows: list[dict[str, str]] = []
         if self.directory.progress_file.is_file():
-            with self.directory.progress_file.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if None not in row.values() and row.get(STEP)]
+            rows = [row for row in read_progress(self.directory.progress_file)[1] if row.get(STEP)]
 
         def column(name: str) -> NDArray[np.float64]:
             return np.array([float(row.get(name) or "nan") for row in rows])
@@ -151,21 +131,11 @@ def _runs_in(directory: Path) -> list[Path]:
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
     """The settings in which kinds of runs differ, by dotted name, with the value of each run."""
-    flat = [_flat(to_json(run.config)) | {"trained by": run.program or "this project"} for run in runs]
-    names = dict.fromkeys(itertools.chain.from_iterable(flat))
+    settings = [learned_settings(run.config) for run in runs]
+    names = dict.fromkeys(itertools.chain.from_iterable(settings))
     found = {}
     for name in names:
-        values = [str(settings.get(name, "-")) for settings in flat]
-        if len(set(values)) > 1 and name.partition(".")[0] not in (*_INCIDENTAL, "games"):
+        values = [str(own.get(name, "-")) for own in settings]
+        if len(set(values)) > 1 and name not in ("seed", "games"):
             found[name] = values
-    return found
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
     return found

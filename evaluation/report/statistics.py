@@ -116,7 +116,7 @@ def performance_profile(scores: Scores, thresholds: NDArray[np.float64], repetit
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """The same intervals every time: rliable draws from numpy's global generator, whatever it is told."""
+    """The same intervals every time: rliable draws from numpy's global generator, whatever it is given."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(_SEED)  # noqa: NPY002
     try:

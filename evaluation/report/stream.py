@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,18 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 import agents
 from envs import parse_task_duration
-from evaluation.adaptation import (
-    WAYS,
-    StreamEpisode,
-    StreamProtocol,
-    adaptation_curve,
-    from_json,
-    play_streams,
-    to_json,
-)
-from evaluation.evaluator import Progress
-from evaluation.report.gather import EVALUATIONS, Group, Study
-from evaluation.report.plots import COLOURS, Plot, draw_lines
+from evaluation.report.gather import EVALUATIONS, Announce, Group, Study, silent
+from evaluation.report.plots import COLOURS, Plot, draw_panels
 from evaluation.report.runs import Run
 from evaluation.report.statistics import Scores
 from evaluation.report.tables import (
@@ -39,6 +29,15 @@ from evaluation.report.tables import (
     rule_text,
     runs_text,
 )
+from evaluation.streams import (
+    RESET_CONDITIONS,
+    StreamEpisode,
+    StreamProtocol,
+    adaptation_curve,
+    from_json,
+    play_streams,
+    to_json,
+)
 from records.directory import write_json
 
 
@@ -47,9 +46,9 @@ class StreamScores:
     """What the recurrent groups of a report did in streams of games.
 
     Attributes:
-        protocol: how they were played.
-        groups: those that were.
-        curves: by label and way of clearing, the normalised score by episodes since the switch, (runs, places).
+        protocol: How the streams were played.
+        groups: The groups that played them.
+        curves: By label and reset condition, the normalised score by episodes since the switch, (runs, places).
     """
 
     protocol: StreamProtocol
@@ -66,9 +65,7 @@ def stream_groups(study: Study) -> tuple[Group, ...]:
     )
 
 
-def gather_streams(
-    study: Study, protocol: StreamProtocol, progress: Callable[[Run, str | None], Progress] | None = None
-) -> StreamScores:
+def gather_streams(study: Study, protocol: StreamProtocol, announce: Announce = silent) -> StreamScores:
     """Play the streams that have not been played yet.
 
     Raises:
@@ -77,17 +74,15 @@ def gather_streams(
     groups = stream_groups(study)
     curves: dict[tuple[str, str], Scores] = {}
     for group in groups:
-        played = [_episodes(run, protocol, progress) for run in group.runs]
-        for way in protocol.ways:
-            each = [adaptation_curve(episodes, way, protocol.games) for episodes in played]
+        played = [_episodes(run, protocol, announce) for run in group.runs]
+        for condition in protocol.reset_conditions:
+            each = [adaptation_curve(episodes, condition, protocol.games) for episodes in played]
             places = min(map(len, each))
-            curves[group.label, way] = np.array([curve[:places] for curve in each])
+            curves[group.label, condition] = np.array([curve[:places] for curve in each])
     return StreamScores(protocol, groups, curves)
 
 
-def _episodes(
-    run: Run, protocol: StreamProtocol, progress: Callable[[Run, str | None], Progress] | None
-) -> list[StreamEpisode]:
+def _episodes(run: Run, protocol: StreamProtocol, announce: Announce) -> list[StreamEpisode]:
     checkpoint = run.directory.newest_checkpoint()
     path = _cache_file(run, protocol)
     wanted = to_json(protocol, [])["protocol"]
@@ -101,7 +96,7 @@ def _episodes(
     ):
         return from_json(stored)
     agent = agents.load(checkpoint)
-    episodes = play_streams(agent, protocol, *([] if progress is None else [progress(run, None)]))
+    episodes = play_streams(agent, protocol, announce(run, None))
     path.parent.mkdir(exist_ok=True)
     write_json(path, {"checkpoint": checkpoint.name, **to_json(protocol, episodes)})
     return episodes
@@ -112,22 +107,22 @@ def _cache_file(run: Run, protocol: StreamProtocol) -> Path:
         "stream",
         "greedy" if protocol.greedy else "sampled",
         protocol.split,
-        str(protocol.stay),
-        f"{protocol.streams}x{protocol.stays}",
-        *protocol.ways,
+        str(protocol.task_duration),
+        f"{protocol.streams}x{protocol.tasks}",
+        *protocol.reset_conditions,
         f"seed{protocol.seed}",
     ]
     return run.directory.path / EVALUATIONS / f"{'_'.join(parts).replace(' ', '-').replace(':', '-')}.json"
 
 
-def way_text(way: str) -> str:
-    """A way of clearing the memory in words."""
+def reset_text(condition: str) -> str:
+    """A reset condition in words."""
     words = {
         "carried": "never cleared",
         "switch": "cleared at each switch",
         "episode": "cleared at each episode",
     }
-    return words.get(way, f"cleared every {way} steps")
+    return words.get(condition, f"cleared every {condition} steps")
 
 
 def stream_notes(scores: StreamScores) -> tuple[str, ...]:
@@ -142,39 +137,42 @@ def stream_notes(scores: StreamScores) -> tuple[str, ...]:
     return (
         "Normalised score of the first, second, ... episode since the switch to another game, mean over the "
         f"{len(protocol.games)} games. The switch is not announced, and the memory is cleared only as the line says.",
-        f"{chosen}; levels {protocol.split} drawn with replacement; stays of {parse_task_duration(protocol.stay)}; "
-        f"{protocol.streams} streams of {protocol.stays} scored stays each, the same for every line; "
+        f"{chosen}; levels {protocol.split} drawn with replacement; "
+        f"tasks of {parse_task_duration(protocol.task_duration)}; "
+        f"{protocol.streams} streams of {protocol.tasks} scored tasks each, the same for every line; "
         f"{protocol.mode} mode; seed {protocol.seed}.",
         f"{trained}.",
     )
 
 
 def stream_table(scores: StreamScores) -> Table:
-    """Score by episodes since the switch, for each way of clearing."""
+    """Score by episodes since the switch, for each reset condition."""
     places = max((curve.shape[1] for curve in scores.curves.values()), default=0)
     rows = []
     for group in scores.groups:
-        for way in scores.protocol.ways:
-            curve = scores.curves[group.label, way]
+        for condition in scores.protocol.reset_conditions:
+            curve = scores.curves[group.label, condition]
             cells = [
                 plus_minus(curve[:, place], len(curve), 3) if place < curve.shape[1] else NOTHING
                 for place in range(places)
             ]
             gain = plus_minus(curve[:, -1] - curve[:, 0], len(curve), 3) if curve.shape[1] > 1 else NOTHING
-            rows.append((heading(group), way_text(way), *cells, gain))
+            rows.append((heading(group), reset_text(condition), *cells, gain))
     header = ("group", "memory", *(f"episode {place + 1}" for place in range(places)), "last minus first")
     notes = ("± standard error over runs (none for one seed).", *stream_notes(scores))
     return Table("stream", "Adaptation in a stream of games", header, tuple(rows), notes)
 
 
 def stream_plot(scores: StreamScores) -> Plot:
-    """A panel for each group, a line for each way of clearing."""
+    """A panel for each group, a line for each reset condition."""
 
     def draw(group: Group, axes: Axes) -> None:
-        for index, way in enumerate(scores.protocol.ways):
-            curve = scores.curves[group.label, way]
+        for index, condition in enumerate(scores.protocol.reset_conditions):
+            curve = scores.curves[group.label, condition]
             places = np.arange(1, curve.shape[1] + 1)
-            axes.plot(places, curve.mean(0), "o-", color=COLOURS[index], markersize=3, label=way_text(way))
+            axes.plot(
+                places, curve.mean(0), "o-", color=COLOURS[index], markersize=3, label=reset_text(condition)
+            )
             if len(curve) > 1:
                 axes.fill_between(
                     places, curve.min(0), curve.max(0), color=COLOURS[index], alpha=0.12, linewidth=0
@@ -182,7 +180,7 @@ def stream_plot(scores: StreamScores) -> Plot:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     panels = [(heading(group), partial(draw, group)) for group in scores.groups]
-    svg = draw_lines(panels, "episodes since the switch", "normalised score", "stream")
+    svg = draw_panels(panels, "episodes since the switch", "normalised score", "stream", shared=True)
     note = "Line: mean over runs; band: from the lowest to the highest run (none for one seed)."
     return Plot("stream", "Adaptation in a stream of games", svg, (note,))
 
@@ -192,20 +190,20 @@ def streams_json(scores: StreamScores) -> dict[str, Any]:
     return {
         "protocol": to_json(scores.protocol, [])["protocol"],
         "curves": [
-            {"group": label, "memory": way, "normalized": curve.tolist()}
-            for (label, way), curve in scores.curves.items()
+            {"group": label, "memory": condition, "normalized": curve.tolist()}
+            for (label, condition), curve in scores.curves.items()
         ],
     }
 
 
-def default_protocol(study: Study, ways: Sequence[str] = WAYS) -> StreamProtocol:
-    """Streams of the study's games on its first unseen split, with its way of choosing actions."""
+def default_protocol(study: Study, reset_conditions: Sequence[str] = RESET_CONDITIONS) -> StreamProtocol:
+    """Streams of the study's games on its first unseen split, with its condition of choosing actions."""
     splits = [*study.unseen, *(levels.name for levels in study.protocol.levels)]
     return StreamProtocol(
         study.protocol.games,
         study.protocol.mode,
         splits[0],
-        ways=tuple(ways),
+        reset_conditions=tuple(reset_conditions),
         greedy=study.protocol.greedy,
         seed=study.protocol.seed,
     )

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs import normalized_score
-from evaluation.protocol import Protocol
 from evaluation.report import statistics
 from evaluation.report.gather import Group, Study
 from evaluation.report.runs import Run
 from evaluation.report.statistics import Interval, standard_error
+from evaluation.scoring.protocol import Protocol
 from policies import CORES
 
 NOTHING = "\N{EN DASH}"
@@ -25,11 +25,11 @@ class Table:
     """Cells to be shown.
 
     Attributes:
-        key: names it in files.
-        title: says what it holds.
-        header: one text for each column.
-        rows: the cells.
-        notes: protocol, and how to read it, a line each.
+        key: Its name in files.
+        title: What it holds.
+        header: One text for each column.
+        rows: The cells.
+        notes: The protocol, and how to read the table, a line each.
     """
 
     key: str
@@ -182,7 +182,7 @@ def runs_table(study: Study) -> Table:
             (
                 group.label,
                 config.policy,
-                " ".join(filter(None, [config.algorithm.upper(), group.runs[0].program])),
+                config.algorithm.upper(),
                 "; ".join(f"{count:,}" for count in sorted(steps)),
                 ", ".join(str(row.seed) for row in group.rows),
                 rule_text(config.reset) if memory else NOTHING,
@@ -233,16 +233,13 @@ def split_table(study: Study, splits: Sequence[str], key: str, title: str) -> Ta
 
 def aggregate_table(study: Study) -> Table:
     """Interquartile mean and mean of normalised scores."""
-    parts = [
-        (name, splits) for name, splits in (("unseen", study.unseen), ("training", study.seen)) if splits
-    ]
     header = ["group"]
-    for name, _ in parts:
+    for name in study.parts:
         header += [f"IQM, {name} levels", f"mean, {name} levels"]
     rows = []
     for group in study.groups:
         cells = [heading(group)]
-        for _, splits in parts:
+        for splits in study.parts.values():
             scores = group.normalized(splits)
             for aggregate in (statistics.interquartile_mean, statistics.mean):
                 cells.append(interval_text(statistics.with_interval(aggregate, scores)))
@@ -272,7 +269,7 @@ def gap_table(study: Study) -> Table:
 
 def improvement_table(study: Study) -> Table:
     """Probability that a run of the row's group beats one of the column's."""
-    splits = study.unseen or study.seen or tuple(levels.name for levels in study.protocol.levels)
+    splits = study.main_splits
 
     def cell(ours: Group, theirs: Group) -> str:
         if ours is theirs:
@@ -295,16 +292,13 @@ def improvement_table(study: Study) -> Table:
 
 def ablation_table(study: Study, full: Group) -> Table:
     """Every group against the full model."""
-    parts = [
-        (name, splits) for name, splits in (("unseen", study.unseen), ("training", study.seen)) if splits
-    ]
     header = ["group"]
-    for name, _ in parts:
+    for name in study.parts:
         header += [f"{name} levels", f"minus {full.label}", f"P(better than {full.label})"]
     rows = []
     for group in study.groups:
         cells = [heading(group)]
-        for _, splits in parts:
+        for splits in study.parts.values():
             ours, theirs = group.normalized(splits), full.normalized(splits)
             cells.append(plus_minus(ours.mean(1), len(group.rows), 3))
             if group is full:
@@ -325,38 +319,38 @@ def ablation_table(study: Study, full: Group) -> Table:
 def expert_pairs(study: Study) -> list[tuple[Group, Group]]:
     """Each multi-game group with the expert that has the same policy, trained the same way."""
 
-    def way(group: Group) -> tuple[object, ...]:
+    def training(group: Group) -> tuple[object, ...]:
         config = group.config
         return (config.policy, config.algorithm, config.core, config.reset, config.bptt_span, group.reset)
 
     return [
-        (group, expert) for group in study.groups for expert in study.experts if way(group) == way(expert)
+        (group, expert)
+        for group in study.groups
+        for expert in study.experts
+        if training(group) == training(expert)
     ]
 
 
 def expert_table(study: Study) -> Table:
     """The multi-game runs in percent of the experts."""
-    parts = [
-        (name, splits) for name, splits in (("unseen", study.unseen), ("training", study.seen)) if splits
-    ]
     header = ["policy", "game"]
-    for name, _ in parts:
+    for name in study.parts:
         header += [f"multi-game, {name}", f"expert, {name}", "percent"]
     rows = []
     for group, expert in expert_pairs(study):
         for game in expert.games:
             cells = [group.label, game]
-            for _, splits in parts:
+            for splits in study.parts.values():
                 cells += _percent_cells(group, expert, game, splits)
             rows.append(tuple(cells))
     matched = [expert for _, expert in expert_pairs(study)]
-    lonely = [expert.label for expert in study.experts if expert not in matched]
+    unmatched = [expert.label for expert in study.experts if expert not in matched]
     notes = (
         "Mean episode return ± standard error over runs and splits, with its normalised score; percent: normalised "
         f"score of the multi-game runs over that of the experts, {NOTHING} where the expert is no better than the "
         "trivial player (normalised score 0 or less).",
         f"Steps of training: {_steps_note(study)}.",
-        *([f"No multi-game runs to hold against: {', '.join(lonely)}."] if lonely else []),
+        *([f"No multi-game runs to hold against: {', '.join(unmatched)}."] if unmatched else []),
         *protocol_notes(study.protocol, [*study.groups, *study.experts]),
     )
     return Table("experts", "Multi-game runs against experts", tuple(header), tuple(rows), notes)

@@ -6,26 +6,22 @@ import asyncio
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-import agents
-from agents import Agent
 from common.errors import UserError, raise_problems
 from common.options import Flag, parse_options, words_option
 from envs import expand_games
-from evaluation.modification import Modification, parse_modification
-from evaluation.rebuild import Training, find_checkpoint, training_of
-from evaluation.subject import agent_problems
+from evaluation.intervention import Intervention, parse_intervention
+from evaluation.loading import TrainingInfo, load_agent
 from evaluation.watch.controls import MAX_SPEED, MIN_SPEED
 from evaluation.watch.desktop import has_desktop, open_page
+from evaluation.watch.runner import SessionRunner
 from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, quiet_library, serve
-from evaluation.watch.session import DEFAULT_SPEED, Program, Session
-from evaluation.watch.side import Contestant
-from evaluation.watch.stage import Stage
+from evaluation.watch.session import DEFAULT_SPEED, Session, SessionConfig
+from evaluation.watch.side import WatchedAgent
 from records.validation import device_problems
 
 PROGRAM = "python eval.py watch"
@@ -88,7 +84,7 @@ def main(words: Sequence[str]) -> int:
     """
     options = parse_options(Options, words, PROGRAM, "checkpoint")
     console = Console(highlight=False)
-    stage = Stage(prepare(options))
+    runner = SessionRunner(prepare(options))
 
     def ready(address: str) -> None:
         console.print(f"Watching at {address}", soft_wrap=True)
@@ -106,7 +102,7 @@ def main(words: Sequence[str]) -> int:
 
     quiet_library()
     try:
-        asyncio.run(serve(stage, options.host, options.port, ready))
+        asyncio.run(serve(runner, options.host, options.port, ready))
     except KeyboardInterrupt:
         console.print("Stopped.")
     return 0
@@ -132,48 +128,40 @@ def prepare(options: Options) -> Session:
             "--versus-sample and --versus-modification are about a second side: name it with --versus"
         )
     device = "cpu" if problems else options.device
-    first = _contestant(options.checkpoint, options.modification, not options.sample, device, problems)
-    contestants = [first]
+    first = _watched_agent(options.checkpoint, options.modification, not options.sample, device, problems)
+    watched = [first]
     if options.versus is not None:
         greedy, how = not options.versus_sample, options.versus_modification
-        contestants.append(_contestant(options.versus, how, greedy, device, problems))
-    training = first.training if first is not None else Training()
+        watched.append(_watched_agent(options.versus, how, greedy, device, problems))
+    training = first.training if first is not None else TrainingInfo()
     games = expand_games(options.games or training.games)
     if first is not None and not games:
         problems.append(f"{options.checkpoint} was not made by train.py, so name what to play: --games maze")
     mode = training.mode if options.mode is None else options.mode
-    program = Program(games, mode, options.split or _unseen(training), options.level, options.seed)
+    config = SessionConfig(games, mode, options.split or _unseen(training), options.level, options.seed)
     if games:
-        problems += program.problems()
+        problems += config.problems()
     raise_problems(problems)
-    present = [one for one in contestants if one is not None]
-    session = Session(present, program, options.history_mb * 2**20, render=not options.no_render)
+    present = [one for one in watched if one is not None]
+    session = Session(present, config, options.history_mb * 2**20, render=not options.no_render)
     session.speed = options.speed or None
     return session
 
 
-def _unseen(training: Training) -> str:
+def _unseen(training: TrainingInfo) -> str:
     return "test1" if training.levels != "test1" else "test2"
 
 
-def _contestant(
+def _watched_agent(
     path: str, modification: str, greedy: bool, device: str, problems: list[str]
-) -> Contestant | None:
+) -> WatchedAgent | None:
     """Adds to `problems` what is wrong."""
-    how = Modification()
+    how = Intervention()
     try:
-        how = parse_modification(modification)
+        how = parse_intervention(modification)
     except UserError as error:
         problems.append(str(error))
-    try:
-        agent, name = _load(path, device)
-    except UserError as error:
-        problems.append(str(error))
+    loaded = load_agent(path, device, problems)
+    if loaded is None:
         return None
-    problems += agent_problems(agent)
-    return Contestant(agent, name, training_of(agent), greedy, how)
-
-
-def _load(path: str, device: str) -> tuple[Agent, str]:
-    checkpoint = find_checkpoint(Path(path))
-    return agents.load(checkpoint, device=device), str(checkpoint)
+    return WatchedAgent(loaded.agent, str(loaded.checkpoint), loaded.training, greedy, how)

@@ -6,13 +6,11 @@ A message is an object with the name of the control under "type" and its fields 
 
 from __future__ import annotations
 
-import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, Union
+from typing import Annotated, Any
 
+from common.config import Range, check, check_value, field_types
 from common.errors import UserError, unknown_name
 
 MAX_SPEED = 1000.0
@@ -35,12 +33,7 @@ class Step:
 class Speed:
     """Steps per second; None for as fast as possible."""
 
-    steps_per_second: float | None
-
-    def __post_init__(self) -> None:
-        speed = self.steps_per_second
-        if speed is not None and not MIN_SPEED <= speed <= MAX_SPEED:
-            raise UserError(f"{speed:g} steps a second: give {MIN_SPEED:g} to {MAX_SPEED:g}, or null")
+    steps_per_second: Annotated[float | None, Range(MIN_SPEED, MAX_SPEED)]
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ class ChooseActions:
 
 
 @dataclass(frozen=True)
-class Modify:
+class Intervene:
     """Self-modification: "on", "frozen", or "reset" every `span` steps; on one side, or on both."""
 
     kind: str
@@ -114,7 +107,17 @@ class Seen:
 
 
 Control = (
-    Play | Step | Speed | Restart | ChooseGames | ChooseLevels | ChooseActions | Modify | Look | View | Seen
+    Play
+    | Step
+    | Speed
+    | Restart
+    | ChooseGames
+    | ChooseLevels
+    | ChooseActions
+    | Intervene
+    | Look
+    | View
+    | Seen
 )
 
 CONTROLS: dict[str, type[Any]] = {
@@ -125,7 +128,7 @@ CONTROLS: dict[str, type[Any]] = {
     "games": ChooseGames,
     "levels": ChooseLevels,
     "actions": ChooseActions,
-    "modify": Modify,
+    "intervene": Intervene,
     "look": Look,
     "view": View,
     "seen": Seen,
@@ -146,36 +149,17 @@ def parse_control(message: object) -> Control:
     if not isinstance(name, str) or name not in CONTROLS:
         raise UserError(unknown_name("message type", str(name)[:40], CONTROLS))
     kind = CONTROLS[name]
-    hints = typing.get_type_hints(kind)
+    types = field_types(kind)
     for key, value in values.items():
-        if key not in hints:
-            raise UserError(unknown_name(f"field of {name!r}", str(key)[:40], hints))
-        values[key] = _checked(f"{name}.{key}", value, hints[key])
+        if key not in types:
+            raise UserError(unknown_name(f"field of {name!r}", str(key)[:40], types))
+        try:
+            values[key] = check_value(types[key], value)
+        except ValueError as error:
+            raise UserError(f"{name}.{key} must be {error}") from None
     missing = [item.name for item in fields(kind) if item.default is MISSING and item.name not in values]
     if missing:
         raise UserError(f"message {name!r} lacks {', '.join(missing)}")
     control: Control = kind(**values)
+    check(control, f"{name}.")
     return control
-
-
-def _checked(name: str, value: object, hint: Any) -> Any:
-    """`value`, if it is what `hint` says: bool, int, float, str, a tuple of str, or None."""
-    origin = typing.get_origin(hint)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        hint = next(part for part in typing.get_args(hint) if part is not type(None))
-        origin = typing.get_origin(hint)
-    if origin is tuple:
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        raise UserError(f"{name} must be a list of texts")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    # bool is a kind of int in Python, but not in a message.
-    if not isinstance(value, hint) or isinstance(value, bool) is not (hint is bool):
-        names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-        raise UserError(f"{name} must be {names[hint]}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{name} must be a finite number")
-    return value

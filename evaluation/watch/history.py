@@ -17,14 +17,14 @@ Numbers = dict[str, Any]
 
 
 @dataclass(eq=False)
-class Moment:
+class FrameRecord:
     """One game of one side at one step.
 
     Attributes:
-        numbers: as the page shows them, plain JSON values.
-        rgb: what the policy sees (64, 64, 3).
-        frame: the same at full size (512, 512, 3); only of the latest step, and only where games are rendered.
-        pictures: compressed frames by their sides in pixels.
+        numbers: What the page shows, plain JSON values.
+        rgb: What the policy sees (64, 64, 3).
+        frame: The same at full size (512, 512, 3); only of the latest step, and only where games are rendered.
+        pictures: Compressed frames, by their height and width in pixels.
         weights: W_t - W_0 after the step, by name (heads, rows, columns).
     """
 
@@ -34,13 +34,13 @@ class Moment:
     pictures: dict[int, bytes]
     weights: Mapping[str, Tensor]
 
-    def picture(self, side: int) -> bytes:
-        """The frame at `side` pixels, or the nearest to it that was kept."""
-        if side not in self.pictures:
+    def picture(self, size: int) -> bytes:
+        """The frame at `size` pixels, or the nearest to it that was kept."""
+        if size not in self.pictures:
             if self.frame is None:
                 return next(iter(self.pictures.values()), None) or self.eye()
-            self.pictures[side] = jpeg(self.frame, side)
-        return self.pictures[side]
+            self.pictures[size] = jpeg(self.frame, size)
+        return self.pictures[size]
 
     def eye(self) -> bytes:
         """What the policy sees, without loss."""
@@ -58,29 +58,29 @@ class Tick:
     """One step of all games.
 
     Attributes:
-        number: counted from 1 on for as long as the session lives.
-        sides: moments by side and game.
-        fresh: which of them are new; in the others the game waits for its other side, at its last moment.
+        number: Its number, counted from 1 on for as long as the session lives.
+        sides: The records by side and game.
+        fresh: Which of them are new; in the others the game waits for its other side, at its last record.
     """
 
     number: int
-    sides: tuple[tuple[Moment, ...], ...]
+    sides: tuple[tuple[FrameRecord, ...], ...]
     fresh: tuple[tuple[bool, ...], ...]
 
     def numbers(self) -> list[list[Numbers | None]]:
         """By side and game; None where nothing is new."""
         return [
-            [moment.numbers if fresh else None for moment, fresh in zip(moments, row, strict=True)]
-            for moments, row in zip(self.sides, self.fresh, strict=True)
+            [record.numbers if fresh else None for record, fresh in zip(records, row, strict=True)]
+            for records, row in zip(self.sides, self.fresh, strict=True)
         ]
 
     @property
     def bytes(self) -> int:
-        """Memory that its new moments take."""
+        """Memory that its new records take."""
         return sum(
-            moment.bytes
-            for moments, row in zip(self.sides, self.fresh, strict=True)
-            for moment, fresh in zip(moments, row, strict=True)
+            record.bytes
+            for records, row in zip(self.sides, self.fresh, strict=True)
+            for record, fresh in zip(records, row, strict=True)
             if fresh
         )
 
@@ -90,7 +90,7 @@ class History:
     """The latest ticks, oldest first; the oldest are forgotten when there is no room for them.
 
     Attributes:
-        limit: bytes that may be kept.
+        limit: How many bytes may be kept.
     """
 
     limit: int
@@ -101,11 +101,11 @@ class History:
     def add(self, tick: Tick) -> None:
         """Append a tick. Full frames of the one before are let go."""
         if self._ticks:
-            kept = {id(moment) for moments in tick.sides for moment in moments}
-            for moments in self._ticks[-1].sides:
-                for moment in moments:
-                    if id(moment) not in kept:
-                        moment.frame = None
+            kept = {id(record) for records in tick.sides for record in records}
+            for records in self._ticks[-1].sides:
+                for record in records:
+                    if id(record) not in kept:
+                        record.frame = None
         self._ticks.append(tick)
         self._sizes.append(tick.bytes)
         self._total += self._sizes[-1]

@@ -9,18 +9,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 HALF, FULL = 256, 512
-"""Sides of pictures in pixels: for a tile of a grid, and at full render resolution."""
+"""Height and width of pictures in pixels: for a tile of a grid, and at full render resolution."""
 
 _QUALITY = {HALF: 85, FULL: 88}
 
 
-def jpeg(frame: NDArray[np.uint8], side: int) -> bytes:
-    """A rendered frame (512, 512, 3), scaled down to `side` (`HALF` or `FULL`)."""
+def jpeg(frame: NDArray[np.uint8], size: int) -> bytes:
+    """A rendered frame (512, 512, 3), scaled down to `size` (`HALF` or `FULL`)."""
     picture = Image.fromarray(frame)
-    if side == HALF:
+    if size == HALF:
         picture = picture.reduce(FULL // HALF)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_QUALITY[side])
+    picture.save(buffer, "JPEG", quality=_QUALITY[size])
     return buffer.getvalue()
 
 

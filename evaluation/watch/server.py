@@ -15,7 +15,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from aiohttp.typedefs import Handler
 
 from common.errors import UserError
-from evaluation.watch.stage import Stage
+from evaluation.watch.runner import SessionRunner
 from evaluation.watch.viewer import Viewer
 
 DEFAULT_HOST = "127.0.0.1"
@@ -54,15 +54,15 @@ _HEADERS = {
 
 
 async def serve(
-    stage: Stage,
+    runner: SessionRunner,
     host: str = DEFAULT_HOST,
     port: int = 0,
     ready: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serve `stage` until this is cancelled, and play for its viewers meanwhile.
+    """Serve `runner` until this is cancelled, and play for its viewers meanwhile.
 
     Args:
-        stage: what is watched; it is closed at the end.
+        runner: what is watched; it is closed at the end.
         host: address to listen at.
         port: 0 for a free one.
         ready: is called with the page's address once it can be opened.
@@ -70,23 +70,23 @@ async def serve(
     Raises:
         UserError: the port is taken, or the address is not this machine's.
     """
-    runner = web.AppRunner(_Pages(stage, host).application(), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    playing = asyncio.ensure_future(stage.run())
+    app = web.AppRunner(_Pages(runner, host).application(), access_log=None, shutdown_timeout=1.0)
+    await app.setup()
+    playing = asyncio.ensure_future(runner.run())
     try:
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(app, host, port)
         try:
             await site.start()
         except OSError as error:
             raise UserError(_why(error, host, port)) from error
-        ready(address_of(host, runner.addresses[0][1]))
+        ready(address_of(host, app.addresses[0][1]))
         await playing
     finally:
         playing.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await playing
-        await runner.cleanup()
-        await stage.close()
+        await app.cleanup()
+        await runner.close()
 
 
 def address_of(host: str, port: int) -> str:
@@ -106,8 +106,8 @@ def _why(error: OSError, host: str, port: int) -> str:
 class _Pages:
     """What the server answers."""
 
-    def __init__(self, stage: Stage, host: str) -> None:
-        self._stage = stage
+    def __init__(self, runner: SessionRunner, host: str) -> None:
+        self._stage = runner
         self._only_loopback = host in LOOPBACK
         folder = resources.files(__package__) / "static"
         self._files = {name: (folder / name).read_bytes() for name in FILES}

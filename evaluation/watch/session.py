@@ -12,26 +12,26 @@ from typing import Any
 
 import numpy as np
 
+from common.config import check, problems
 from common.errors import UserError, raise_problems
 from envs import GAMES, environment_problems, expand_games, parse_levels
-from envs.games import EXPLORATION_LEVELS
 from envs.levels import MAX_LEVEL, SPLITS
-from evaluation.level_order import LevelOrder
-from evaluation.modification import Modification, refusals
+from evaluation.intervention import Intervention, unsupported
+from evaluation.play import LevelOrder
 from evaluation.watch.controls import (
     ChooseActions,
     ChooseGames,
     ChooseLevels,
     Control,
+    Intervene,
     Look,
-    Modify,
     Play,
     Restart,
     Speed,
     Step,
 )
 from evaluation.watch.history import History, Tick
-from evaluation.watch.side import Contestant, Side, action_labels
+from evaluation.watch.side import Side, WatchedAgent, action_labels
 from policies import name_of
 
 MAX_GAMES = 16
@@ -41,15 +41,15 @@ DEFAULT_HISTORY = 512 * 2**20
 
 
 @dataclass(frozen=True)
-class Program:
+class SessionConfig:
     """What is played.
 
     Attributes:
-        games: one slot each, at each side.
-        mode: of the games.
-        split: from which levels are drawn: train, test1, test2, test3, all, or "A:B".
-        level: the only level, instead of drawing.
-        seed: of levels and actions.
+        games: The games that each side plays.
+        mode: The mode of the games.
+        split: The levels that are drawn from: train, test1, test2, test3, all, or "A:B".
+        level: The only level, instead of drawing.
+        seed: The seed of levels and actions.
     """
 
     games: tuple[str, ...]
@@ -74,8 +74,8 @@ class Session:
     """Games in progress.
 
     Args:
-        contestants: one, or two that play the same levels in step.
-        program: what they play.
+        watched: one agent, or two that play the same levels in step.
+        config: what they play.
         history_bytes: memory for looking back.
         render: whether games are rendered at full size, which takes most of the time.
 
@@ -92,72 +92,70 @@ class Session:
 
     def __init__(
         self,
-        contestants: Sequence[Contestant],
-        program: Program,
+        watched: Sequence[WatchedAgent],
+        config: SessionConfig,
         history_bytes: int = DEFAULT_HISTORY,
         render: bool = True,
     ) -> None:
-        if not 1 <= len(contestants) <= 2:
-            raise ValueError(f"{len(contestants)} contestants: a session has one or two")
-        raise_problems([*program.problems(), *_modification_problems(contestants)])
-        self._contestants, self._render = list(contestants), render
+        if not 1 <= len(watched) <= 2:
+            raise ValueError(f"{len(watched)} agents: a session has one or two")
+        raise_problems([*config.problems(), *_intervention_problems(watched)])
+        self._watched, self._render = list(watched), render
         self.playing = True
         self.speed: float | None = DEFAULT_SPEED
         self.looking: int | None = None
         self.history = History(history_bytes)
         self._ticks = 0
         self.sides: list[Side] = []
-        self._begin(program)
+        self._begin(config)
 
     @property
     def tick(self) -> int:
         """Steps that were played so far."""
         return self._ticks
 
-    def _begin(self, program: Program) -> None:
-        """Play `program` from its start, with the sides' present settings."""
-        orders = _level_orders(program)
+    def _begin(self, config: SessionConfig) -> None:
+        """Play `config` from its start, with the sides' present settings."""
+        orders = _level_orders(config)
         self._levels = [order.next() for order in orders]
-        contestants = self._present_contestants()
+        watched = self._present_agents()
         for side in self.sides:
             side.close()
-        self.program, self._orders = program, orders
+        self.config, self._orders = config, orders
         self.sides = [
-            Side(contestant, program.games, program.mode, self._levels, program.seed, self._render)
-            for contestant in contestants
+            Side(one, config.games, config.mode, self._levels, config.seed, self._render) for one in watched
         ]
-        self.full = [False] * len(program.games)
+        self.full = [False] * len(config.games)
         self.history.clear()
         self.looking = None
 
-    def _present_contestants(self) -> list[Contestant]:
-        """The contestants with the settings that their sides have now."""
+    def _present_agents(self) -> list[WatchedAgent]:
+        """The agents with the settings that their sides have now."""
         if not self.sides:
-            return self._contestants
+            return self._watched
         return [
-            replace(contestant, greedy=side.greedy, modification=side.modification)
-            for contestant, side in zip(self._contestants, self.sides, strict=True)
+            replace(one, greedy=side.greedy, intervention=side.intervention)
+            for one, side in zip(self._watched, self.sides, strict=True)
         ]
 
     def advance(self) -> Tick:
         """Play one step of all games."""
         for side in self.sides:
-            side.decide()
-        fresh = tuple(tuple(bool(slot) for slot in ~side.finished) for side in self.sides)
-        moments = tuple(tuple(side.moments(self.full)) for side in self.sides)
+            side.act()
+        fresh = tuple(tuple(bool(active) for active in side.active) for side in self.sides)
+        records = tuple(tuple(side.records(self.full)) for side in self.sides)
         for side in self.sides:
             side.collect()
         self._ticks += 1
-        tick = Tick(self._ticks, moments, fresh)
+        tick = Tick(self._ticks, records, fresh)
         self.history.add(tick)
         # A game goes on to its next level once it has ended on all sides.
-        ended = np.flatnonzero(np.all([side.finished for side in self.sides], axis=0))
-        if len(ended):
-            for slot in ended:
-                self._levels[slot] = self._orders[slot].next()
+        ended = np.flatnonzero(~np.any([side.active for side in self.sides], axis=0)).tolist()
+        for game in ended:
+            self._levels[game] = self._orders[game].next()
+        if ended:
             for side in self.sides:
-                levels = [self._levels[slot] for slot in ended]
-                side.play_levels([int(slot) for slot in ended], levels, after_episode=True)
+                side.play_levels(ended, [self._levels[game] for game in ended], after_episode=True)
         return tick
 
     def apply(self, control: Control) -> bool:
@@ -183,14 +181,14 @@ class Session:
             case Restart(next_levels):
                 self._restart(next_levels)
             case ChooseGames(games):
-                self._change_program(replace(self.program, games=expand_games(games)))
+                self._change_config(replace(self.config, games=expand_games(games)))
             case ChooseLevels(split, level):
-                self._change_program(replace(self.program, split=split, level=level))
+                self._change_config(replace(self.config, split=split, level=level))
             case ChooseActions(greedy, side):
                 for chosen in self._sides(side):
                     chosen.greedy = greedy
-            case Modify(kind, span, side):
-                self._modify(Modification(kind, span), side)
+            case Intervene(kind, span, side):
+                self._intervene(Intervention(kind, span), side)
             case _:
                 raise UserError(f"{type(control).__name__} concerns one viewer, not the session")
         return isinstance(control, (Step, Restart, ChooseGames, ChooseLevels))
@@ -205,28 +203,31 @@ class Session:
     def _restart(self, next_levels: bool) -> None:
         if next_levels:
             self._levels = [order.next() for order in self._orders]
-        slots = range(len(self.program.games))
+        games = range(len(self.config.games))
         for side in self.sides:
-            side.play_levels(slots, self._levels, after_episode=False)
+            side.play_levels(games, self._levels, after_episode=False)
         self.looking = None
 
-    def _change_program(self, program: Program) -> None:
-        raise_problems(program.problems())
-        if program.games != self.program.games:
-            self._begin(program)
+    def _change_config(self, config: SessionConfig) -> None:
+        raise_problems(config.problems())
+        if config.games != self.config.games:
+            self._begin(config)
             return
-        self.program = program
-        self._orders = _level_orders(program)
+        self.config = config
+        self._orders = _level_orders(config)
         self._restart(next_levels=True)
 
-    def _modify(self, modification: Modification, side: int | None) -> None:
+    def _intervene(self, intervention: Intervention, side: int | None) -> None:
+        check(intervention)
         chosen = self._sides(side)
         if side is None:
             # Asked of both, it is done where it can be: SRWM beside an LSTM.
-            able = [one for one in chosen if refusals(one.player.policy, one.core)[modification.kind] is None]
+            able = [
+                one for one in chosen if unsupported(one.player.policy, one.core)[intervention.kind] is None
+            ]
             chosen = able or chosen
         for one in chosen:
-            one.modify(modification)
+            one.intervene(intervention)
 
     def _sides(self, index: int | None) -> list[Side]:
         if index is None:
@@ -237,20 +238,20 @@ class Session:
 
     def describe(self) -> dict[str, Any]:
         """The whole state but the games' own, as plain JSON values."""
-        program = self.program
+        config = self.config
         return {
             "playing": self.playing,
             "speed": self.speed,
             "looking": self.looking,
             "tick": self._ticks,
             "first": self.history.first,
-            "games": list(program.games),
-            "available": [name for name, game in GAMES.items() if program.mode in game.modes],
-            "mode": program.mode,
-            "split": program.split,
+            "games": list(config.games),
+            "available": [name for name, game in GAMES.items() if config.mode in game.modes],
+            "mode": config.mode,
+            "split": config.split,
             "splits": list(SPLITS),
-            "level": program.level,
-            "seed": program.seed,
+            "level": config.level,
+            "seed": config.seed,
             "actions": action_labels(),
             "sides": [side.describe() for side in self.sides],
         }
@@ -261,17 +262,17 @@ class Session:
             side.close()
 
 
-def _level_orders(program: Program) -> list[LevelOrder]:
-    levels = parse_levels(program.split, program.mode)
-    fixed = EXPLORATION_LEVELS if program.mode == "exploration" else {}
-    return [LevelOrder(game, levels, fixed.get(game, program.level), program.seed) for game in program.games]
+def _level_orders(config: SessionConfig) -> list[LevelOrder]:
+    levels = parse_levels(config.split, config.mode)
+    return [LevelOrder(game, config.mode, levels, config.seed, config.level) for game in config.games]
 
 
-def _modification_problems(contestants: Sequence[Contestant]) -> list[str]:
+def _intervention_problems(watched: Sequence[WatchedAgent]) -> list[str]:
     found = []
-    for contestant in contestants:
-        policy = contestant.agent.policy
-        reason = refusals(policy, name_of(policy.config.core))[contestant.modification.kind]
+    for one in watched:
+        policy, intervention = one.agent.policy, one.intervention
+        found += problems(intervention)
+        reason = unsupported(policy, name_of(policy.config.core)).get(intervention.kind)
         if reason is not None:
-            found.append(f"self-modification {contestant.modification} of {contestant.name}: {reason}")
+            found.append(f"self-modification {intervention} of {one.name}: {reason}")
     return found

@@ -1,13 +1,12 @@
-"""One side of a session: an agent, its environments, and how it is told to play."""
+"""One side of a session: an agent, its environments, and how it plays."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,11 +14,11 @@ from agents import Agent
 from common.errors import UserError
 from envs import BUTTON_COMBOS, ProcgenVecEnv
 from envs.native import ACTION_NAMES
-from evaluation.level_order import kind_of_level
-from evaluation.modification import Modification, modified_policy, refusals, weights_in
-from evaluation.player import Outcome, Player, Sight
-from evaluation.rebuild import Training
-from evaluation.watch.history import Moment, Numbers
+from evaluation.inspection import InspectedPlayer, StepView
+from evaluation.intervention import Intervention, policy_under, unsupported, written_weights
+from evaluation.loading import TrainingInfo
+from evaluation.play import native_mode
+from evaluation.watch.history import FrameRecord, Numbers
 from evaluation.watch.pictures import FULL, HALF, jpeg
 from policies import name_of
 
@@ -28,68 +27,66 @@ NUM_THREADS = 2
 
 
 @dataclass(frozen=True)
-class Contestant:
+class WatchedAgent:
     """An agent that is watched, and how it plays at first.
 
     Attributes:
-        agent: it is left as it was.
-        name: for people, such as the path of its checkpoint.
-        training: what it was trained on.
-        greedy: take the most likely action instead of drawing one.
-        modification: what happens to its memory.
+        agent: The agent; it is left as it was.
+        name: Its name for people, such as the path of its checkpoint.
+        training: What it was trained on.
+        greedy: Whether it takes the most likely action instead of drawing one.
+        intervention: What happens to its memory.
     """
 
     agent: Agent
     name: str
-    training: Training
+    training: TrainingInfo
     greedy: bool = True
-    modification: Modification = Modification()  # noqa: RUF009 (it is frozen)
+    intervention: Intervention = field(default_factory=Intervention)
 
 
 class Side:
-    """A contestant at play. Call `decide`, `moments`, `collect` in turn.
+    """A watched agent at play. Call `act`, `records`, `collect` in turn.
 
     Args:
-        contestant: who plays.
-        games: one slot each.
+        watched: who plays.
+        games: what it plays, one environment each.
         mode: of the games.
         levels: seeds of the levels to begin with.
         seed: of sampled actions; sides with equal seeds draw equally.
         render: whether frames are rendered at full size; where they are not, there is what the policy sees.
-
-    Attributes:
-        finished: slots whose episode has ended and whose next one has not begun (N,).
     """
 
     def __init__(
         self,
-        contestant: Contestant,
+        watched: WatchedAgent,
         games: Sequence[str],
         mode: str,
         levels: Sequence[int],
         seed: int,
         render: bool = True,
     ) -> None:
-        self._contestant, self._games, self._mode = contestant, games, mode
-        agent = contestant.agent
+        self._watched, self._games, self._mode = watched, games, mode
+        self.intervention = watched.intervention
+        policy = policy_under(watched.agent, self.intervention)
         env = ProcgenVecEnv(
             games,
             len(games),
-            # Exploration mode is hard mode on fixed levels, and only there can single slots be restarted.
-            "hard" if mode == "exploration" else mode,
+            native_mode(mode),
             "all",
             render_mode="rgb_array" if render else None,
             num_threads=NUM_THREADS,
             level_seeds=levels,
         )
-        self.modification = contestant.modification
-        policy = modified_policy(agent, self.modification)
-        generator = torch.Generator(agent.device).manual_seed(seed)
-        self.player = Player(policy, env, generator, contestant.greedy)
-        self.finished: NDArray[np.bool_] = np.zeros(len(games), dtype=bool)
+        self.player = InspectedPlayer(policy, env, seed, watched.greedy)
         self._scores: list[list[float]] = [[] for _ in games]
-        self._moments: list[Moment] = []
-        self._sight: Sight | None = None
+        self._records: list[FrameRecord] = []
+        self._view: StepView | None = None
+
+    @property
+    def active(self) -> NDArray[np.bool_]:
+        """Which games play; in the others the episode has ended and the next one has not begun (N,)."""
+        return self.player.active
 
     @property
     def greedy(self) -> bool:
@@ -105,59 +102,61 @@ class Side:
         """Name of the policy's core."""
         return name_of(self.player.policy.config.core)
 
-    def modify(self, modification: Modification) -> None:
+    def intervene(self, intervention: Intervention) -> None:
         """Let the memory behave otherwise from the next step on.
 
         Raises:
-            UserError: this policy cannot.
+            UserError: this is impossible for this policy.
         """
-        reason = refusals(self.player.policy, self.core)[modification.kind]
+        reason = unsupported(self.player.policy, self.core)[intervention.kind]
         if reason is not None:
             raise UserError(reason)
-        self.player.change_policy(modified_policy(self._contestant.agent, modification))
-        self.modification = modification
+        self.player.change_policy(policy_under(self._watched.agent, intervention))
+        self.intervention = intervention
 
-    def decide(self) -> Sight:
+    def act(self) -> None:
         """Look at the games, choose actions, start a step."""
-        self._sight = self.player.decide(waiting=self.finished)
-        return self._sight
+        self._view = self.player.view()
 
-    def moments(self, full: Sequence[bool]) -> list[Moment]:
-        """What the latest sight shows of each game; a finished one stays at its last moment.
+    def records(self, full: Sequence[bool]) -> list[FrameRecord]:
+        """What the step that was started shows of each game; one that is not active keeps its last record.
 
         Args:
             full: which games need a picture at full size.
         """
-        assert self._sight is not None
-        self._moments = [
-            self._moments[slot] if self.finished[slot] else self._moment(self._sight, slot, full[slot])
-            for slot in range(len(self._games))
+        assert self._view is not None
+        self._records = [
+            self._record(self._view, game, full[game]) if self.active[game] else self._records[game]
+            for game in range(len(self._games))
         ]
-        return self._moments
+        return self._records
 
-    def _moment(self, sight: Sight, slot: int, full: bool) -> Moment:
+    def _record(self, view: StepView, game: int, full: bool) -> FrameRecord:
         size = FULL if full else HALF
-        frame = sight.frames[slot] if sight.frames else None
-        return Moment(
-            numbers=self._numbers(sight, slot),
-            rgb=sight.rgb[slot],
+        frame = view.frames[game]
+        return FrameRecord(
+            numbers=self._numbers(view, game),
+            rgb=view.rgb[game],
             frame=frame,
             pictures={} if frame is None else {size: jpeg(frame, size)},
-            weights={name: tensor[slot] for name, tensor in sight.weights.items()},
+            weights={name: tensor[game] for name, tensor in view.weights.items()},
         )
 
-    def _numbers(self, sight: Sight, slot: int) -> Numbers:
-        level, scores = int(sight.levels[slot]), self._scores[slot]
+    def _numbers(self, view: StepView, game: int) -> Numbers:
+        level, scores = int(view.levels[game]), self._scores[game]
         return {
-            "step": int(sight.steps[slot]),
-            "start": bool(sight.starts[slot]),
+            "step": int(view.steps[game]),
+            "start": bool(view.starts[game]),
             "level": level,
-            "kind": kind_of_level(self._contestant.training, self._games[slot], self._mode, level),
-            "return": float(sight.returns[slot]),
-            "value": _short(sight.values[slot]),
-            "action": int(sight.actions[slot]),
-            "probabilities": [_short(p) for p in sight.probabilities[slot]],
-            "facts": {name: _short(values[slot]) for name, values in sight.facts.items()},
+            "kind": self._watched.training.level_kind(self._games[game], self._mode, level),
+            "return": float(view.returns[game]),
+            "value": _short(view.values[game]),
+            "action": int(view.actions[game]),
+            "probabilities": [_short(p) for p in view.probabilities[game]],
+            "readings": {
+                kind.value: {name: _short(values[game]) for name, values in named.items()}
+                for kind, named in view.readings.items()
+            },
             "episodes": len(scores),
             "mean": float(np.mean(scores)) if scores else None,
             "last": scores[-1] if scores else None,
@@ -166,43 +165,37 @@ class Side:
             "ended": False,
         }
 
-    def collect(self) -> Outcome:
-        """Finish the step: rewards and ends become part of the moments."""
-        assert self._sight is not None
-        outcome = self.player.collect()
-        for slot in np.flatnonzero(~self.finished):
-            numbers = self._moments[slot].numbers
-            numbers["reward"], numbers["ended"] = (
-                float(outcome.rewards[slot]),
-                bool(outcome.ended[slot]),
-            )
-            if outcome.ended[slot]:
-                score = outcome.infos[slot]["episode"]["r"]
-                self._scores[slot].append(score)
+    def collect(self) -> None:
+        """Finish the step: rewards and ends become part of the records."""
+        step = self.player.collect()
+        for game in np.flatnonzero(self.active):
+            numbers = self._records[game].numbers
+            numbers["reward"], numbers["ended"] = float(step.rewards[game]), bool(step.ended[game])
+            if step.ended[game]:
+                score = step.infos[game]["episode"]["r"]
+                self._scores[game].append(score)
                 numbers["final"] = score
-                numbers["complete"] = outcome.infos[slot]["prev_level_complete"]
-        self.finished |= outcome.ended
-        return outcome
+                numbers["complete"] = step.infos[game]["prev_level_complete"]
+        self.player.active = self.active & ~step.ended
 
-    def play_levels(self, slots: Sequence[int], levels: Sequence[int], *, after_episode: bool) -> None:
-        """Start episodes; see `Player.play_levels`."""
-        self.player.play_levels(slots, levels, after_episode=after_episode)
-        self.finished[list(slots)] = False
+    def play_levels(self, games: Sequence[int], levels: Sequence[int], *, after_episode: bool) -> None:
+        """Start episodes; see `InspectedPlayer.play_levels`."""
+        self.player.play_levels(games, levels, after_episode=after_episode)
 
     def describe(self) -> dict[str, Any]:
         """Everything the page needs to know about this side, as plain JSON values."""
-        policy, agent = self.player.policy, self._contestant.agent
-        training = self._contestant.training
+        policy, agent = self.player.policy, self._watched.agent
+        training = self._watched.training
         return {
-            "name": self._contestant.name,
+            "name": self._watched.name,
             "core": self.core,
             "algorithm": agent.algorithm,
             "trained_steps": agent.num_timesteps,
             "training": {"games": list(training.games), "mode": training.mode, "levels": training.levels},
             "greedy": self.greedy,
-            "modification": {"kind": self.modification.kind, "span": self.modification.span},
+            "intervention": {"kind": self.intervention.kind, "span": self.intervention.span},
             "trained_reset": agent.policy.config.reset,
-            "refusals": refusals(policy, self.core),
+            "unsupported": unsupported(policy, self.core),
             "weights": [
                 {
                     "name": name,
@@ -211,7 +204,7 @@ class Side:
                     "columns": tensor.shape[3],
                     "blocks": column_blocks(name, tensor),
                 }
-                for name, tensor in weights_in(policy, self.player.state).items()
+                for name, tensor in written_weights(policy, self.player.state).items()
             ],
         }
 

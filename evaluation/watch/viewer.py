@@ -9,12 +9,12 @@ from typing import Any
 
 from common.errors import UserError, unknown_name
 from evaluation.watch.controls import View
-from evaluation.watch.history import Moment, Tick
+from evaluation.watch.history import FrameRecord, Tick
 from evaluation.watch.pictures import FULL, HALF
 from evaluation.watch.session import Session
 
 BACKLOG = 600
-"""Steps of the past whose numbers a new viewer is told."""
+"""Steps of the past whose numbers a new viewer is sent."""
 
 MAX_IN_FLIGHT = 2
 """Updates that a viewer may be sent before it has shown the first of them."""
@@ -42,9 +42,9 @@ class Viewer:
 
     wanted: Wanted = field(default_factory=Wanted)
     in_flight: int = 0
-    _told: int = 0
-    _shown: dict[tuple[int, int], tuple[Moment, bytes]] = field(default_factory=dict)
-    _weights_shown: dict[tuple[int, int], tuple[Moment, str, int]] = field(default_factory=dict)
+    _sent: int = 0
+    _shown: dict[tuple[int, int], tuple[FrameRecord, bytes]] = field(default_factory=dict)
+    _weights_shown: dict[tuple[int, int], tuple[FrameRecord, str, int]] = field(default_factory=dict)
 
     def change_view(self, view: View, session: Session) -> None:
         """Want something else.
@@ -54,9 +54,9 @@ class Viewer:
         """
         given = {name: value for name, value in asdict(view).items() if value is not None}
         wanted = replace(self.wanted, **given)
-        if not -1 <= wanted.game < len(session.program.games):
+        if not -1 <= wanted.game < len(session.config.games):
             raise UserError(
-                f"there is no game {wanted.game}: use 0 to {len(session.program.games) - 1}, or -1 for all"
+                f"there is no game {wanted.game}: use 0 to {len(session.config.games) - 1}, or -1 for all"
             )
         heads = heads_of(session)
         if wanted.weights and wanted.weights not in heads:
@@ -92,24 +92,24 @@ class Viewer:
         shown = session.history.get(session.looking) if session.looking is not None else None
         tick = shown or last
         missed = (
-            session.history.latest(min(BACKLOG, last.number - self._told)) if last.number > self._told else []
+            session.history.latest(min(BACKLOG, last.number - self._sent)) if last.number > self._sent else []
         )
         pictures: list[dict[str, Any]] = []
         weights: list[dict[str, Any]] = []
         images: list[bytes] = []
         matrices: list[bytes] = []
         name, head = self.wanted.weights, self.wanted.head
-        for side, game, moment in self._visible(tick):
+        for side, game, record in self._visible(tick):
             place = {"side": side, "game": game}
-            if (picture := self._new_picture(side, game, moment)) is not None:
+            if (picture := self._new_picture(side, game, record)) is not None:
                 pictures.append({**place, "bytes": len(picture)})
                 images.append(picture)
-            if self._new_weights(side, game, moment):
-                matrix = moment.weights[name][head]
+            if self._new_weights(side, game, record):
+                matrix = record.weights[name][head]
                 rows, columns = matrix.shape
                 weights.append({**place, "name": name, "head": head, "rows": rows, "columns": columns})
                 matrices.append(matrix.contiguous().numpy().astype("<f4").tobytes())
-        self._told = last.number
+        self._sent = last.number
         header: dict[str, Any] = {
             "tick": tick.number,
             "first": session.history.first,
@@ -121,34 +121,34 @@ class Viewer:
         text = json.dumps(header, separators=(",", ":")).encode()
         return b"".join([struct.pack("<I", len(text)), text, *images, *matrices])
 
-    def _visible(self, tick: Tick) -> list[tuple[int, int, Moment]]:
+    def _visible(self, tick: Tick) -> list[tuple[int, int, FrameRecord]]:
         return [
-            (side, game, moment)
-            for side, moments in enumerate(tick.sides)
-            for game, moment in enumerate(moments)
+            (side, game, record)
+            for side, records in enumerate(tick.sides)
+            for game, record in enumerate(records)
             if self.wanted.game in (-1, game)
         ]
 
-    def _new_picture(self, side: int, game: int, moment: Moment) -> bytes | None:
-        """The picture of a moment, unless it is what was sent before."""
+    def _new_picture(self, side: int, game: int, record: FrameRecord) -> bytes | None:
+        """The picture of a record, unless it is what was sent before."""
         if self.wanted.eye:
             known = self._shown.get((side, game))
-            picture = known[1] if known and known[0] is moment and known[1][:1] == b"\x89" else moment.eye()
+            picture = known[1] if known and known[0] is record and known[1][:1] == b"\x89" else record.eye()
         else:
-            picture = moment.picture(FULL if self.needs_full(game) else HALF)
-        if self._shown.get((side, game)) == (moment, picture):
+            picture = record.picture(FULL if self.needs_full(game) else HALF)
+        if self._shown.get((side, game)) == (record, picture):
             return None
-        self._shown[side, game] = (moment, picture)
+        self._shown[side, game] = (record, picture)
         return picture
 
-    def _new_weights(self, side: int, game: int, moment: Moment) -> bool:
+    def _new_weights(self, side: int, game: int, record: FrameRecord) -> bool:
         name, head = self.wanted.weights, self.wanted.head
-        if name not in moment.weights or head >= len(moment.weights[name]):
+        if name not in record.weights or head >= len(record.weights[name]):
             return False
         known = self._weights_shown.get((side, game))
-        if known is not None and known[0] is moment and known[1:] == (name, head):
+        if known is not None and known[0] is record and known[1:] == (name, head):
             return False
-        self._weights_shown[side, game] = (moment, name, head)
+        self._weights_shown[side, game] = (record, name, head)
         return True
 
 

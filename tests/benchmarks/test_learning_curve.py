@@ -7,6 +7,7 @@ from PIL import Image
 
 from benchmarks import plot_learning_curves
 from benchmarks.learning_curve import learning_curve
+from evaluation.report.plots import published_curves
 from records.config import TrainConfig
 from records.directory import RunDirectory
 from records.writers import CsvWriter
@@ -41,6 +42,6 @@ def test_curves_are_drawn_beside_the_published_ones(tmp_path: Path) -> None:
 
 
 def test_the_published_curves_are_complete() -> None:
-    published = json.loads(plot_learning_curves.REFERENCE.read_text())
+    published = published_curves()
     assert len(published["easy-200"]) == 16
     assert len(published["steps"]) == len(published["easy-200"]["starpilot"]["train"]["mean"]) == 8

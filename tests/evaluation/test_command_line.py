@@ -11,9 +11,9 @@ import pytest
 
 from agents import IMPALA
 from common.errors import UserError
-from evaluation import command_line, evaluator, recording
+from evaluation import command_line, read_trace
 from evaluation.command_line import main, make_protocol, parse
-from evaluation.rebuild import Training
+from evaluation.loading import TrainingInfo
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def checkpoint(agent: IMPALA, tmp_path: Path) -> str:
 
 
 def test_a_run_is_all_it_needs() -> None:
-    training = Training(("chaser", "leaper"), "easy", "0:50")
+    training = TrainingInfo(("chaser", "leaper"), "easy", "0:50")
     protocol = make_protocol(parse(["run"]), training)
     assert protocol.games == ("chaser", "leaper")
     assert protocol.splits == ("0:50", "test1", "test2", "test3")  # what it was trained on comes first
@@ -34,22 +34,22 @@ def test_a_run_is_all_it_needs() -> None:
         False,
         None,
     )
-    memory = make_protocol(parse(["run"]), Training(("maze",), "memory", "train"))
+    memory = make_protocol(parse(["run"]), TrainingInfo(("maze",), "memory", "train"))
     assert (memory.mode, memory.splits) == ("memory", ("train", "test1", "test2", "test3"))
-    assert make_protocol(parse(["run"]), Training(("maze",), "exploration", "train")).splits == ("train",)
+    assert make_protocol(parse(["run"]), TrainingInfo(("maze",), "exploration", "train")).splits == ("train",)
 
 
 def test_options_override_it() -> None:
     words = (
         "run --games easy6 --splits test2 5:9 --episodes 3 --sample --every-level --reset 20 --mode hard "
-        "--seed 8 --slots 4"
+        "--seed 8 --num-envs 4"
     )
-    protocol = make_protocol(parse(words.split()), Training(("chaser",), "easy", "train"))
+    protocol = make_protocol(parse(words.split()), TrainingInfo(("chaser",), "easy", "train"))
     assert protocol.games == ("bigfish", "fruitbot", "maze", "leaper", "plunder", "starpilot")
     assert (protocol.splits, protocol.mode, protocol.reset) == (("test2", "5:9"), "hard", "20")
-    assert (protocol.episodes, protocol.seed, protocol.slots) == (3, 8, 4)
+    assert (protocol.episodes, protocol.seed, protocol.num_envs) == (3, 8, 4)
     assert (protocol.greedy, protocol.every_level) == (False, True)
-    assert make_protocol(parse(["run", "--greedy"]), Training()).greedy
+    assert make_protocol(parse(["run", "--greedy"]), TrainingInfo()).greedy
 
 
 def test_scores_on_the_screen_and_in_a_file(checkpoint: str, tmp_path: Path, capsys: Any) -> None:
@@ -63,7 +63,7 @@ def test_scores_on_the_screen_and_in_a_file(checkpoint: str, tmp_path: Path, cap
     data = json.loads(target.read_text())
     assert data["checkpoint"].endswith("step_000000000000.ckpt")
     assert data["scores"][0]["episodes"]["level"] == [0, 1, 2, 3]
-    assert data["subject"]["training_levels"] == "0:12"
+    assert data["agent"]["training_levels"] == "0:12"
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def no_environments(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise AssertionError("an environment was created")
 
-    for module in (evaluator, recording):
-        monkeypatch.setattr(module, "ProcgenVecEnv", refuse)
+    for module in ("scoring.evaluate", "recording.record", "recording.replay"):
+        monkeypatch.setattr(f"evaluation.{module}.ProcgenVecEnv", refuse)
 
 
 @pytest.mark.usefixtures("no_environments")
@@ -93,7 +93,7 @@ def no_environments(monkeypatch: pytest.MonkeyPatch) -> None:
         ("{run} --greedy --sample", "contradict each other"),
         ("{run} --device gpu", "unknown device 'gpu'"),
         ("{run} --video film.avi", "must end in .mp4"),
-        ("{run} --video film.mp4 --video-seconds 0", "--video-seconds is 0"),
+        ("{run} --video film.mp4 --video-seconds 0", "video_seconds is 0"),
         ("{run} --json {run}", "is a directory: name a file"),
         ("{run} --json {run}/none/scores.json", "there is no directory"),
         ("{run}/none", "does not exist"),
@@ -135,3 +135,22 @@ def test_help_names_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert "(default: train test1 test2 test3)" in text
     assert "{None}" not in text
     assert command_line.PROGRAM in text
+
+
+def test_only_recording(agent: IMPALA, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    agent.save(tmp_path / "it.ckpt")
+    words = f"{tmp_path}/it.ckpt --no-scores --games maze --video {tmp_path}/a.gif --trace {tmp_path}/a.npz"
+    assert main([*words.split(), "--video-seconds", "1", "--video-overlay", "plain"]) == 0
+    out = capsys.readouterr().out
+    assert "Video: " in out
+    assert "Trace: " in out
+    assert "unseen" not in out
+    assert (tmp_path / "a.gif").stat().st_size > 0
+    about, arrays = read_trace(tmp_path / "a.npz")
+    assert about["checkpoint"].endswith("it.ckpt")
+    assert "frames" not in arrays
+    with pytest.raises(
+        UserError,
+        match=r"^3 problems: .*--video .* must end in .mp4, .webm or .gif.*--trace-frames.*--no-scores",
+    ):
+        main(f"{tmp_path}/it.ckpt --no-scores --json x --video {tmp_path}/a.avi --trace-frames".split())

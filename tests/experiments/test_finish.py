@@ -54,7 +54,7 @@ def test_scores_are_those_of_the_configured_protocol(agent: IMPALA, tmp_path: Pa
 
 
 def test_each_game_gets_a_video(agent: IMPALA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finish, "VIDEO_FRAMES", 12)
+    monkeypatch.setattr(finish, "VIDEO_SECONDS", 12 / 15)
     run, _ = end(agent, replace(CONFIG, evaluation_episodes=None), tmp_path / "run")
     assert not run.evaluation_file.exists()
     assert sorted(file.name for file in run.videos.iterdir()) == ["chaser.mp4", "fruitbot.mp4"]

@@ -244,7 +244,7 @@ class TestResumeRefuses:
 
     def test_a_run_that_has_ended(self, copy: RunDirectory) -> None:
         copy.write_config(tiny(env_groups=1, evaluation_episodes=5))
-        copy.evaluation_file.write_text('{"subject": {"steps": 480}}')
+        copy.evaluation_file.write_text('{"agent": {"steps": 480}}')
         expected = "has ended at 480 of 480 steps: extend it with a larger --total-steps"
         assert expected in self.refused(copy, None)
         assert "has ended at 480 of 300 steps" in self.refused(copy, 300)
@@ -289,7 +289,7 @@ def test_scores_of_before_a_run_was_extended_do_not_count(
     copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
 ) -> None:
     copy.write_config(tiny(env_groups=1, evaluation_episodes=5))
-    copy.evaluation_file.write_text('{"subject": {"steps": 320}}')
+    copy.evaluation_file.write_text('{"agent": {"steps": 320}}')
     resume(copy.path)
     assert len(trained_with) == 1
 
@@ -298,7 +298,7 @@ def test_scores_without_the_videos_that_were_asked_for_are_not_the_end(
     copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
 ) -> None:
     copy.write_config(tiny(env_groups=1, evaluation_episodes=5, videos=True))
-    copy.evaluation_file.write_text('{"subject": {"steps": 480}}')
+    copy.evaluation_file.write_text('{"agent": {"steps": 480}}')
     copy.videos.mkdir()
     (copy.videos / "bigfish.mp4").touch()
     resume(copy.path)

@@ -40,7 +40,7 @@ def tiny(**changes: Any) -> TrainConfig:
 
 
 def test_videos_come_as_often_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_videos, "FRAMES", 6)
+    monkeypatch.setattr(training_videos, "SECONDS", 6 / 15)
     with_videos, without = RunDirectory(tmp_path / "with"), RunDirectory(tmp_path / "without")
     assert train(tiny(video_every=200), with_videos.path) == 0
     assert train(tiny(), without.path) == 0

@@ -50,10 +50,10 @@ export class Controls {
 
   /** Freezes every side that can be frozen, or lets all go on. */
   toggleFreeze() {
-    const able = this.state.sides.filter((side) => !side.refusals.frozen);
+    const able = this.state.sides.filter((side) => !side.unsupported.frozen);
     if (!able.length) return;
-    const frozen = able.every((side) => side.modification.kind === "frozen");
-    this.send({ type: "modify", kind: frozen ? "on" : "frozen" });
+    const frozen = able.every((side) => side.intervention.kind === "frozen");
+    this.send({ type: "intervene", kind: frozen ? "on" : "frozen" });
   }
 
   toggleGreedy() {
@@ -116,7 +116,7 @@ export class Controls {
       const span = make("input", { type: "number", min: 1, max: 1000000, value: DEFAULT_SPAN, "aria-label": "steps between resets" });
       const kinds = {};
       for (const kind of ["on", "frozen", "reset"]) {
-        const change = () => this.send({ type: "modify", kind, side: index, ...(kind === "reset" ? { span: Number(span.value) } : {}) });
+        const change = () => this.send({ type: "intervene", kind, side: index, ...(kind === "reset" ? { span: Number(span.value) } : {}) });
         kinds[kind] = make("input", { type: "radio", name: `${name}-modification`, onchange: change });
       }
       span.addEventListener("change", () => kinds.reset.checked && kinds.reset.onchange());
@@ -147,14 +147,14 @@ export class Controls {
       parts.title.title = side.name;
       parts.about.textContent = `${side.core}, ${side.algorithm.toUpperCase()}, ${steps(side.trained_steps)} steps`;
       (side.greedy ? parts.greedy : parts.sampled).checked = true;
-      parts.kinds[side.modification.kind].checked = true;
-      if (side.modification.span && document.activeElement !== parts.span) parts.span.value = side.modification.span;
-      for (const [kind, reason] of Object.entries(side.refusals)) {
+      parts.kinds[side.intervention.kind].checked = true;
+      if (side.intervention.span && document.activeElement !== parts.span) parts.span.value = side.intervention.span;
+      for (const [kind, reason] of Object.entries(side.unsupported)) {
         parts.kinds[kind].disabled = reason !== null;
         parts.labels[kind].title = reason ?? "";
         parts.labels[kind].classList.toggle("off", reason !== null);
       }
-      parts.span.disabled = side.refusals.reset !== null;
+      parts.span.disabled = side.unsupported.reset !== null;
     });
   }
 }

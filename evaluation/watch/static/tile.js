@@ -142,32 +142,29 @@ export class Tile {
     this.actions.label("action", action.name === "none" ? "no key" : `${actionSign(action)} ${action.keys.length > 1 || SIGNS[action.keys[0]] ? action.name : ""}`);
     const bars = now.probabilities.map((value, index) => ({ value, label: actionSign(state.actions[index]), colour: "bar", group: 0 }));
     barChart(this.actions.canvas, bars, now.action);
-    this.drawFacts(now, cursor, about);
+    this.drawReadings(now, cursor, about);
     this.drawWeights(about);
   }
 
-  drawFacts(now, cursor, about) {
-    const names = Object.keys(now.facts);
-    const norms = names.filter((name) => name.endsWith("_norm"));
-    const written = names.filter((name) => name.endsWith("_written"));
-    const rates = names.filter((name) => name.includes("/rate"));
+  drawReadings(now, cursor, about) {
+    const [norms, written, rates] = ["norm", "written", "rate"].map((kind) => Object.keys(now.readings[kind]));
     this.norms.figure.hidden = !norms.length;
     this.rates.figure.hidden = !rates.length;
     if (norms.length) {
-      this.norms.label("‖Wₜ − W₀‖", "", norms.length > 1 ? "by layer" : "", norms.map((name) => short(now.facts[name])).join("  "));
+      this.norms.label("‖Wₜ − W₀‖", "", norms.length > 1 ? "by layer" : "", norms.map((name) => short(now.readings.norm[name])).join("  "));
       timeChart(this.norms.canvas, this.entries, cursor, {
-        lines: norms.map((name, index) => ({ get: (entry) => entry.facts[name], colour: `layer-${index % LAYERS}` })),
-        bars: [{ get: (entry) => written.reduce((sum, name) => sum + (entry.facts[name] ?? 0), 0), colours: ["write", "write"] }],
+        lines: norms.map((name, index) => ({ get: (entry) => entry.readings.norm[name], colour: `layer-${index % LAYERS}` })),
+        bars: [{ get: (entry) => written.reduce((sum, name) => sum + (entry.readings.written[name] ?? 0), 0), colours: ["write", "write"] }],
         zero: true,
       });
     }
     if (rates.length) {
-      this.rates.label(about.modification.kind === "frozen" ? "rates (not applied)" : "rates", "");
+      this.rates.label(about.intervention.kind === "frozen" ? "rates (not applied)" : "rates", "");
       const layers = [...new Set(rates.map(layerOf))];
       barChart(
         this.rates.canvas,
         rates.map((name) => ({
-          value: now.facts[name],
+          value: now.readings.rate[name],
           label: rateSign(name),
           colour: `layer-${layers.indexOf(layerOf(name)) % LAYERS}`,
           group: layerOf(name),

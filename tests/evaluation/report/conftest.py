@@ -14,7 +14,7 @@ import pytest
 from envs import parse_levels
 from evaluation import Protocol
 from evaluation.report.runs import Run
-from evaluation.scores import estimate
+from evaluation.scoring.results import estimate
 from records.config import from_json
 from records.directory import RunDirectory
 
@@ -27,7 +27,7 @@ MakeRun = Callable[..., Run]
 def evaluation_json(
     protocol: Protocol, score: Callable[[str, str], Sequence[float]], checkpoint: str
 ) -> dict[str, Any]:
-    """What `evaluation.write_json` writes, with the returns that `score` gives for a game and a split."""
+    """What `evaluation.write_results` writes, with the returns that `score` gives for a game and a split."""
     scores = []
     for split in protocol.splits:
         levels = parse_levels(split, protocol.mode)

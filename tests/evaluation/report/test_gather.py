@@ -17,7 +17,6 @@ from evaluation.report import gather as module
 from evaluation.report.gather import cache_file, gather, stored_evaluation
 from evaluation.report.runs import Run, find_runs
 from experiments.launch import train
-from experiments.witness import MARK
 from records.config import from_json
 from records.directory import RunDirectory, write_json
 
@@ -69,14 +68,6 @@ def test_runs_that_differ_in_more_than_their_seed_are_groups_apart(make_run: Mak
         ("lstm (core.hidden 256)", 1),
         ("lstm (core.hidden 8)", 1),
     ]
-
-
-def test_a_witness_is_told_from_ours(make_run: MakeRun) -> None:
-    settings: dict[str, Any] = {"policy": "feedforward", "algorithm": "ppo", "games": ["maze"], "agent": {}}
-    runs = [make_run("a", **settings), make_run("b", **settings)]
-    write_json(runs[1].directory.path / MARK, {})
-    study = gather([Run(run.directory, run.config) for run in runs])
-    assert [group.label for group in study.groups] == ["feedforward", "feedforward stable-baselines3"]
 
 
 def test_a_suite_names_its_groups_and_what_else_to_evaluate(make_run: MakeRun, tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from evaluation.adaptation import StreamEpisode, StreamProtocol
 from evaluation.report import statistics, stream
 from evaluation.report.command_line import main
 from evaluation.report.gather import Study, gather
@@ -30,6 +29,7 @@ from evaluation.report.tables import (
     percent_of_expert,
     plus_minus,
 )
+from evaluation.streams import StreamEpisode, StreamProtocol
 from records.directory import write_json
 
 MakeRun = Callable[..., Run]
@@ -284,8 +284,8 @@ def test_streams_are_played_once_and_shown(study: Study, monkeypatch: pytest.Mon
         played.append(agent)
         gain = 0.1 if "seed0" in agent else 0.3
         return [
-            StreamEpisode(way, 0, 1, index, game, 0.0, gain * index, 5)
-            for way in protocol.ways
+            StreamEpisode(condition, 0, 1, index, game, 0.0, gain * index, 5)
+            for condition in protocol.reset_conditions
             for game in protocol.games
             for index in (0, 1)
         ]
@@ -325,7 +325,7 @@ def test_streams_are_played_once_and_shown(study: Study, monkeypatch: pytest.Mon
         ("RUNS --out out --episodes 0", "episodes is 0"),
         ("RUNS --out out --splits tset1", "unknown levels 'tset1'"),
         ("RUNS --out out --baseline X", "no group is called 'X'"),
-        ("RUNS --out out --stream --stay ages", "unknown stay 'ages'"),
+        ("RUNS --out out --stream --task-duration ages", "unknown task duration 'ages'"),
         ("RUNS --out out --episodes few", "few"),
     ],
 )

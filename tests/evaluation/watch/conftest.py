@@ -13,11 +13,11 @@ import torch
 
 from agents import IMPALA
 from envs import ProcgenVecEnv
-from evaluation.rebuild import Training
+from evaluation.loading import TrainingInfo
+from evaluation.watch.runner import SessionRunner
 from evaluation.watch.server import serve
-from evaluation.watch.session import Program, Session
-from evaluation.watch.side import Contestant
-from evaluation.watch.stage import Stage
+from evaluation.watch.session import Session, SessionConfig
+from evaluation.watch.side import WatchedAgent
 from policies import EncoderConfig, PolicyConfig, core_config
 
 SIZES: dict[str, dict[str, int]] = {
@@ -29,11 +29,11 @@ GAMES = ("bossfight", "chaser")  # whose episodes are short, even those of agent
 
 
 @pytest.fixture(scope="session")
-def contestant() -> Callable[..., Contestant]:
+def watch() -> Callable[..., WatchedAgent]:
     """Makes untrained agents whose weights change quickly; equal arguments give equal agents."""
     env = ProcgenVecEnv(GAMES, 2, num_threads=0)
 
-    def make(core: str = "srwm", seed: int = 1, reset: str = "episode", **settings: Any) -> Contestant:
+    def make(core: str = "srwm", seed: int = 1, reset: str = "episode", **settings: Any) -> WatchedAgent:
         config = PolicyConfig(
             core_config(core, **SIZES.get(core, SMALL)), EncoderConfig((4,), 8), reset=reset
         )
@@ -41,25 +41,25 @@ def contestant() -> Callable[..., Contestant]:
         with torch.no_grad():
             agent.policy.actor.weight.mul_(20)
             agent.policy.actor.bias.zero_()
-        return Contestant(agent, f"{core} {seed}", Training(("bossfight",), "easy", "0:12"), **settings)
+        return WatchedAgent(agent, f"{core} {seed}", TrainingInfo(("bossfight",), "easy", "0:12"), **settings)
 
     env.close()
     return make
 
 
 @pytest.fixture
-def session(contestant: Callable[..., Contestant]) -> Iterator[Callable[..., Session]]:
+def session(watch: Callable[..., WatchedAgent]) -> Iterator[Callable[..., Session]]:
     """Makes sessions and closes them."""
     made: list[Session] = []
 
     def make(
-        *contestants: Contestant,
+        *agents: WatchedAgent,
         games: tuple[str, ...] = GAMES,
         history: int = 2**28,
         render: bool = False,
-        **program: Any,
+        **config: Any,
     ) -> Session:
-        made.append(Session(contestants or [contestant()], Program(games, **program), history, render))
+        made.append(Session(agents or [watch()], SessionConfig(games, **config), history, render))
         return made[-1]
 
     yield make
@@ -71,7 +71,7 @@ class Running:
     """A server in a thread of its own."""
 
     def __init__(self, session: Session, **options: Any) -> None:
-        self.session, self.stage = session, Stage(session)
+        self.session, self.runner = session, SessionRunner(session)
         self.address = ""
         self._failure: BaseException | None = None
         self._ready = threading.Event()
@@ -84,7 +84,7 @@ class Running:
             raise self._failure
 
     def _run(self, options: dict[str, Any]) -> None:
-        self._task = self._loop.create_task(serve(self.stage, ready=self._listen, **options))
+        self._task = self._loop.create_task(serve(self.runner, ready=self._listen, **options))
         try:
             self._loop.run_until_complete(self._task)
         except asyncio.CancelledError:

@@ -15,12 +15,12 @@ from evaluation.watch.command_line import Options, prepare
 from evaluation.watch.desktop import has_desktop
 from evaluation.watch.server import FILES
 from evaluation.watch.session import Session
-from evaluation.watch.side import Contestant
+from evaluation.watch.side import WatchedAgent
 
 
 @pytest.fixture
-def checkpoint(contestant: Callable[..., Contestant], tmp_path: Path) -> str:
-    agent = contestant().agent
+def checkpoint(watch: Callable[..., WatchedAgent], tmp_path: Path) -> str:
+    agent = watch().agent
     agent.experiment = {"games": ["bossfight"], "mode": "easy", "levels": "test1"}
     agent.save(tmp_path / "run" / "checkpoints" / "step_000000000000.ckpt")
     return str(tmp_path / "run")
@@ -50,7 +50,7 @@ def test_a_run_is_all_it_needs(checkpoint: str, ask: Callable[[str], Session]) -
     assert state["split"] == "test2"  # it was trained on the levels of test1
     (side,) = state["sides"]
     assert side["name"].endswith("run/checkpoints/step_000000000000.ckpt")
-    assert (side["greedy"], side["modification"]["kind"]) == (True, "on")
+    assert (side["greedy"], side["intervention"]["kind"]) == (True, "on")
 
 
 def test_options_override_it(checkpoint: str, ask: Callable[[str], Session]) -> None:
@@ -67,7 +67,7 @@ def test_options_override_it(checkpoint: str, ask: Callable[[str], Session]) -> 
     )
     assert (state["speed"], state["seed"]) == (None, 3)
     assert [side["greedy"] for side in state["sides"]] == [False, True]
-    assert [side["modification"] for side in state["sides"]] == [
+    assert [side["intervention"] for side in state["sides"]] == [
         {"kind": "reset", "span": 20},
         {"kind": "frozen", "span": None},
     ]

@@ -9,7 +9,7 @@ from evaluation.watch.controls import (
     CONTROLS,
     ChooseGames,
     ChooseLevels,
-    Modify,
+    Intervene,
     Play,
     Speed,
     Step,
@@ -25,7 +25,9 @@ def test_messages_become_controls() -> None:
     assert parse_control({"type": "speed", "steps_per_second": None}) == Speed(None)
     assert parse_control({"type": "games", "games": ["maze"]}) == ChooseGames(("maze",))
     assert parse_control({"type": "levels", "split": "train"}) == ChooseLevels("train", None)
-    assert parse_control({"type": "modify", "kind": "reset", "span": 5, "side": 1}) == Modify("reset", 5, 1)
+    assert parse_control({"type": "intervene", "kind": "reset", "span": 5, "side": 1}) == Intervene(
+        "reset", 5, 1
+    )
     assert parse_control({"type": "view", "eye": True}) == View(eye=True)
     assert set(CONTROLS) >= {"restart", "actions", "look", "seen"}
 
@@ -47,11 +49,11 @@ def test_messages_become_controls() -> None:
         ({"type": "play", "playing": None}, "must be true or false"),
         ({"type": "speed", "steps_per_second": "15"}, "must be a number"),
         ({"type": "speed", "steps_per_second": True}, "must be a number"),
-        ({"type": "speed", "steps_per_second": 0}, "give 0.1 to 1000"),
-        ({"type": "speed", "steps_per_second": 1e9}, "give 0.1 to 1000"),
-        ({"type": "speed", "steps_per_second": float("nan")}, "finite"),
-        ({"type": "games", "games": "maze"}, "list of texts"),
-        ({"type": "games", "games": [1]}, "list of texts"),
+        ({"type": "speed", "steps_per_second": 0}, "give at least 0.1 and at most 1,000"),
+        ({"type": "speed", "steps_per_second": 1e9}, "give at least 0.1 and at most 1,000"),
+        ({"type": "speed", "steps_per_second": float("nan")}, "must be a number or none"),
+        ({"type": "games", "games": "maze"}, "a list, each a text"),
+        ({"type": "games", "games": [1]}, "a list, each a text"),
         ({"type": "look", "tick": 1.5}, "whole number"),
         ({"type": "levels", "split": 3}, "must be a text"),
         ({"type": "view", "game": True}, "whole number"),

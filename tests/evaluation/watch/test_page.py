@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from evaluation.watch.session import Program, Session
-from evaluation.watch.side import Contestant
+from evaluation.watch.session import Session, SessionConfig
+from evaluation.watch.side import WatchedAgent
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -69,8 +69,8 @@ class Page:
 def sessions() -> Iterator[Callable[..., Session]]:
     made: list[Session] = []
 
-    def make(*contestants: Contestant, games: tuple[str, ...] = ("bossfight", "chaser")) -> Session:
-        made.append(Session(contestants, Program(games), render=True))
+    def make(*agents: WatchedAgent, games: tuple[str, ...] = ("bossfight", "chaser")) -> Session:
+        made.append(Session(agents, SessionConfig(games), render=True))
         return made[-1]
 
     yield make
@@ -80,10 +80,10 @@ def sessions() -> Iterator[Callable[..., Session]]:
 
 @pytest.fixture
 def page(
-    browser: Any, sessions: Callable[..., Session], contestant: Callable[..., Contestant], serving: Any
+    browser: Any, sessions: Callable[..., Session], watch: Callable[..., WatchedAgent], serving: Any
 ) -> Iterator[Page]:
     """A page that watches one SRWM, and is checked for errors and foreign requests at the end."""
-    server = serving(sessions(contestant()))
+    server = serving(sessions(watch()))
     one = Page(browser, server.address)
     one.server, one.session = server, server.session  # type: ignore[attr-defined]
     one.until("document.querySelectorAll('.picture dd')[2]?.textContent > '1'")
@@ -149,29 +149,29 @@ def test_the_page_plays_and_does_what_its_controls_say(page: Any, browser: Any, 
 
     # Self-modification and actions.
     page.get_by_label("frozen").click()
-    wait(lambda: session.sides[0].modification.kind == "frozen", "freezing")
+    wait(lambda: session.sides[0].intervention.kind == "frozen", "freezing")
     page.until("document.querySelector('.pair figcaption').textContent.includes('not applied')")
     page.locator("#games").focus()
     page.keyboard.press("f")
-    wait(lambda: session.sides[0].modification.kind == "on", "going on")
+    wait(lambda: session.sides[0].intervention.kind == "on", "going on")
     page.get_by_label("steps between resets").fill("7")
     page.get_by_label("reset every").click()
-    wait(lambda: session.sides[0].modification.span == 7, "resets")
+    wait(lambda: session.sides[0].intervention.span == 7, "resets")
     page.get_by_label("sampled").click()
     wait(lambda: not session.sides[0].greedy, "sampled actions")
 
     # Levels and games.
     page.select_option("#split", "train")
-    wait(lambda: session.program.split == "train", "the split")
+    wait(lambda: session.config.split == "train", "the split")
     page.fill("#level", "3")
     page.press("#level", "Enter")
-    wait(lambda: session.program.level == 3, "the level")
+    wait(lambda: session.config.level == 3, "the level")
     page.until("[...document.querySelectorAll('.place')].every(place => place.textContent === 'level 3')")
     assert page.text(".badge") == "training level"
     page.click("#choose-games summary")
     page.get_by_label("maze").click()
     page.get_by_role("button", name="Play these").click()
-    wait(lambda: session.program.games == ("bossfight", "chaser", "maze"), "a third game")
+    wait(lambda: session.config.games == ("bossfight", "chaser", "maze"), "a third game")
     page.until("document.querySelectorAll('.game').length === 3")
 
     # One game enlarged, at full render resolution, and the pixels that the policy sees.
@@ -216,16 +216,16 @@ def test_the_page_plays_and_does_what_its_controls_say(page: Any, browser: Any, 
 
     # Closing the last tab leaves no running work.
     page.close()
-    wait(lambda: page.server.stage.viewers == 0, "the end of all viewers")
+    wait(lambda: page.server.runner.viewers == 0, "the end of all viewers")
     tick = session.tick
     time.sleep(0.3)
     assert session.tick <= tick + 1
 
 
 def test_two_sides_play_the_same_level(
-    browser: Any, sessions: Any, contestant: Any, serving: Any, wait: Any
+    browser: Any, sessions: Any, watch: Any, serving: Any, wait: Any
 ) -> None:
-    server = serving(sessions(contestant(), contestant("lstm", seed=5), games=("bossfight",)))
+    server = serving(sessions(watch(), watch("lstm", seed=5), games=("bossfight",)))
     server.session.speed = None
     page = Page(browser, server.address, color_scheme="dark")
     page.until("document.querySelectorAll('.tile').length === 2")
@@ -238,11 +238,11 @@ def test_two_sides_play_the_same_level(
     assert reason == "lstm does not modify its weights"
     page.locator("#games").focus()
     page.keyboard.press("f")
-    wait(lambda: server.session.sides[0].modification.kind == "frozen", "freezing the side that can be")
+    wait(lambda: server.session.sides[0].intervention.kind == "frozen", "freezing the side that can be")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 17, 21)"
     wait(lambda: server.session.tick > 60, "some episodes")
-    levels = {moment.numbers["level"] for moment in server.session.history.last.sides[0]} | {
-        moment.numbers["level"] for moment in server.session.history.last.sides[1]
+    levels = {record.numbers["level"] for record in server.session.history.last.sides[0]} | {
+        record.numbers["level"] for record in server.session.history.last.sides[1]
     }
     assert len(levels) == 1
     page.close()

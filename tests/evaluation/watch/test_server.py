@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from common.errors import UserError
 from evaluation.watch.server import FILES, address_of
 from evaluation.watch.session import Session
-from evaluation.watch.side import Contestant
+from evaluation.watch.side import WatchedAgent
 
 Serve = Callable[..., Any]
 MakeSession = Callable[..., Session]
@@ -184,9 +184,9 @@ def test_controls_do_what_the_state_says(session: MakeSession, serving: Serve) -
         assert (state["split"], state["looking"]) == ("train", None)
         header, _, _ = await client.until("update", lambda header: header["ticks"])
         assert {game["level"] for _, sides in header["ticks"] for game in sides[0]} == {8}
-        await client.send(type="modify", kind="frozen")
+        await client.send(type="intervene", kind="frozen")
         state = await client.until(
-            "state", lambda state: state["sides"][0]["modification"]["kind"] == "frozen"
+            "state", lambda state: state["sides"][0]["intervention"]["kind"] == "frozen"
         )
         await client.send(type="actions", greedy=False)
         await client.until("state", lambda state: not state["sides"][0]["greedy"])
@@ -245,8 +245,8 @@ BAD = [
     '{"type": "games", "games": ["../../etc/passwd"]}',
     '{"type": "levels", "split": "0:99999999999999999999"}',
     '{"type": "levels", "split": "train", "level": 99999999999}',
-    '{"type": "modify", "kind": "reset", "span": 0}',
-    '{"type": "modify", "kind": "off", "side": 0}',
+    '{"type": "intervene", "kind": "reset", "span": 0}',
+    '{"type": "intervene", "kind": "off", "side": 0}',
     '{"type": "actions", "greedy": true, "side": 7}',
     b"\x00\x01",
 ]
@@ -298,12 +298,12 @@ def test_work_stops_with_the_last_viewer(session: MakeSession, serving: Serve) -
 
     talk(server.address, conversation, viewers=2)
     deadline = time.monotonic() + 30
-    while server.stage.viewers and time.monotonic() < deadline:
+    while server.runner.viewers and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(0.1)
     ticks, cpu = server.session.tick, time.process_time()
     time.sleep(0.5)
-    assert (server.session.tick, server.stage.viewers) == (ticks, 0)
+    assert (server.session.tick, server.runner.viewers) == (ticks, 0)
     assert time.process_time() - cpu < 0.1
     assert server.session.playing
 
@@ -314,7 +314,7 @@ def test_work_stops_with_the_last_viewer(session: MakeSession, serving: Serve) -
 
 
 async def arrives(line: aiohttp.ClientWebSocketResponse) -> aiohttp.WSMsgType | None:
-    """The type of a message that comes within a moment."""
+    """The type of a message that comes within a record."""
     try:
         return (await line.receive(0.2)).type
     except asyncio.TimeoutError:
@@ -344,9 +344,9 @@ def test_a_viewer_that_shows_nothing_is_sent_nothing_more(session: MakeSession, 
 
 
 def test_two_sides_of_different_kinds(
-    session: MakeSession, serving: Serve, contestant: Callable[..., Contestant]
+    session: MakeSession, serving: Serve, watch: Callable[..., WatchedAgent]
 ) -> None:
-    server = serving(session(contestant("deltanet"), contestant("feedforward")))
+    server = serving(session(watch("deltanet"), watch("feedforward")))
 
     async def conversation(client: Client) -> None:
         await client.send(type="view", weights="layer0/fast")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents import Actor
 from common.errors import UserError
 from envs import ProcgenVecEnv
 from envs.games import EXPLORATION_LEVELS
@@ -16,8 +17,8 @@ from evaluation.watch.controls import (
     ChooseActions,
     ChooseGames,
     ChooseLevels,
+    Intervene,
     Look,
-    Modify,
     Play,
     Restart,
     Seen,
@@ -26,9 +27,9 @@ from evaluation.watch.controls import (
 )
 from evaluation.watch.history import Tick
 from evaluation.watch.session import Session
-from evaluation.watch.side import Contestant
+from evaluation.watch.side import WatchedAgent
 
-Make = Callable[..., Contestant]
+Make = Callable[..., WatchedAgent]
 MakeSession = Callable[..., Session]
 
 
@@ -40,32 +41,35 @@ def numbers(ticks: list[Tick], key: str, side: int = 0, game: int = 0) -> list[A
     return [tick.sides[side][game].numbers[key] for tick in ticks if tick.fresh[side][game]]
 
 
-def test_numbers_are_those_of_a_replay(session: MakeSession, contestant: Make) -> None:
-    subject = contestant()
-    watched = session(subject, split="test1", seed=3)
+def test_numbers_are_those_of_a_replay(session: MakeSession, watch: Make) -> None:
+    agent = watch()
+    watched = session(agent, split="test1", seed=3)
     ticks = play(watched, 60)
     env = ProcgenVecEnv(
         ["bossfight", "chaser"], 2, level_seeds=[int(numbers(ticks, "level", game=g)[0]) for g in (0, 1)]
     )
     observation: Any = env.reset()
-    starts, actor = np.ones(2, dtype=bool), subject.agent.actor(2)
+    starts, actor = (
+        np.ones(2, dtype=bool),
+        Actor(agent.agent.policy, 2, agent.agent.device, torch.Generator()),
+    )
     playing = np.ones(2, dtype=bool)  # the replay ends with the first episode of each game
     returns = np.zeros(2)
     for t, tick in enumerate(ticks):
         chosen = actor.step(observation, starts, deterministic=True)
         for game in np.flatnonzero(playing):
-            moment = tick.sides[0][game]
-            shown = moment.numbers
-            assert np.array_equal(moment.rgb, observation["rgb"][game])
+            record = tick.sides[0][game]
+            shown = record.numbers
+            assert np.array_equal(record.rgb, observation["rgb"][game])
             assert (shown["step"], shown["start"], shown["return"]) == (t, t == 0, returns[game])
             assert shown["action"] == chosen.actions[game]
             assert shown["value"] == pytest.approx(float(chosen.values[game]), rel=1e-3, abs=1e-3)
             assert shown["probabilities"] == pytest.approx(
                 chosen.logits[game].softmax(-1).tolist(), rel=1e-3, abs=1e-4
             )
-            for name, weights in moment.weights.items():
+            for name, weights in record.weights.items():
                 torch.testing.assert_close(weights, actor.state[name][game])
-                written = shown["facts"][f"{name}_norm"]
+                written = shown["readings"]["norm"][f"{name}_norm"]
                 assert written == pytest.approx(float(actor.state[name][game].norm()), rel=1e-3)
         observation, rewards, starts, infos = env.step(chosen.actions.numpy())
         for game in np.flatnonzero(playing):
@@ -85,32 +89,32 @@ def test_written_is_how_far_the_weights_have_moved(session: MakeSession) -> None
     assert any(numbers(ticks[1:], "start"))
     before = None
     for tick in ticks:
-        moment = tick.sides[0][0]
-        weights = moment.weights["layer0/shift"]
-        old = torch.zeros_like(weights) if moment.numbers["start"] or before is None else before
-        assert moment.numbers["facts"]["layer0/shift_written"] == pytest.approx(
+        record = tick.sides[0][0]
+        weights = record.weights["layer0/shift"]
+        old = torch.zeros_like(weights) if record.numbers["start"] or before is None else before
+        assert record.numbers["readings"]["written"]["layer0/shift_written"] == pytest.approx(
             float((weights - old).norm()), rel=1e-3
         )
         before = weights
 
 
-def test_sides_play_the_same_levels_in_step(session: MakeSession, contestant: Make) -> None:
+def test_sides_play_the_same_levels_in_step(session: MakeSession, watch: Make) -> None:
     """Whoever ends first waits, and nothing happens to it meanwhile."""
-    watched = session(contestant(), contestant(seed=5))
+    watched = session(watch(), watch(seed=5))
     ticks = play(watched, 200)
     waited = 0
     for game in (0, 1):
         order: list[list[int]] = [[], []]
         for before, tick in zip([ticks[0], *ticks], ticks, strict=False):
             for side in (0, 1):
-                moment = tick.sides[side][game]
+                record = tick.sides[side][game]
                 if tick.fresh[side][game]:
-                    if moment.numbers["start"]:
-                        order[side].append(moment.numbers["level"])
+                    if record.numbers["start"]:
+                        order[side].append(record.numbers["level"])
                 else:
                     waited += 1
-                    assert moment is before.sides[side][game]
-                    assert moment.numbers["ended"]
+                    assert record is before.sides[side][game]
+                    assert record.numbers["ended"]
             shown = [tick.sides[side][game].numbers for side in (0, 1)]
             assert shown[0]["level"] == shown[1]["level"]
             if all(tick.fresh[side][game] for side in (0, 1)):
@@ -120,9 +124,9 @@ def test_sides_play_the_same_levels_in_step(session: MakeSession, contestant: Ma
     assert waited
 
 
-def test_waiting_leaves_the_memory_alone(session: MakeSession, contestant: Make) -> None:
+def test_waiting_leaves_the_memory_alone(session: MakeSession, watch: Make) -> None:
     """One that never forgets begins its next episode with the weights of its last step, however long it waited."""
-    watched = session(contestant(reset="never"), contestant(seed=5))
+    watched = session(watch(reset="never"), watch(seed=5))
     ticks = play(watched, 200)
     checked = 0
     for game in (0, 1):
@@ -130,18 +134,18 @@ def test_waiting_leaves_the_memory_alone(session: MakeSession, contestant: Make)
         for tick in ticks:
             if not tick.fresh[0][game]:
                 continue
-            moment = tick.sides[0][game]
-            if moment.numbers["start"] and last is not None and tick.number > last[0] + 1:
-                assert moment.numbers["facts"]["layer0/shift_written"] == pytest.approx(
-                    float((moment.weights["layer0/shift"] - last[1].weights["layer0/shift"]).norm()), rel=1e-3
+            record = tick.sides[0][game]
+            if record.numbers["start"] and last is not None and tick.number > last[0] + 1:
+                assert record.numbers["readings"]["written"]["layer0/shift_written"] == pytest.approx(
+                    float((record.weights["layer0/shift"] - last[1].weights["layer0/shift"]).norm()), rel=1e-3
                 )
                 checked += 1
-            last = tick.number, moment
+            last = tick.number, record
     assert checked
 
 
-def test_equal_sides_play_equally(session: MakeSession, contestant: Make) -> None:
-    sampled = [contestant(greedy=False), contestant(greedy=False)]
+def test_equal_sides_play_equally(session: MakeSession, watch: Make) -> None:
+    sampled = [watch(greedy=False), watch(greedy=False)]
     ticks = play(session(*sampled), 60)
     for key in ("action", "value", "level", "return"):
         assert numbers(ticks, key, 0) == numbers(ticks, key, 1)
@@ -149,11 +153,11 @@ def test_equal_sides_play_equally(session: MakeSession, contestant: Make) -> Non
 
 @pytest.mark.parametrize("core", ["srwm", "deltanet"])
 def test_freezing_changes_outputs_from_then_on_and_only_then(
-    core: str, session: MakeSession, contestant: Make
+    core: str, session: MakeSession, watch: Make
 ) -> None:
-    watched = session(contestant(core, seed=4), contestant(core, seed=4), games=("starpilot",))
+    watched = session(watch(core, seed=4), watch(core, seed=4), games=("starpilot",))
     before = play(watched, 12)
-    watched.apply(Modify("frozen", side=1))
+    watched.apply(Intervene("frozen", side=1))
     after = play(watched, 12)
     assert numbers(before, "value", side=0) == numbers(before, "value", side=1)
     values = [numbers(after, "value", side=side) for side in (0, 1)]
@@ -161,62 +165,62 @@ def test_freezing_changes_outputs_from_then_on_and_only_then(
     same = 1 if core == "srwm" else 0
     assert values[0][:same] == values[1][:same]
     assert values[0][same] != values[1][same]
-    held = before[-1].sides[1][0].weights
+    frozen_weights = before[-1].sides[1][0].weights
     for tick in after:
         on, frozen = (tick.sides[side][0] for side in (0, 1))
         for name, weights in frozen.weights.items():
-            assert torch.equal(weights, held[name])
-            assert not torch.equal(on.weights[name], held[name])
-            assert frozen.numbers["facts"][f"{name}_written"] == 0
-    watched.apply(Modify("on", side=1))
+            assert torch.equal(weights, frozen_weights[name])
+            assert not torch.equal(on.weights[name], frozen_weights[name])
+            assert frozen.numbers["readings"]["written"][f"{name}_written"] == 0
+    watched.apply(Intervene("on", side=1))
     again = watched.advance().sides[1][0]
-    assert all(not torch.equal(weights, held[name]) for name, weights in again.weights.items())
-    assert again.numbers["facts"]["layer0/rate_y" if core == "srwm" else "layer0/rate"] > 0
+    assert all(not torch.equal(weights, frozen_weights[name]) for name, weights in again.weights.items())
+    assert again.numbers["readings"]["rate"]["layer0/rate_y" if core == "srwm" else "layer0/rate"] > 0
 
 
 def test_frozen_weights_stay_through_episodes_and_restarts(session: MakeSession) -> None:
     watched = session()
     play(watched, 20)
-    watched.apply(Modify("frozen"))
-    held = watched.advance().sides[0][0].weights["layer0/shift"]
+    watched.apply(Intervene("frozen"))
+    frozen_weights = watched.advance().sides[0][0].weights["layer0/shift"]
     ticks = play(watched, 120)
     watched.apply(Restart())
     ticks += play(watched, 3)
     assert sum(numbers(ticks, "start")) >= 2
-    assert held.any()
-    assert all(torch.equal(tick.sides[0][0].weights["layer0/shift"], held) for tick in ticks)
+    assert frozen_weights.any()
+    assert all(torch.equal(tick.sides[0][0].weights["layer0/shift"], frozen_weights) for tick in ticks)
 
 
-def test_reset_every_n_steps(session: MakeSession, contestant: Make) -> None:
-    watched = session(contestant(), contestant(), games=("starpilot",))
+def test_reset_every_n_steps(session: MakeSession, watch: Make) -> None:
+    watched = session(watch(), watch(), games=("starpilot",))
     play(watched, 7)
-    watched.apply(Modify("reset", 5, side=0))
+    watched.apply(Intervene("reset", 5, side=0))
     ticks = play(watched, 12)
     for side, cleared in ((0, {0, 5, 10}), (1, set())):
         for t, tick in enumerate(ticks):
-            moment = tick.sides[side][0]
+            record = tick.sides[side][0]
             norm, written = (
-                moment.numbers["facts"][f"layer0/{name}"] for name in ("shift_norm", "shift_written")
+                record.numbers["readings"][kind][f"layer0/shift_{kind}"] for kind in ("norm", "written")
             )
             assert (norm == written) == (t in cleared)
 
 
-def test_what_a_policy_cannot_do_has_a_reason(session: MakeSession, contestant: Make) -> None:
-    watched = session(contestant(), contestant("lstm"))
+def test_what_a_policy_cannot_do_has_a_reason(session: MakeSession, watch: Make) -> None:
+    watched = session(watch(), watch("lstm"))
     sides = watched.describe()["sides"]
-    assert sides[0]["refusals"] == {"on": None, "frozen": None, "reset": None}
-    assert sides[1]["refusals"]["frozen"] == "lstm does not modify its weights"
-    assert sides[1]["refusals"]["reset"] is None
+    assert sides[0]["unsupported"] == {"on": None, "frozen": None, "reset": None}
+    assert sides[1]["unsupported"]["frozen"] == "lstm does not modify its weights"
+    assert sides[1]["unsupported"]["reset"] is None
     with pytest.raises(UserError, match="lstm does not modify its weights"):
-        watched.apply(Modify("frozen", side=1))
-    watched.apply(Modify("frozen"))  # asked of both, it is done where it can be
-    assert [side["modification"]["kind"] for side in watched.describe()["sides"]] == ["frozen", "on"]
-    alone = session(contestant("feedforward"))
+        watched.apply(Intervene("frozen", side=1))
+    watched.apply(Intervene("frozen"))  # asked of both, it is done where it can be
+    assert [side["intervention"]["kind"] for side in watched.describe()["sides"]] == ["frozen", "on"]
+    alone = session(watch("feedforward"))
     with pytest.raises(UserError, match="feedforward remembers nothing"):
-        alone.apply(Modify("reset", 5))
+        alone.apply(Intervene("reset", 5))
     assert alone.describe()["sides"][0]["weights"] == []
     with pytest.raises(UserError, match="does not modify"):
-        session(contestant("lstm", modification=watched.sides[0].modification))
+        session(watch("lstm", intervention=watched.sides[0].intervention))
 
 
 def test_actions_are_greedy_or_drawn(session: MakeSession) -> None:
@@ -319,7 +323,7 @@ def test_memory_for_the_past_is_bounded(session: MakeSession) -> None:
     assert history.first is not None
     assert 1 < history.first < 60
     assert small.advance().number == 61
-    frames = [moment.frame is not None for tick in history.latest(60) for moment in tick.sides[0]]
+    frames = [record.frame is not None for tick in history.latest(60) for record in tick.sides[0]]
     assert frames == [False] * (len(frames) - 2) + [True] * 2  # full frames are kept of the latest alone
 
 

@@ -1,0 +1,158 @@
+"""A policy at play, with everything that there is to see at each step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.acting import greedy, sample
+from envs import ProcgenVecEnv
+from evaluation.intervention import carried_state, write_norms, written_weights
+from evaluation.play import Player, Step
+from policies import Policy, PolicyOutput, State
+from policies.diagnostics import Kind, Reading
+
+Numbers = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class StepView:
+    """What N games show at one step, and what the policy makes of it.
+
+    A view belongs to the observation that the policy sees, to the value that it gives to it and to the action that it
+    answers with; step and return are those before this action, weights those after what the step wrote. Of a game that
+    is not active, it shows the last step at which it was.
+
+    Attributes:
+        rgb: what the policy sees, uint8 (N, 64, 64, 3).
+        frames: the same at full size, N of (512, 512, 3); None where nothing is rendered.
+        levels: seeds of the levels (N,).
+        steps: of the episode so far (N,).
+        returns: of the episode so far (N,).
+        starts: whether the episode starts here (N,).
+        values: the policy's estimates (N,).
+        probabilities: of the actions (N, 15).
+        actions: chosen (N,).
+        readings: by kind and name, what the core says of each game (N,): norms such as "layer0/shift_norm", rates such
+            as "layer0/rate_y", and what the step wrote, such as "layer0/shift_written".
+        weights: W_t - W_0 by name (N, heads, rows, columns); see `written_weights`.
+    """
+
+    rgb: NDArray[np.uint8]
+    frames: Sequence[NDArray[np.uint8] | None]
+    levels: Numbers
+    steps: Numbers
+    returns: Numbers
+    starts: NDArray[np.bool_]
+    values: Numbers
+    probabilities: Numbers
+    actions: Numbers
+    readings: dict[Kind, dict[str, Numbers]]
+    weights: dict[str, Tensor]
+
+
+class InspectedPlayer(Player):
+    """Plays one ProcGen environment step by step and shows each step: `view`, then `collect`.
+
+    Args:
+        policy: plays; it may be exchanged in between, see `change_policy`.
+        env: N games; it is reset.
+        seed: of sampled actions.
+        greedy: take the most likely action instead of drawing one.
+
+    Attributes:
+        greedy: may be changed at any time.
+    """
+
+    def __init__(self, policy: Policy, env: ProcgenVecEnv, seed: int = 0, greedy: bool = True) -> None:
+        super().__init__(policy, [env], [self._choose_action])
+        self.env, self.greedy = env, greedy
+        self._generator = torch.Generator(policy.device).manual_seed(seed)
+        self._returns = np.zeros(env.num_envs)
+        self._steps = np.zeros(env.num_envs, dtype=np.int64)
+        self._shown: dict[str, Numbers] = {}
+        self._kinds: dict[str, Kind] = {}
+        self._frames: Sequence[NDArray[np.uint8] | None] = [None] * env.num_envs
+
+    def _choose_action(self, logits: Tensor) -> Tensor:
+        return greedy(logits) if self.greedy else sample(logits, self._generator)
+
+    def change_policy(self, policy: Policy) -> None:
+        """Go on with a copy of the policy that has another reset rule, and the same memory."""
+        self.state, self.policy = carried_state(self.state, policy), policy
+
+    def view(self, forced: NDArray[np.int64] | None = None) -> StepView:
+        """Look at the games, choose actions and start a step; `forced` as for `act`."""
+        images = zip(self.active, self.env.get_images(), self._frames, strict=True)
+        self._frames = [new if active else old for active, new, old in images]
+        self._show(
+            rgb=self._seen("rgb"),
+            levels=np.array(self.env.current_levels)[self.active],
+            steps=self._steps[self.active],
+            returns=self._returns[self.active],
+            starts=self.starts[self.active],
+        )
+        self.act(forced)
+        self._show(actions=self._actions[self.active])
+        shown = {name: values for name, values in self._shown.items() if name not in self._kinds}
+        readings: dict[Kind, dict[str, Numbers]] = {kind: {} for kind in Kind}
+        for name, kind in self._kinds.items():
+            readings[kind][name] = self._shown[name]
+        weights = {name: tensor.cpu() for name, tensor in written_weights(self.policy, self.state).items()}
+        return StepView(**shown, frames=self._frames, readings=readings, weights=weights)
+
+    def _show(self, **values: Numbers) -> None:
+        """Show new values of the active games, and of the others the last ones."""
+        for name, part in values.items():
+            old = self._shown.get(name)
+            whole = np.zeros((self.num_envs, *part.shape[1:]), part.dtype) if old is None else old.copy()
+            whole[self.active] = part
+            self._shown[name] = whole
+
+    def _run_policy(self, rgb: Tensor, reward: Tensor, state: State, starts: Tensor) -> PolicyOutput:
+        output, readings = self.policy.examine(rgb, reward, state, starts)
+        written = write_norms(self.policy, state, output.state, starts[0])
+        readings += [Reading(None, f"{name}_written", Kind.WRITTEN, norm) for name, norm in written.items()]
+        self._kinds = {reading.tag: reading.kind for reading in readings}
+        self._show(
+            values=output.value[0].cpu().numpy(),
+            probabilities=output.logits[0].softmax(-1).cpu().numpy(),
+            **{reading.tag: reading.values.cpu().numpy() for reading in readings},
+        )
+        return output
+
+    def collect(self) -> Step:
+        """Finish the step that `view` started."""
+        step = super().collect()
+        self._returns = (self._returns + step.rewards) * ~step.ended
+        self._steps = (self._steps + self.active) * ~step.ended
+        return step
+
+    def play_levels(self, envs: Sequence[int], levels: Sequence[int], *, after_episode: bool) -> None:
+        """Start episodes on levels of one's choice.
+
+        Args:
+            envs: games that play them.
+            levels: seeds, one for each.
+            after_episode: whether the games have just ended an episode, whose last reward the policy then sees at the
+                first step of the new one, as in training; otherwise it sees 0.
+        """
+        rewards = self._observations[0]["reward"]
+        self._observations[0] = self.env.play_levels(envs, levels)
+        if after_episode:
+            self._observations[0]["reward"] = rewards
+        self._returns[list(envs)] = 0
+        self._steps[list(envs)] = 0
+        self.starts[list(envs)] = True
+        self.active[list(envs)] = True
+
+
+def layer_of(name: str) -> str:
+    """The layer that a reading or a matrix belongs to: "layer0" for "layer0/shift_norm"."""
+    return name.partition("/")[0]

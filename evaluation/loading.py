@@ -1,0 +1,91 @@
+"""From a run or a checkpoint to the agent in it, and to what it was trained on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import agents
+from agents import Agent
+from agents.checkpoint import SUFFIX, checkpoint_path
+from common.errors import UserError
+from envs import parse_levels
+from evaluation.agent_info import agent_problems
+from records.directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class TrainingInfo:
+    """What an agent was trained on, as far as its checkpoint says.
+
+    Attributes:
+        games: The games; none if the checkpoint was not made by train.py.
+        mode: The mode of the games.
+        levels: The levels, a split or a range "A:B".
+    """
+
+    games: tuple[str, ...] = ()
+    mode: str = "easy"
+    levels: str = "train"
+
+    def level_kind(self, game: str, mode: str, level: int) -> str:
+        """Whether a level was trained on: "training", "unseen", or "unknown" if the checkpoint does not say."""
+        if not self.games:
+            return "unknown"
+        if game not in self.games or mode != self.mode:
+            return "unseen"
+        levels = parse_levels(self.levels, self.mode)
+        return "training" if levels.count == 0 or level in levels.seeds else "unseen"
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The newest checkpoint of a run directory; anything else than a directory is a checkpoint itself.
+
+    Raises:
+        UserError: there is nothing, or a directory without checkpoints.
+    """
+    path = Path(path)
+    if not (path.exists() or checkpoint_path(path).exists()):
+        raise UserError(f"{path} does not exist: name the directory of a run, or a {SUFFIX} file")
+    if not path.is_dir():
+        return path
+    files = RunDirectory(path).checkpoint_files()
+    if not files:
+        raise UserError(
+            f"{path} holds no checkpoints: name the directory of a run of train.py, or a {SUFFIX} file"
+        )
+    return files[-1]
+
+
+@dataclass(frozen=True)
+class LoadedAgent:
+    """An agent, the checkpoint that it comes from, and what it was trained on."""
+
+    agent: Agent
+    checkpoint: Path
+    training: TrainingInfo
+
+
+def load_agent(path: str, device: str, problems: list[str]) -> LoadedAgent | None:
+    """The agent in a run or a checkpoint; adds to `problems` what is wrong with it, None if it cannot be loaded."""
+    try:
+        checkpoint = find_checkpoint(path)
+        agent = agents.load(checkpoint, device=device)
+    except UserError as error:
+        problems.append(str(error))
+        return None
+    problems += agent_problems(agent)
+    return LoadedAgent(agent, checkpoint, training_info(agent))
+
+
+def training_info(agent: Agent) -> TrainingInfo:
+    """What `agent` was trained on. Its experiment may be missing, or come from elsewhere."""
+    stored = agent.experiment
+    games, mode, levels = stored.get("games"), stored.get("mode"), stored.get("levels")
+    default = TrainingInfo()
+    return TrainingInfo(
+        tuple(str(game) for game in games) if isinstance(games, (list, tuple)) else default.games,
+        mode if isinstance(mode, str) else default.mode,
+        levels if isinstance(levels, str) else default.levels,
+    )

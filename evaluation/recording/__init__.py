@@ -1,0 +1,1 @@
+"""Films and traces of an agent at play."""

@@ -1,0 +1,1 @@
+"""Scores of an agent: what is played, what was found, and how it is shown."""

@@ -1,0 +1,179 @@
+"""Score an agent by a protocol."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents import Agent
+from agents.acting import greedy
+from common.errors import raise_problems
+from envs import Levels, ProcgenVecEnv
+from evaluation.agent_info import agent_info, agent_problems, policy_with_reset
+from evaluation.play import Chooser, Player, action_seed, sampler
+from evaluation.progress import Report, no_report
+from evaluation.scoring.protocol import Protocol
+from evaluation.scoring.results import Episode, GameScore, Results
+from evaluation.scoring.time_left import EvaluationProgress
+from policies import Policy
+
+
+def evaluate(
+    agent: Agent, protocol: Protocol, report: Report = no_report, *, num_threads: int = 4
+) -> Results:
+    """Play the games of `protocol` side by side, on one split after the other, in environments of their own.
+
+    The same protocol gives the same scores again. What is drawn for a game on a split does not depend on the
+    other games and splits. The agent is left as it was.
+
+    Args:
+        agent: trained with any number of environments, or loaded without one.
+        protocol: what to play and how.
+        report: called after each step with numbers of episodes.
+        num_threads: native threads that step each game; does not change the scores.
+
+    Raises:
+        UserError: the protocol cannot be played, or the agent is for other observations or actions.
+    """
+    raise_problems([*protocol.problems(), *agent_problems(agent)])
+    policy = policy_with_reset(agent, protocol.reset)
+    progress = EvaluationProgress(protocol, report)
+    scores: list[GameScore] = []
+    for levels in protocol.levels:
+        split = _Split(policy, protocol, levels, num_threads, progress)
+        episodes = split.every_level() if protocol.every_level else split.drawn_levels()
+        scores += [GameScore(game, protocol.mode, levels, tuple(episodes[game])) for game in protocol.games]
+    return Results(agent_info(agent, protocol.mode), protocol, tuple(scores))
+
+
+def episode_quotas(episodes: int, num_envs: int) -> list[int]:
+    """How many episodes each environment plays: as equal as can be, and known before the first step.
+
+    If environments played on until enough episodes have ended anywhere, short episodes would be counted too often.
+    The quotas are those of `stable_baselines3.common.evaluation.evaluate_policy`.
+    """
+    return [(episodes + env) // num_envs for env in range(num_envs)]
+
+
+Parts = Sequence[NDArray[np.int64]]
+
+
+def play_episodes(
+    policy: Policy,
+    envs: Sequence[VecEnv],
+    quotas: Sequence[Sequence[int]],
+    choosers: Sequence[Chooser],
+    on_episode: Callable[[int, Episode], None] = lambda number, episode: None,
+    on_step: Callable[[Parts, Parts], None] = lambda left, ages: None,
+) -> list[list[Episode]]:
+    """Play until each environment has its episodes.
+
+    Args:
+        policy: plays.
+        envs: vectorised environments whose infos describe episodes as `envs.ProcgenVecEnv` does.
+        quotas: how many episodes each of their environments plays.
+        choosers: as for `Player`.
+        on_episode: is called after each episode that counts, with the number of its vectorised environment.
+        on_step: is called after each step: episodes that each environment has left, and steps of the present one.
+
+    Returns:
+        The episodes of each of `envs`, in the order in which they ended (within a step: by environment).
+    """
+    for env, shares in zip(envs, quotas, strict=True):
+        if len(shares) != env.num_envs:
+            raise ValueError(f"{len(shares)} quotas for {env.num_envs} environments: give one for each")
+    player = Player(policy, envs, choosers)
+    left, ages = np.concatenate(quotas), np.zeros(player.num_envs, dtype=np.int64)
+    owners = np.repeat(np.arange(len(envs)), [env.num_envs for env in envs])
+    episodes: list[list[Episode]] = [[] for _ in envs]
+    player.active = left > 0
+    for step in player.play():
+        for index in np.flatnonzero(step.ended):
+            episode = Episode.from_info(step.infos[index])
+            episodes[owners[index]].append(episode)
+            on_episode(int(owners[index]), episode)
+        left -= step.ended
+        ages = (ages + player.active) * ~step.ended
+        player.active = left > 0
+        on_step(player.split(left), player.split(ages))
+    return episodes
+
+
+@dataclass(frozen=True)
+class _Split:
+    """All games on one split."""
+
+    policy: Policy
+    protocol: Protocol
+    levels: Levels
+    num_threads: int
+    progress: EvaluationProgress
+
+    def drawn_levels(self) -> dict[str, list[Episode]]:
+        """Episodes of each game, with levels drawn with replacement."""
+        return self._play(
+            episode_quotas(self.protocol.episodes, self.protocol.num_envs_on(self.levels)), None
+        )
+
+    def every_level(self) -> dict[str, list[Episode]]:
+        """One episode of each game on each level, in order; in waves if there are more levels than environments."""
+        episodes: dict[str, list[Episode]] = {game: [] for game in self.protocol.games}
+        num_envs = self.protocol.num_envs_on(self.levels)
+        for first in range(0, self.levels.count, num_envs):
+            wave = self.levels.seeds[first : first + num_envs]
+            for game, played in self._play([1] * len(wave), wave).items():
+                episodes[game] += sorted(played, key=lambda episode: episode.level)
+        for played in episodes.values():
+            check_every_level(played, self.levels)
+        return episodes
+
+    def _play(self, quotas: Sequence[int], level_seeds: Sequence[int] | None) -> dict[str, list[Episode]]:
+        games = self.protocol.games
+        with ExitStack() as stack:
+            envs = [self._make_env(game, len(quotas), level_seeds) for game in games]
+            for env in envs:
+                stack.callback(env.close)
+            played = play_episodes(
+                self.policy,
+                envs,
+                [quotas] * len(games),
+                [self._chooser(game) for game in games],
+                lambda number, episode: self.progress.count(games[number], episode),
+                lambda left, ages: self.progress.step(
+                    str(self.levels),
+                    dict(zip(games, left, strict=True)),
+                    dict(zip(games, ages, strict=True)),
+                ),
+            )
+        return dict(zip(games, played, strict=True))
+
+    def _make_env(self, game: str, num_envs: int, level_seeds: Sequence[int] | None) -> ProcgenVecEnv:
+        return ProcgenVecEnv(
+            [game],
+            num_envs,
+            self.protocol.mode,
+            self.levels,
+            self.protocol.seed,
+            num_threads=self.num_threads,
+            level_seeds=level_seeds,
+        )
+
+    def _chooser(self, game: str) -> Chooser:
+        if self.protocol.greedy:
+            return greedy
+        return sampler(action_seed(self.protocol.seed, game, self.levels), self.policy.device)
+
+
+def check_every_level(episodes: Sequence[Episode], levels: Levels) -> None:
+    """Raise RuntimeError unless each of `levels` was played exactly once."""
+    met = Counter(episode.level for episode in episodes)
+    wrong = sorted(level for level in {*met, *levels.seeds} if met[level] != 1 or level not in levels.seeds)
+    if wrong:
+        found = ", ".join(f"level {level} {met[level]} times" for level in wrong[:5])
+        raise RuntimeError(f"levels {levels} were not each played exactly once: {found}")

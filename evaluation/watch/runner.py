@@ -1,0 +1,160 @@
+"""Runs a session for its viewers: steps follow one another only while somebody looks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from evaluation.watch.controls import ChooseGames, Control, Seen, View, parse_control
+from evaluation.watch.session import Session
+from evaluation.watch.viewer import MAX_IN_FLIGHT, Viewer
+
+MAX_WAITING_STEPS = 100
+"""Single steps that may be asked for ahead of those that were played."""
+
+T = TypeVar("T")
+
+
+class Connection(Protocol):
+    """Where a viewer's messages go."""
+
+    async def send_json(self, data: Any) -> None:
+        """Send a JSON value as text."""
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a binary message."""
+
+
+class SessionRunner:
+    """A session, its viewers, and the task that plays on.
+
+    The session runs in a thread of its own, one call at a time, so that the server answers while it computes.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._viewers: dict[Viewer, asyncio.Event] = {}
+        self._thread = ThreadPoolExecutor(1, "session")
+        self._changed = asyncio.Event()
+        self._single_steps = 0
+        self._revision = 0
+
+    @property
+    def viewers(self) -> int:
+        """How many are looking."""
+        return len(self._viewers)
+
+    async def run(self) -> None:
+        """Play whenever there are viewers who want it. Ends only by being cancelled, or by a bug in the session."""
+        while True:
+            if not self._viewers or not (self.session.playing or self._single_steps):
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            began = time.monotonic()
+            self._single_steps = max(0, self._single_steps - 1)
+            await self._call(self._advance)
+            self._notify_viewers()
+            if self.session.playing:
+                await self._rest(began)
+
+    async def _rest(self, began: float) -> None:
+        """Wait until the next step is due, or a viewer has asked for something."""
+        speed = self.session.speed
+        if speed is None:
+            await asyncio.sleep(0)
+            return
+        self._changed.clear()
+        while (left := began + 1 / speed - time.monotonic()) > 0 and self.session.speed == speed:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+            if not self.session.playing or not self._viewers:
+                return
+            self._changed.clear()
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def _notify_viewers(self) -> None:
+        for news in self._viewers.values():
+            news.set()
+
+    async def attend(self, connection: Connection, viewer: Viewer) -> None:
+        """Send a viewer whatever is new, at the pace at which it can show it; ends only by being cancelled."""
+        news = self._viewers[viewer] = asyncio.Event()
+        self._revision += 1
+        news.set()
+        self._wake()
+        self._notify_viewers()
+        sent = -1
+        try:
+            while True:
+                await news.wait()
+                news.clear()
+                if sent != self._revision:
+                    sent = self._revision
+                    await connection.send_json(await self._call(lambda: self._state(viewer)))
+                if viewer.in_flight < MAX_IN_FLIGHT:
+                    update = await self._call(lambda: viewer.update(self.session))
+                    if update is not None:
+                        viewer.in_flight += 1
+                        await connection.send_bytes(update)
+        finally:
+            del self._viewers[viewer]
+            self._revision += 1
+            self._wake()
+            self._notify_viewers()
+
+    def _state(self, viewer: Viewer) -> dict[str, Any]:
+        return {
+            "type": "state",
+            **self.session.describe(),
+            "view": vars(viewer.wanted),
+            "viewers": len(self._viewers),
+        }
+
+    def _wake(self) -> None:
+        self._changed.set()
+
+    async def receive(self, viewer: Viewer, message: object) -> None:
+        """Do what a viewer's message asks for.
+
+        Raises:
+            UserError: it asks for nothing that exists, or for something that cannot be had; nothing changed then.
+        """
+        control = parse_control(message)
+        if isinstance(control, Seen):
+            viewer.in_flight = max(0, viewer.in_flight - 1)
+            self._viewers[viewer].set()
+            return
+        if await self._call(lambda: self._do(viewer, control)):
+            self._single_steps = min(self._single_steps + 1, MAX_WAITING_STEPS)
+        if self.session.playing:
+            self._single_steps = 0
+        self._revision += 1
+        self._wake()
+        self._notify_viewers()
+
+    def _do(self, viewer: Viewer, control: Control) -> bool:
+        if isinstance(control, View):
+            viewer.change_view(control, self.session)
+            return False
+        if isinstance(control, ChooseGames):
+            for one in list(self._viewers):
+                one.forget()
+        return self.session.apply(control)
+
+    def _advance(self) -> None:
+        viewers = list(self._viewers)
+        games = range(len(self.session.config.games))
+        self.session.full = [any(viewer.needs_full(game) for viewer in viewers) for game in games]
+        self.session.advance()
+
+    async def close(self) -> None:
+        """Wait for the step in progress and free the session."""
+        await self._call(self.session.close)
+        self._thread.shutdown()
