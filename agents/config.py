@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from dataclasses import dataclass
 
 from agents.rewards import reward_transform_problems
@@ -15,6 +14,7 @@ class AgentConfig:
     """Hyperparameters that every algorithm has.
 
     Attributes:
+        rollout_steps: steps of each environment between two phases of learning.
         learning_rate: at the start of training.
         learning_rate_decay: whether it falls linearly to 0 at the end of training.
         discount: per environment step.
@@ -34,12 +34,13 @@ class AgentConfig:
     value_cost: float
     max_grad_norm: float
     reward_transform: str
+    rollout_steps: int
     on_nan: str = "stop"
 
     @property
-    @abstractmethod
     def rollout_length(self) -> int:
         """Steps that each environment makes between two phases of learning."""
+        return self.rollout_steps
 
     @property
     def lag(self) -> int:

@@ -24,7 +24,7 @@ class ImpalaConfig(AgentConfig):
     Losses are sums over time and batch, so `learning_rate`, the costs and `max_grad_norm` belong to the batch size.
 
     Attributes:
-        unroll_steps: steps of an unroll, through which gradient flows.
+        rollout_steps: steps of an unroll, through which gradient flows.
         batch_unrolls: unrolls in one update. None: the largest number up to 32, the published one, that divides the
             number of environments.
         passes: how often each unroll is used; 1 as published. V-trace corrects for the weights that changed in
@@ -45,7 +45,7 @@ class ImpalaConfig(AgentConfig):
     value_cost: float = 0.5
     max_grad_norm: float = 40.0
     reward_transform: str = "clip"
-    unroll_steps: int = 50
+    rollout_steps: int = 50
     batch_unrolls: int | None = None
     passes: int = 1
     rmsprop_alpha: float = 0.99
@@ -54,10 +54,6 @@ class ImpalaConfig(AgentConfig):
     c_clip: float = 1.0
     trace_lambda: float = 1.0
     rollout_lag: int = 0
-
-    @property
-    def rollout_length(self) -> int:
-        return self.unroll_steps
 
     @property
     def lag(self) -> int:

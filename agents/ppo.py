@@ -53,10 +53,6 @@ class PPOConfig(AgentConfig):
     clip_range: float = 0.2
     value_clip_range: float | None = 0.2
 
-    @property
-    def rollout_length(self) -> int:
-        return self.rollout_steps
-
     def problems(self, num_envs: int) -> list[str]:
         found = super().problems(num_envs)
         if self.minibatches < 1 or num_envs % self.minibatches:

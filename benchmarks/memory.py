@@ -24,7 +24,7 @@ BATCH = 6
 def peak_of(slots: int, steps: int) -> float:
     """Peak memory in GB of this process, after one rollout of `steps` steps in `slots` slots and one update."""
     agent = IMPALA(
-        "srwm", ProcgenVecEnv(TASK_SETS["easy6"], slots), seed=0, batch_unrolls=BATCH, unroll_steps=steps
+        "srwm", ProcgenVecEnv(TASK_SETS["easy6"], slots), seed=0, batch_unrolls=BATCH, rollout_steps=steps
     )
     agent.update = lambda batch: agent._update_once(batch.select(torch.arange(BATCH)))  # type: ignore[method-assign]
     agent.learn(1)

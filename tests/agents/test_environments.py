@@ -120,7 +120,7 @@ def test_exact_continuation_elsewhere_is_refused_in_one_line(
 def test_exact_continuation_without_environment_states_is_refused(
     tiny: Tiny, toy: MakeEnv, tmp_path: Path
 ) -> None:
-    agent = IMPALA(tiny(), toy(4), seed=0, unroll_steps=5)
+    agent = IMPALA(tiny(), toy(4), seed=0, rollout_steps=5)
     agent.save(tmp_path / "new")
     agent.learn(20)
     agent.save(tmp_path / "old")
@@ -233,7 +233,7 @@ def test_a_wrapper_around_the_present_environments_changes_nothing(tiny: Tiny, p
     runs = []
     for wrap in (False, True):
         env = procgen()
-        agent = IMPALA(tiny("lstm"), env, seed=0, unroll_steps=UNROLL, reward_transform="normalize")
+        agent = IMPALA(tiny("lstm"), env, seed=0, rollout_steps=UNROLL, reward_transform="normalize")
         agent.learn(2 * ROLLOUT)
         if wrap:
             agent.set_env(Transparent(env), force_reset=False)
@@ -243,7 +243,7 @@ def test_a_wrapper_around_the_present_environments_changes_nothing(tiny: Tiny, p
 
 
 def test_hyperparameters_must_fit_the_new_environments(tiny: Tiny, procgen: MakeEnv, tmp_path: Path) -> None:
-    agent = IMPALA(tiny(), procgen(), seed=0, unroll_steps=UNROLL, batch_unrolls=3)
+    agent = IMPALA(tiny(), procgen(), seed=0, rollout_steps=UNROLL, batch_unrolls=3)
     agent.save(tmp_path / "a")
     with pytest.raises(UserError, match="3 does not divide 4"):
         IMPALA.load(tmp_path / "a").set_env(procgen(("maze",), num_envs=4))
@@ -266,7 +266,7 @@ class Remote(DummyVecEnv):
 
 def test_environments_in_other_processes_need_not_know_games(tiny: Tiny, toy: MakeEnv) -> None:
     make_one = toy(1).envs[0].__class__  # Monitor
-    agent = IMPALA(tiny(), Remote([lambda: make_one(toy(1).envs[0])] * 3), seed=0, unroll_steps=5)
+    agent = IMPALA(tiny(), Remote([lambda: make_one(toy(1).envs[0])] * 3), seed=0, rollout_steps=5)
     agent.learn(60)
     assert set(agent.episode_returns) == {"env"}
 

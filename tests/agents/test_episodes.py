@@ -87,7 +87,7 @@ def test_episodes_are_counted_for_the_games_they_were_played_in(
                     seen.setdefault(step["game"], []).append(step["episode"]["r"])
             return True
 
-    agent = IMPALA(tiny(), procgen(), seed=0, unroll_steps=20)
+    agent = IMPALA(tiny(), procgen(), seed=0, rollout_steps=20)
     agent.learn(5 * 120, callback=Watch())
     assert len(seen) == 3
     assert agent.episode_returns == {

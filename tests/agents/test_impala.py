@@ -111,7 +111,7 @@ def keep_gradients(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_parameter_of_every_core_is_trained(
     core: str, tiny: Tiny, toy: MakeEnv, random_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = IMPALA(tiny(core), toy(4), seed=0, unroll_steps=5)
+    agent = IMPALA(tiny(core), toy(4), seed=0, rollout_steps=5)
     keep_gradients(agent, monkeypatch)
     agent.update(random_batch(agent.policy, steps=5, slots=4))
     for name, parameter in agent.policy.named_parameters():
@@ -128,7 +128,7 @@ def test_with_the_published_horizon_the_update_of_the_matrix_is_not_trained(
     tiny: Tiny, toy: MakeEnv, random_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test above would notice: with a horizon of one step there is no gradient to q, k and beta."""
-    agent = IMPALA(tiny("srwm", bptt_span=1), toy(4), seed=0, unroll_steps=5)
+    agent = IMPALA(tiny("srwm", bptt_span=1), toy(4), seed=0, rollout_steps=5)
     keep_gradients(agent, monkeypatch)
     agent.update(random_batch(agent.policy, steps=5, slots=4))
     gradient = agent.policy.core.layers[0].w0.grad
@@ -174,7 +174,7 @@ def test_loss_and_gradient_are_those_written_by_hand(
 ) -> None:
     settings = {"entropy_cost": 0.3, "value_cost": 0.7, "discount": 0.9}
     clips = {"rho_clip": 1.3, "c_clip": 0.8, "trace_lambda": 0.9}
-    agent = IMPALA(tiny(core), toy(3), seed=1, unroll_steps=4, **settings, **clips)
+    agent = IMPALA(tiny(core), toy(3), seed=1, rollout_steps=4, **settings, **clips)
     keep_gradients(agent, monkeypatch)
     batch = random_batch(agent.policy, steps=4, slots=3, seed=5)
     metrics = agent.update(batch)
@@ -196,7 +196,7 @@ def test_an_update_is_rmsprop_on_the_clipped_gradient(
     tiny: Tiny, toy: MakeEnv, random_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"max_grad_norm": 0.5, "rmsprop_alpha": 0.9, "rmsprop_eps": 0.02, "learning_rate": 0.003}
-    agent = IMPALA(tiny("lstm"), toy(4), seed=0, unroll_steps=5, **settings)
+    agent = IMPALA(tiny("lstm"), toy(4), seed=0, rollout_steps=5, **settings)
     batch = random_batch(agent.policy, steps=5, slots=4)
     with monkeypatch.context() as patch:
         keep_gradients(agent, patch)
@@ -215,7 +215,7 @@ def test_an_update_is_rmsprop_on_the_clipped_gradient(
 def test_each_unroll_is_used_once_and_updates_have_the_asked_size(
     tiny: Tiny, toy: MakeEnv, random_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = IMPALA(tiny("lstm"), toy(6), seed=0, unroll_steps=3, batch_unrolls=2)
+    agent = IMPALA(tiny("lstm"), toy(6), seed=0, rollout_steps=3, batch_unrolls=2)
     batch = random_batch(agent.policy, steps=3, slots=6)
     marked = batch.select(torch.arange(6))
     marked.rewards[:] = torch.arange(6.0)
@@ -256,7 +256,7 @@ def test_updates_are_as_large_as_published_where_that_divides(slots: int, expect
 
 def test_what_the_learner_gets_is_what_the_policy_did(core: str, tiny: Tiny, procgen: MakeEnv) -> None:
     """On real games: running the policy over a batch gives the numbers of when it acted."""
-    agent = IMPALA(tiny(core), procgen(), seed=3, unroll_steps=UNROLL, batch_unrolls=3)
+    agent = IMPALA(tiny(core), procgen(), seed=3, rollout_steps=UNROLL, batch_unrolls=3)
     compared: list[int] = []
     ends = 0
 
@@ -280,7 +280,7 @@ def test_what_the_learner_gets_is_what_the_policy_did(core: str, tiny: Tiny, pro
 
 
 def test_without_lag_the_weights_that_learn_are_those_that_acted(tiny: Tiny, procgen: MakeEnv) -> None:
-    agent = IMPALA(tiny("lstm"), procgen(), seed=3, unroll_steps=UNROLL, batch_unrolls=SLOTS)
+    agent = IMPALA(tiny("lstm"), procgen(), seed=3, rollout_steps=UNROLL, batch_unrolls=SLOTS)
     rows = log_rows(agent)
     agent.learn(3 * ROLLOUT)
     # All importance weights are 1, up to rounding.
@@ -295,7 +295,7 @@ def test_without_lag_the_weights_that_learn_are_those_that_acted(tiny: Tiny, pro
 def test_the_learning_rate_falls_linearly_and_never_to_zero(
     tiny: Tiny, toy: MakeEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = IMPALA(tiny(), toy(4), seed=0, unroll_steps=5, learning_rate=0.01)
+    agent = IMPALA(tiny(), toy(4), seed=0, rollout_steps=5, learning_rate=0.01)
     rates: list[float] = []
     moved: list[bool] = []
     update = agent.update
@@ -317,14 +317,14 @@ def test_the_learning_rate_falls_linearly_and_never_to_zero(
 
 
 def test_the_learning_rate_can_stay(tiny: Tiny, toy: MakeEnv) -> None:
-    agent = IMPALA(tiny(), toy(4), seed=0, unroll_steps=5, learning_rate=0.01, learning_rate_decay=False)
+    agent = IMPALA(tiny(), toy(4), seed=0, rollout_steps=5, learning_rate=0.01, learning_rate_decay=False)
     rows = log_rows(agent)
     agent.learn(60)
     assert [row["train/learning_rate"] for row in rows] == [0.01] * 3
 
 
 def test_steps_are_rounded_up_to_whole_rollouts(tiny: Tiny, toy: MakeEnv) -> None:
-    agent = IMPALA(tiny(), toy(4), seed=0, unroll_steps=5)
+    agent = IMPALA(tiny(), toy(4), seed=0, rollout_steps=5)
     rows = log_rows(agent)
     agent.learn(41)
     assert agent.num_timesteps == 60
@@ -333,7 +333,7 @@ def test_steps_are_rounded_up_to_whole_rollouts(tiny: Tiny, toy: MakeEnv) -> Non
 
 @pytest.mark.parametrize("lag", [0, 1])
 def test_nothing_to_do_is_done(tiny: Tiny, toy: MakeEnv, lag: int) -> None:
-    agent = IMPALA(tiny(), toy(4), seed=0, unroll_steps=5, rollout_lag=lag)
+    agent = IMPALA(tiny(), toy(4), seed=0, rollout_steps=5, rollout_lag=lag)
     before = weights(agent)
     agent.learn(0)
     assert agent.num_timesteps == 0
@@ -346,7 +346,7 @@ def test_nothing_to_do_is_done(tiny: Tiny, toy: MakeEnv, lag: int) -> None:
 
 
 def test_it_learns_which_action_pays(tiny: Tiny, toy: MakeEnv) -> None:
-    agent = IMPALA(tiny("lstm"), toy(), seed=0, unroll_steps=8, learning_rate=3e-3, discount=0.5)
+    agent = IMPALA(tiny("lstm"), toy(), seed=0, rollout_steps=8, learning_rate=3e-3, discount=0.5)
     agent.learn(10_000)
     # Episodes last 6.5 steps on average, so random play earns 2.2 and the best 6.5.
     assert agent.episode_returns["env"] > 5.5
@@ -355,7 +355,7 @@ def test_it_learns_which_action_pays(tiny: Tiny, toy: MakeEnv) -> None:
 def train(
     tiny: Tiny, env: Any, rollouts: int = 4, seed: int | None = 0, core: str = "srwm", **settings: Any
 ) -> tuple[IMPALA, list[dict[str, Any]]]:
-    agent = IMPALA(tiny(core), env, seed=seed, unroll_steps=UNROLL, **settings)
+    agent = IMPALA(tiny(core), env, seed=seed, rollout_steps=UNROLL, **settings)
     rows = log_rows(agent)
     agent.learn(rollouts * ROLLOUT)
     return agent, rows
@@ -389,7 +389,7 @@ def test_what_others_draw_changes_nothing(algorithm: type[Agent], tiny: Tiny, pr
 def test_other_seeds_act_otherwise(tiny: Tiny, procgen: MakeEnv) -> None:
     actions = []
     for seed in (0, 1):
-        agent = IMPALA(tiny(), procgen(), seed=seed, unroll_steps=UNROLL)
+        agent = IMPALA(tiny(), procgen(), seed=seed, rollout_steps=UNROLL)
         torch.nn.init.zeros_(agent.policy.actor.weight)
         torch.nn.init.zeros_(agent.policy.actor.bias)
         agent.learn(ROLLOUT)
@@ -400,7 +400,7 @@ def test_other_seeds_act_otherwise(tiny: Tiny, procgen: MakeEnv) -> None:
 
 def test_without_a_seed_no_two_runs_are_alike(tiny: Tiny, toy: MakeEnv) -> None:
     torch.manual_seed(0)
-    runs = [IMPALA(tiny(), toy(4), unroll_steps=5) for _ in range(2)]
+    runs = [IMPALA(tiny(), toy(4), rollout_steps=5) for _ in range(2)]
     observation = {"rgb": np.zeros((64, 8, 8, 3), np.uint8), "reward": np.zeros((64, 1), np.float32)}
     assert not torch.equal(runs[0].policy.actor.weight, runs[1].policy.actor.weight)
     runs[1].policy.load_state_dict(runs[0].policy.state_dict())
@@ -438,7 +438,7 @@ def test_it_goes_on_where_it_was(tiny: Tiny, procgen: MakeEnv) -> None:
 
 
 def test_a_callback_that_returns_false_stops_it_at_once(tiny: Tiny, procgen: MakeEnv) -> None:
-    agent = IMPALA(tiny(), procgen(), seed=0, unroll_steps=UNROLL)
+    agent = IMPALA(tiny(), procgen(), seed=0, rollout_steps=UNROLL)
     agent.learn(10 * ROLLOUT, callback=OnStep(UNROLL + 3, stop=True))
     assert agent.num_timesteps == (UNROLL + 3) * SLOTS
     assert agent._n_updates == 1
@@ -449,7 +449,7 @@ def test_a_callback_that_returns_false_stops_it_at_once(tiny: Tiny, procgen: Mak
 
 def resumable(algorithm: type[Agent]) -> dict[str, Any]:
     if algorithm is IMPALA:
-        return {"unroll_steps": UNROLL, "batch_unrolls": 3}
+        return {"rollout_steps": UNROLL, "batch_unrolls": 3}
     return {"rollout_steps": UNROLL, "minibatches": 2, "epochs": 2}
 
 
@@ -532,7 +532,7 @@ def test_a_run_that_was_stopped_within_a_rollout_goes_on_from_its_start(
     tiny: Tiny, procgen: MakeEnv, tmp_path: Path
 ) -> None:
     whole, _ = train(tiny, procgen(), rollouts=4)
-    stopped = IMPALA(tiny("srwm"), procgen(), seed=0, unroll_steps=UNROLL)
+    stopped = IMPALA(tiny("srwm"), procgen(), seed=0, rollout_steps=UNROLL)
     stopped.learn(4 * ROLLOUT, callback=OnStep(2 * UNROLL + 5, stop=True))
     stopped.save(tmp_path / "stopped")
     resumed = IMPALA.load(tmp_path / "stopped", procgen(), force_reset=False)
@@ -555,7 +555,7 @@ agent.save(target)
 
 def test_a_fresh_process_continues_exactly(tiny: Tiny, procgen: MakeEnv, tmp_path: Path) -> None:
     env = procgen()
-    agent = IMPALA(tiny("srwm"), env, seed=0, unroll_steps=UNROLL, reward_transform="normalize")
+    agent = IMPALA(tiny("srwm"), env, seed=0, rollout_steps=UNROLL, reward_transform="normalize")
     agent.learn(6 * ROLLOUT, callback=OnStep(3 * UNROLL + 2, lambda agent: agent.save(tmp_path / "half")))
     agent.save(tmp_path / "whole")
     arguments = [str(tmp_path / "half"), str(tmp_path / "resumed"), str(3 * ROLLOUT), ",".join(env.games)]
@@ -570,7 +570,7 @@ def test_a_fresh_process_continues_exactly(tiny: Tiny, procgen: MakeEnv, tmp_pat
 
 def test_saving_changes_nothing(tiny: Tiny, procgen: MakeEnv, tmp_path: Path) -> None:
     plain, _ = train(tiny, procgen())
-    saving = IMPALA(tiny("srwm"), procgen(), seed=0, unroll_steps=UNROLL)
+    saving = IMPALA(tiny("srwm"), procgen(), seed=0, rollout_steps=UNROLL)
     saving.learn(4 * ROLLOUT, callback=lambda *_: bool(saving.save(tmp_path / "any") or True))
     assert_same_weights(weights(plain), weights(saving))
 
@@ -581,7 +581,7 @@ def test_saving_changes_nothing(tiny: Tiny, procgen: MakeEnv, tmp_path: Path) ->
 def test_lagging_rollouts_are_made_with_the_weights_of_one_update_ago(
     tiny: Tiny, procgen: MakeEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = IMPALA(tiny("srwm"), procgen(), seed=0, unroll_steps=UNROLL, rollout_lag=1, batch_unrolls=SLOTS)
+    agent = IMPALA(tiny("srwm"), procgen(), seed=0, rollout_steps=UNROLL, rollout_lag=1, batch_unrolls=SLOTS)
     history: list[dict[str, torch.Tensor]] = []
     update, collect = agent.update, agent._collector.collect
     updated = threading.Semaphore(1)
@@ -624,7 +624,7 @@ def test_lagging_rollouts_are_no_more_and_no_fewer(tiny: Tiny, procgen: MakeEnv)
 
 
 def test_lagging_training_stops_where_a_callback_says_so(tiny: Tiny, procgen: MakeEnv) -> None:
-    agent = IMPALA(tiny(), procgen(), seed=0, unroll_steps=UNROLL, rollout_lag=1)
+    agent = IMPALA(tiny(), procgen(), seed=0, rollout_steps=UNROLL, rollout_lag=1)
     agent.learn(10 * ROLLOUT, callback=OnStep(UNROLL + 3, stop=True))
     assert agent.num_timesteps == (UNROLL + 3) * SLOTS
     assert agent._n_updates == 1
@@ -643,7 +643,7 @@ def test_an_error_in_the_acting_thread_comes_out(
     tiny: Tiny, procgen: MakeEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env = procgen()
-    agent = IMPALA(tiny(), env, seed=0, unroll_steps=UNROLL, rollout_lag=1)
+    agent = IMPALA(tiny(), env, seed=0, rollout_steps=UNROLL, rollout_lag=1)
     step_wait, calls = env.step_wait, []
 
     def fail() -> Any:

@@ -21,7 +21,7 @@ from common.errors import UserError
 from policies import Policy
 
 SMALL: dict[type[Agent], dict[str, Any]] = {
-    IMPALA: {"unroll_steps": 5, "batch_unrolls": 2},
+    IMPALA: {"rollout_steps": 5, "batch_unrolls": 2},
     PPO: {"rollout_steps": 5, "minibatches": 2, "epochs": 2},
 }
 BOTH = pytest.mark.parametrize("algorithm", [IMPALA, PPO])
@@ -262,7 +262,7 @@ class TestNumbersThatAreNotFinite:
             def _on_step(self) -> bool:
                 return True
 
-        config = {"unroll_steps": 5, "batch_unrolls": 2}
+        config = {"rollout_steps": 5, "batch_unrolls": 2}
         agent = IMPALA(tiny("srwm", reset="never"), toy(4), seed=1, **config)
         with pytest.raises(NotFinite, match="not finite: state "):
             agent.learn(60, Spoil())
@@ -339,7 +339,7 @@ def test_a_process_of_the_environments_that_is_killed_ends_learning_and_the_agen
                 os.kill(env.processes[0].pid, signal.SIGKILL)
             return True
 
-    agent = IMPALA(tiny(), env, seed=1, unroll_steps=5, batch_unrolls=2, rollout_lag=lag)
+    agent = IMPALA(tiny(), env, seed=1, rollout_steps=5, batch_unrolls=2, rollout_lag=lag)
     try:
         with pytest.raises(EnvironmentFault, match="environments died after"):
             agent.learn(200, Kill())

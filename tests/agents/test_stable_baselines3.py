@@ -31,7 +31,7 @@ MakeEnv = Callable[..., Any]
 
 def make(algorithm: str, policy: PolicyConfig, env: Any, **more: Any) -> Agent:
     sizes: dict[str, Any] = {
-        "impala": {"unroll_steps": UNROLL},
+        "impala": {"rollout_steps": UNROLL},
         "ppo": {"rollout_steps": UNROLL, "minibatches": 2},
     }
     return ALGORITHMS[algorithm](policy, env, device="cpu", **{"seed": 0, **sizes[algorithm], **more})
@@ -124,7 +124,7 @@ def test_exact_continuation_through_a_wrapper(procgen: MakeEnv, tiny: Tiny, tmp_
 def test_vec_video_recorder(tiny: Tiny, procgen: MakeEnv, tmp_path: Path) -> None:
     env = procgen("bigfish", num_envs=2, render_mode="rgb_array")
     recorder = VecVideoRecorder(env, str(tmp_path), lambda step: step == 0, video_length=5)
-    agent = IMPALA(tiny(), recorder, seed=0, device="cpu", unroll_steps=4)
+    agent = IMPALA(tiny(), recorder, seed=0, device="cpu", rollout_steps=4)
     agent.learn(16)
     (video,) = tmp_path.glob("*.mp4")
     with av.open(str(video)) as container:
@@ -247,7 +247,7 @@ def test_a_single_gymnasium_environment(tiny: Tiny) -> None:
     import envs  # noqa: F401  # registers the games
 
     env = gymnasium.make("Procgen/bigfish-v0")
-    agent = IMPALA(tiny(), env, seed=0, device="cpu", unroll_steps=10)
+    agent = IMPALA(tiny(), env, seed=0, device="cpu", rollout_steps=10)
     agent.learn(40)
     assert agent.num_timesteps == 40
     env.close()

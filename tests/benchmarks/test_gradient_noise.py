@@ -16,7 +16,7 @@ from policies import EncoderConfig, PolicyConfig, core_config
 def agent() -> Iterator[IMPALA]:
     env = ProcgenVecEnv("starpilot", 4, num_threads=0)
     policy = PolicyConfig(core_config("feedforward"), EncoderConfig((4,), 16))
-    yield IMPALA(policy, env, seed=0, device="cpu", unroll_steps=20, batch_unrolls=4, max_grad_norm=1e9)
+    yield IMPALA(policy, env, seed=0, device="cpu", rollout_steps=20, batch_unrolls=4, max_grad_norm=1e9)
     env.close()
 
 

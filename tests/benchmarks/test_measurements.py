@@ -64,7 +64,9 @@ def test_training_is_compared_with_its_parts(one_second_each: Calls, monkeypatch
     case = training.Case
     monkeypatch.setattr(training, "Case", lambda *names, **options: case(*names, **{"slots": 12, **options}))
     make = training.IMPALA
-    monkeypatch.setattr(training, "IMPALA", lambda *words, **options: make(*words, **options, unroll_steps=2))
+    monkeypatch.setattr(
+        training, "IMPALA", lambda *words, **options: make(*words, **options, rollout_steps=2)
+    )
     figures = {(figure.name, figure.against): figure for figure in training.measure(quick=True)}
     # Each part takes a second, so acting and learning by themselves allow half of what training reaches.
     name = "IMPALA, srwm: training, steps/s"
