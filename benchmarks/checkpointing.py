@@ -8,17 +8,17 @@ Processor time, so that other work on the machine does not count; waiting for th
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from agents import IMPALA
 from agents.safety import Snapshot, finite
 from benchmarks.machine import describe_machine
+from common.cli import run_with_options
 from envs import TASK_SETS, ProcgenVecEnv
 from records.config import TrainConfig
 
@@ -29,12 +29,12 @@ class Options:
 
     Attributes:
         policy: recurrent core, at the paper's sizes.
-        slots: environments of the six games.
+        num_envs: environments of the six games.
         out: file for the result; none only prints it.
     """
 
     policy: str = "srwm"
-    slots: int = 66
+    num_envs: int = 66
     out: Path | None = None
 
 
@@ -49,7 +49,7 @@ def _least(action: Callable[[], object], times: int, clock: Callable[[], float])
 
 def main(options: Options) -> None:
     """Measure and print."""
-    env = ProcgenVecEnv(TASK_SETS["easy6"], options.slots, num_threads=0)
+    env = ProcgenVecEnv(TASK_SETS["easy6"], options.num_envs, num_threads=0)
     agent = IMPALA(options.policy, env, seed=0)
     agent.learn(1)
     cpu, wall = time.process_time, time.perf_counter
@@ -70,12 +70,12 @@ def main(options: Options) -> None:
         megabytes = path.stat().st_size / 2**20
     env.close()
     config = TrainConfig()
-    steps = options.slots * agent.config.rollout_length
+    steps = options.num_envs * agent.config.rollout_length
     assert config.checkpoint_every_steps is not None
     assert config.checkpoint_every_minutes is not None
     interval = min(60 * config.checkpoint_every_minutes, config.checkpoint_every_steps / steps * rollout)
     result = {
-        "command": f"python -m benchmarks.checkpointing --policy {options.policy} --slots {options.slots}",
+        "command": f"python -m benchmarks.checkpointing --policy {options.policy} --num-envs {options.num_envs}",
         "machine": describe_machine(),
         "seconds_of_a_rollout": round(rollout, 3),
         "seconds_per_rollout": {name: round(value, 5) for name, value in per_rollout.items()},
@@ -91,4 +91,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    sys.exit(run_with_options(Options, main, "python -m benchmarks.checkpointing"))

@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,18 +22,17 @@ from typing import Any
 
 import hypothesis
 import torch
-import tyro
 from hypothesis import strategies as st
 
 from agents import ALGORITHMS, read_checkpoint
 from benchmarks.machine import describe_machine
-from common.cli import run_command
+from common.cli import run_command, run_with_options
+from common.config import field_types
 from envs import GAMES
 from experiments import launch
 from experiments.presets import PRESETS
 from policies import CORES, core_config
 from records.directory import RunDirectory
-from records.settings import field_types, without_none
 
 NONSENSE = (
     *(
@@ -108,9 +108,7 @@ def command(random: Random) -> list[str]:
         return random.choice(NONSENSE if random.random() < WRONG else values)
 
     def some_of(kind: type[Any], prefix: str, without: Sequence[str]) -> list[str]:
-        types = {
-            name: without_none(hint)[0] for name, hint in field_types(kind).items() if name not in without
-        }
+        types = {name: found.scalar for name, found in field_types(kind).items() if name not in without}
         words: list[str] = []
         for name in random.sample(sorted(types), min(len(types), random.randint(0, 3))):
             if types[name] is bool:
@@ -123,9 +121,9 @@ def command(random: Random) -> list[str]:
     games = random.sample(sorted(GAMES), random.randint(1, 2))
     if random.random() < WRONG:
         games.append(random.choice(("bigfsh", games[0], "", "all16")))
-    slots, length = len(games) * random.randint(1, 3), random.randint(1, 4)
+    num_envs, length = len(games) * random.randint(1, 3), random.randint(1, 4)
     words = [one_of(tuple(PRESETS)), "--policy", policy, "--algorithm", algorithm, "--mode", "easy"]
-    words += ["--games", *games, "--slots", str(slots), "--total-steps", str(2 * slots * length)]
+    words += ["--games", *games, "--num-envs", str(num_envs), "--total-steps", str(2 * num_envs * length)]
     words += "--encoder.channels 4 --encoder.hidden 8 --env-threads 0 --torch-threads 1 --device cpu".split()
     words += "--evaluation-episodes none --no-videos".split()
     if policy in CORES:
@@ -136,9 +134,13 @@ def command(random: Random) -> list[str]:
         words += some_of(type(core), "core.", ())
     if algorithm in ALGORITHMS:
         agent = ALGORITHMS[algorithm].default_config()
-        steps = "unroll_steps" if algorithm == "impala" else "rollout_steps"
         parts = ["--agent.minibatches", "1"] if algorithm == "ppo" else ["--agent.batch-unrolls", "none"]
-        words += [_option(f"agent.{steps}"), str(length), *parts, *some_of(type(agent), "agent.", (steps,))]
+        words += [
+            "--agent.rollout-steps",
+            str(length),
+            *parts,
+            *some_of(type(agent), "agent.", ("rollout_steps",)),
+        ]
     for name in random.sample(OTHER, random.randint(0, 4)):
         words += [_option(name), one_of(RIGHT.get(name, ("1", "2", "none")))]
     if random.random() < WRONG:
@@ -234,4 +236,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    sys.exit(run_with_options(Options, main, "python -m benchmarks.commands"))

@@ -6,12 +6,14 @@ python -m benchmarks.plot_learning_curves benchmarks/results/starpilot_*.json --
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import tyro
+
+from common.cli import run_with_options
 
 REFERENCE = Path(__file__).parent / "reference" / "openai_ppo_curves.json"
 
@@ -25,7 +27,7 @@ class Settings:
         out: picture to write.
     """
 
-    curves: tyro.conf.Positional[tuple[Path, ...]]
+    curves: tuple[Path, ...]
     out: Path = Path("learning_curves.png")
 
 
@@ -60,4 +62,4 @@ def draw(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    draw(tyro.cli(Settings, description=__doc__))
+    sys.exit(run_with_options(Settings, draw, "python -m benchmarks.plot_learning_curves", "curves"))

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 
 import agents
 from agents import Agent
+from common.cli import Flag, Shown, parse_options
+from common.config import INLINE
 from common.errors import UserError, raise_problems
-from common.options import Flag, parse_options, words_option
 from envs import expand_games
 from evaluation.evaluator import evaluate
 from evaluation.filming import FilmOptions, file_problems, film
@@ -50,21 +50,21 @@ class Options:
         film: films and traces.
     """
 
-    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN_OR_CHECKPOINT")]
-    games: Annotated[tuple[str, ...], words_option("GAME ...", "those it was trained on")] = ()
-    splits: Annotated[tuple[str, ...], words_option("SPLIT ...", " ".join(ALL_SPLITS))] = ()
-    episodes: Annotated[int, tyro.conf.arg(metavar="N")] = Protocol.episodes
+    checkpoint: Annotated[str, Shown("RUN_OR_CHECKPOINT")]
+    games: Annotated[tuple[str, ...], Shown("GAME ...", "those it was trained on")] = ()
+    splits: Annotated[tuple[str, ...], Shown("SPLIT ...", " ".join(ALL_SPLITS))] = ()
+    episodes: Annotated[int, Shown("N")] = Protocol.episodes
     greedy: Flag = False
     sample: Flag = False
     every_level: Flag = False
-    reset: Annotated[str | None, words_option("RULE", "as trained")] = None
-    mode: Annotated[str | None, words_option("MODE", "that of its training")] = None
-    json: Annotated[str | None, words_option("FILE", "none")] = None
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    slots: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_SLOTS
+    reset: Annotated[str | None, Shown("RULE", "as trained")] = None
+    mode: Annotated[str | None, Shown("MODE", "that of its training")] = None
+    json: Annotated[str | None, Shown("FILE", "none")] = None
+    seed: Annotated[int, Shown("N")] = 0
+    slots: Annotated[int, Shown("N")] = DEFAULT_SLOTS
     no_scores: Flag = False
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
-    film: Annotated[FilmOptions, tyro.conf.arg(name="")] = field(default_factory=FilmOptions)
+    device: Annotated[str, Shown("DEVICE")] = "auto"
+    film: Annotated[FilmOptions, INLINE] = field(default_factory=FilmOptions)
 
 
 def main(words: Sequence[str] | None = None) -> int:

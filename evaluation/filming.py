@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 
 from agents import Agent
-from common.options import Flag, words_option
+from common.cli import Flag, Shown
 from envs.native import FRAMES_PER_SECOND
 from evaluation.overlay import STYLES
 from evaluation.progress import show_progress
@@ -39,15 +38,15 @@ class FilmOptions:
         trace_frames: keep what the policy saw in it.
     """
 
-    video: Annotated[str | None, words_option("FILE", "none")] = None
-    video_seconds: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_FRAMES // FRAMES_PER_SECOND
-    video_overlay: Annotated[str, tyro.conf.arg(metavar="|".join(STYLES))] = Film.style
+    video: Annotated[str | None, Shown("FILE", "none")] = None
+    video_seconds: Annotated[int, Shown("N")] = DEFAULT_FRAMES // FRAMES_PER_SECOND
+    video_overlay: Annotated[str, Shown("|".join(STYLES))] = Film.style
     video_per_game: Flag = False
-    video_episodes: Annotated[tuple[str, ...], words_option(f"{'|'.join(PICKS)} ...", "none")] = ()
-    video_candidates: Annotated[int, tyro.conf.arg(metavar="N")] = Film.candidates
-    video_layer: Annotated[int, tyro.conf.arg(metavar="N")] = Film.layer
-    video_head: Annotated[int, tyro.conf.arg(metavar="N")] = Film.head
-    trace: Annotated[str | None, words_option("FILE.npz", "none")] = None
+    video_episodes: Annotated[tuple[str, ...], Shown(f"{'|'.join(PICKS)} ...", "none")] = ()
+    video_candidates: Annotated[int, Shown("N")] = Film.candidates
+    video_layer: Annotated[int, Shown("N")] = Film.layer
+    video_head: Annotated[int, Shown("N")] = Film.head
+    trace: Annotated[str | None, Shown("FILE.npz", "none")] = None
     trace_frames: Flag = False
 
     @property

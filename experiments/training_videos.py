@@ -7,6 +7,7 @@ import logging
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
+from common.stages import stage
 from evaluation import record
 from evaluation.video import animation_of
 from records.config import TrainConfig
@@ -61,16 +62,17 @@ class TrainingVideos(BaseCallback):
         path = self._run.videos / f"step_{step:012d}.mp4"
         try:
             self._run.videos.mkdir(parents=True, exist_ok=True)
-            record(
-                agent,
-                config.games,
-                path,
-                mode=config.mode,
-                levels=config.evaluation_splits[-1] if config.evaluation_splits else config.levels,
-                frames=FRAMES,
-                greedy=config.evaluation_greedy,
-                seed=config.seed,
-            )
+            with stage("recording"):
+                record(
+                    agent,
+                    config.games,
+                    path,
+                    mode=config.mode,
+                    levels=config.evaluation_splits[-1] if config.evaluation_splits else config.levels,
+                    frames=FRAMES,
+                    greedy=config.evaluation_greedy,
+                    seed=config.seed,
+                )
             animation, width, height = animation_of(path, ANIMATION_WIDTH)
             for writer in self.logger.output_formats:
                 if isinstance(writer, TensorBoardWriter):

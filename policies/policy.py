@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from common.errors import UserError, unknown_name
+from common.config import OneOf, Range, choice
+from common.errors import UserError
 from policies.cores.base import CoreConfig
 from policies.cores.srwm import SrwmConfig
 from policies.encoder import PRECISIONS, EncoderConfig, ImpalaEncoder
-from policies.registry import build_core, core_config, name_of
+from policies.registry import CORES, build_core, core_config, name_of
 from policies.resets import State, parse_reset
 from policies.settings import build_config
 from policies.sizes import require_positive
@@ -24,29 +25,28 @@ class PolicyConfig:
     """Everything that defines a policy's network, apart from image shape and number of actions.
 
     Attributes:
-        core: sizes of the recurrent core; their class says which core.
+        core: recurrent core.
         encoder: sizes of the image encoder.
         reset: when the core forgets: "episode", "never" or a number of steps such as "50".
         bptt_span: gradient horizon in steps; None for the whole unroll, 1 as in the published SRWM code.
         precision: what the encoder computes in, "float32" or "bfloat16".
-
-    Raises:
-        UserError: a value is impossible.
     """
 
-    core: CoreConfig = field(default_factory=SrwmConfig)
+    core: CoreConfig = choice(
+        lambda: {name: entry.config for name, entry in CORES.items()}, SrwmConfig, option="policy"
+    )
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     reset: str = "episode"
-    bptt_span: int | None = None
-    precision: str = "float32"
+    bptt_span: Annotated[int | None, Range(1)] = None
+    precision: Annotated[str, OneOf(PRECISIONS)] = "float32"
 
-    def __post_init__(self) -> None:
-        name_of(self.core)
-        parse_reset(self.reset)
-        if self.bptt_span is not None:
-            require_positive("bptt_span", self.bptt_span)
-        if self.precision not in PRECISIONS:
-            raise UserError(unknown_name("precision", str(self.precision), PRECISIONS))
+    def contradictions(self) -> list[str]:
+        """What is wrong with the reset rule, if anything."""
+        try:
+            parse_reset(self.reset)
+        except UserError as error:
+            return [str(error)]
+        return []
 
 
 def policy_config(core: str, **overrides: Any) -> PolicyConfig:

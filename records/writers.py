@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.logger import KVWriter, Logger
 
+from common.files import atomic_write
+
 STEP = "time/total_timesteps"
 """The column, and the tag, that holds the environment step."""
 MAX_WAITING = 10_000
@@ -151,14 +153,23 @@ class CsvWriter(PatientWriter):
 
     def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         """Write the header and `rows`; the old file stays until the new one is whole."""
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            if columns:
-                writer.writeheader()
-            writer.writerows(rows)
-        os.replace(partial, self._path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="")
+        if columns:
+            writer.writeheader()
+        writer.writerows(rows)
+        with atomic_write(self._path, "wb", durable=False) as file:
+            file.write(text.getvalue().encode())
         self._columns, self._size = columns, self._path.stat().st_size
+
+
+def read_progress(path: Path) -> list[dict[str, str]]:
+    """The whole rows of a progress.csv, numbers as texts by tag; none if there is no such file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _read(path)[1] if path.exists() else []
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:

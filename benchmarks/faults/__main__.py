@@ -15,11 +15,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from benchmarks.faults.cases import CASES, Scene
 from benchmarks.faults.lives import load_everything
 from benchmarks.machine import describe_machine
+from common.cli import run_with_options
 
 
 @dataclass(frozen=True)
@@ -78,4 +77,4 @@ def main(options: Options) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Options, description=__doc__)))
+    sys.exit(run_with_options(Options, main, "python -m benchmarks.faults"))

@@ -519,7 +519,7 @@ def not_finite(scene: Scene) -> Outcome:
     outcome.count(problems or scene.finish(run))
 
     run = scene.run()
-    agent = {"unroll_steps": 10, "batch_unrolls": 2, "on_nan": "skip"}
+    agent = {"rollout_steps": 10, "batch_unrolls": 2, "on_nan": "skip"}
     life = scene.start(run, plant, agent=agent)
     code, said = life.wait(), life.output.read_text()
     weights = read_checkpoint(run.checkpoint_at(TOTAL_STEPS))["policy"].values() if code == 0 else []

@@ -37,11 +37,11 @@ def tiny_run(**changes: Any) -> TrainConfig:
     return from_json(
         {
             "games": ["bigfish", "dodgeball"],
-            "slots": 4,
+            "num_envs": 4,
             "total_steps": TOTAL_STEPS,
             "core": {"width": 8, "heads": 2, "feedforward": 8, "layers": 1},
             "encoder": {"channels": [4], "hidden": 8},
-            "agent": {"unroll_steps": 10, "batch_unrolls": 2},
+            "agent": {"rollout_steps": 10, "batch_unrolls": 2},
             "checkpoint_every_steps": ROLLOUT,
             "keep_checkpoints": 3,
             "log_every_steps": ROLLOUT,

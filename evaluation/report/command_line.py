@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from rich.console import Console
 
-from common.cli import without_box
-from common.errors import UserError, raise_problems, unknown_name
+from common.cli import Flag, Shown, parse_options
+from common.errors import UserError, raise_problems
 from evaluation.adaptation import DEFAULT_SPAN, WAYS, StreamProtocol
 from evaluation.evaluator import Progress
 from evaluation.progress import show_progress
@@ -38,11 +36,6 @@ from records.suite_record import read_record
 PROGRAM = "python eval.py report"
 
 
-def _words(metavar: str, default: str) -> Any:
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
-
-
-_Flag = tyro.conf.FlagCreatePairsOff[bool]
 _THEIRS = "that of the runs' final evaluation, or the paper's where they differ"
 
 
@@ -71,21 +64,21 @@ class Options:
         span: steps after which the memory is cleared in one of the lines.
     """
 
-    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")] = ()
-    out: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(required)")] = None
-    title: Annotated[str | None, _words("TEXT", "the name of the suite")] = None
-    baseline: Annotated[str | None, _words("GROUP", "what the suite says")] = None
-    splits: Annotated[tuple[str, ...], _words("SPLIT ...", _THEIRS)] = ()
-    episodes: Annotated[int | None, _words("N", _THEIRS)] = None
-    greedy: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
-    sample: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
-    every_level: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    stream: Annotated[_Flag, tyro.conf.arg(help_behavior_hint="")] = False
-    stay: Annotated[str, tyro.conf.arg(metavar="TEXT")] = StreamProtocol.stay
-    streams: Annotated[int, tyro.conf.arg(metavar="N")] = StreamProtocol.streams
-    stays: Annotated[int, tyro.conf.arg(metavar="N")] = StreamProtocol.stays
-    span: Annotated[int, tyro.conf.arg(metavar="N")] = int(DEFAULT_SPAN)
+    runs: Annotated[tuple[str, ...], Shown("RUN ...")] = ()
+    out: Annotated[str | None, Shown("DIR", "")] = None
+    title: Annotated[str | None, Shown("TEXT", "the name of the suite")] = None
+    baseline: Annotated[str | None, Shown("GROUP", "what the suite says")] = None
+    splits: Annotated[tuple[str, ...], Shown("SPLIT ...", _THEIRS)] = ()
+    episodes: Annotated[int | None, Shown("N", _THEIRS)] = None
+    greedy: Flag = False
+    sample: Flag = False
+    every_level: Flag = False
+    seed: Annotated[int, Shown("N")] = 0
+    stream: Flag = False
+    stay: Annotated[str, Shown("TEXT")] = StreamProtocol.stay
+    streams: Annotated[int, Shown("N")] = StreamProtocol.streams
+    stays: Annotated[int, Shown("N")] = StreamProtocol.stays
+    span: Annotated[int, Shown("N")] = int(DEFAULT_SPAN)
 
 
 def main(words: Sequence[str]) -> int:
@@ -129,19 +122,8 @@ def parse(words: Sequence[str]) -> Options:
         UserError: they cannot be read.
         SystemExit: after showing the help, code 0.
     """
-    screen = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(screen):
-            options, unknown = tyro.cli(Options, prog=PROGRAM, args=list(words), return_unknown_args=True)
-    except SystemExit as exit:
-        if not exit.code:
-            raise
-        raise UserError(f"{without_box(screen.getvalue())}; see {PROGRAM} --help") from None
-    known = ["--" + item.name.replace("_", "-") for item in fields(Options) if item.name != "runs"]
-    names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-    problems = [unknown_name("option", name, known) for name in names]
-    if unknown and not names:
-        problems.append(f"unexpected {' '.join(unknown)}: name runs before the options")
+    options = parse_options(Options, words, PROGRAM, "runs")
+    problems = []
     if not options.runs:
         problems.append(f"no runs: {PROGRAM} RUN ... --out DIR")
     if options.out is None:

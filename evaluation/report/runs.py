@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from experiments.suites.plan import INCIDENTAL
-from experiments.witness import PROGRAM as WITNESS
-from experiments.witness import is_witness
-from records.config import TrainConfig, to_json
-from records.directory import RunDirectory, saved_steps
+from records.config import TrainConfig, learned_settings
+from records.directory import RunDirectory
+from records.state import saved_steps
 from records.suite_record import group_of, read_record
-from records.writers import STEP
-
-# Settings in which runs of the same kind may differ: they move no score, or say what is measured at the end.
-_INCIDENTAL = (
-    *INCIDENTAL,
-    *("seed", "checkpoint_every_steps", "log_every_steps", "videos", "video_every"),
-    *("evaluation_episodes", "evaluation_splits", "evaluation_greedy"),
-)
+from records.writers import STEP, read_progress
 
 
 @dataclass(frozen=True)
@@ -62,17 +52,12 @@ class Run:
     @cached_property
     def saved(self) -> int:
         """Environment steps in its newest checkpoint."""
-        return saved_steps(self.directory) or 0
+        return saved_steps(self.directory)
 
     @property
     def finished(self) -> bool:
         """Whether it has made the steps it was meant to make."""
         return self.saved >= self.config.total_steps
-
-    @cached_property
-    def program(self) -> str:
-        """What trained it: "" for this project's agents."""
-        return WITNESS if is_witness(self.directory) else ""
 
     @property
     def group(self) -> str:
@@ -92,17 +77,14 @@ class Run:
     @cached_property
     def kind(self) -> tuple[tuple[str, str], ...]:
         """Equal for runs that differ in their seed alone or, with one game each, in seed and game."""
-        settings = {name: value for name, value in to_json(self.config).items() if name not in _INCIDENTAL}
-        if len(self.config.games) == 1:
-            del settings["games"]
-        return (("program", self.program), *((name, repr(value)) for name, value in settings.items()))
+        # "auto" does not say which device it was; the groups of environments, which a run stores, tell a GPU from none.
+        left_out = ("seed", "device", *(["games"] if len(self.config.games) == 1 else []))
+        settings = learned_settings(self.config)
+        return tuple((name, repr(value)) for name, value in settings.items() if name not in left_out)
 
     def curve(self) -> Curve:
         """Its training returns; empty if it has logged none."""
-        rows: list[dict[str, str]] = []
-        if self.directory.progress_file.is_file():
-            with self.directory.progress_file.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if None not in row.values() and row.get(STEP)]
+        rows = [row for row in read_progress(self.directory.progress_file) if row.get(STEP)]
 
         def column(name: str) -> NDArray[np.float64]:
             return np.array([float(row.get(name) or "nan") for row in rows])
@@ -143,21 +125,10 @@ def _runs_in(directory: Path) -> list[Path]:
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
     """The settings in which kinds of runs differ, by dotted name, with the value of each run."""
-    flat = [_flat(to_json(run.config)) | {"trained by": run.program or "this project"} for run in runs]
-    names = dict.fromkeys(itertools.chain.from_iterable(flat))
+    every = [learned_settings(run.config) for run in runs]
     found = {}
-    for name in names:
-        values = [str(settings.get(name, "-")) for settings in flat]
-        if len(set(values)) > 1 and name.partition(".")[0] not in (*_INCIDENTAL, "games"):
+    for name in dict.fromkeys(itertools.chain.from_iterable(every)):
+        values = [str(settings.get(name, "-")) for settings in every]
+        if len(set(values)) > 1 and name not in ("seed", "device", "games"):
             found[name] = values
-    return found
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
     return found

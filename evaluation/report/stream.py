@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 import agents
+from common.files import write_json
 from envs import parse_task_duration
 from evaluation.adaptation import (
     WAYS,
@@ -39,7 +40,6 @@ from evaluation.report.tables import (
     rule_text,
     runs_text,
 )
-from records.directory import write_json
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def stream_notes(scores: StreamScores) -> tuple[str, ...]:
     protocol = scores.protocol
     chosen = "greedy (most likely) actions" if protocol.greedy else "sampled actions"
     trained = "; ".join(
-        f"{group.label}: memory reset {rule_text(group.config.reset)} in training, gradient horizon {horizon(group)} "
-        f"of {group.config.agent.rollout_length} steps, {runs_text(len(group.rows))}"
+        f"{group.label}: memory reset {rule_text(group.config.policy.reset)} in training, gradient horizon "
+        f"{horizon(group)} of {group.config.agent.rollout_length} steps, {runs_text(len(group.rows))}"
         for group in scores.groups
     )
     return (

@@ -19,7 +19,7 @@ SMALL = PolicyConfig(core_config("feedforward"), EncoderConfig(channels=(4,), hi
 def agent_with(settings: Settings) -> IMPALA:
     agent_class = type("Mixture", (Mixture,), {"settings": settings})
     env = ProcgenVecEnv("starpilot", 4, num_threads=0)
-    agent = agent_class(SMALL, env, seed=0, unroll_steps=10, trace_lambda=0.9)
+    agent = agent_class(SMALL, env, seed=0, rollout_steps=10, trace_lambda=0.9)
     assert isinstance(agent, IMPALA)
     return agent
 
@@ -51,7 +51,7 @@ def test_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "6400",
         "--passes",
         "2",
-        "--lambda",
+        "--trace-lambda",
         "0.95",
         "--batch-unrolls",
         "64",

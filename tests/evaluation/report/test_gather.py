@@ -17,7 +17,6 @@ from evaluation.report import gather as module
 from evaluation.report.gather import cache_file, gather, stored_evaluation
 from evaluation.report.runs import Run, find_runs
 from experiments.launch import train
-from experiments.witness import MARK
 from records.config import from_json
 from records.directory import RunDirectory, write_json
 
@@ -61,22 +60,16 @@ def test_runs_that_differ_in_more_than_their_seed_are_groups_apart(make_run: Mak
         make_run("c", seed=0, reset="50"),
         make_run("d", seed=0, policy="lstm"),
         make_run("e", seed=0, policy="lstm", core={"hidden": 8}),
+        make_run("f", seed=1, policy="lstm", core={"hidden": 8}, env_groups=2),  # draws other levels
     ]
     study = gather(runs)
     assert [(group.label, len(group.rows)) for group in study.groups] == [
         ("srwm (reset episode)", 2),
         ("srwm (reset 50)", 1),
-        ("lstm (core.hidden 256)", 1),
-        ("lstm (core.hidden 8)", 1),
+        ("lstm (core.hidden 256, env_groups None)", 1),
+        ("lstm (core.hidden 8, env_groups None)", 1),
+        ("lstm (core.hidden 8, env_groups 2)", 1),
     ]
-
-
-def test_a_witness_is_told_from_ours(make_run: MakeRun) -> None:
-    settings: dict[str, Any] = {"policy": "feedforward", "algorithm": "ppo", "games": ["maze"], "agent": {}}
-    runs = [make_run("a", **settings), make_run("b", **settings)]
-    write_json(runs[1].directory.path / MARK, {})
-    study = gather([Run(run.directory, run.config) for run in runs])
-    assert [group.label for group in study.groups] == ["feedforward", "feedforward stable-baselines3"]
 
 
 def test_a_suite_names_its_groups_and_what_else_to_evaluate(make_run: MakeRun, tmp_path: Path) -> None:
@@ -222,11 +215,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = from_json(
         {
             "games": ["chaser", "fruitbot"],
-            "slots": 4,
+            "num_envs": 4,
             "total_steps": 80,
             "core": {"width": 8, "heads": 2, "feedforward": 8, "layers": 1},
             "encoder": {"channels": [4], "hidden": 8},
-            "agent": {"unroll_steps": 20},
+            "agent": {"rollout_steps": 20},
             "env_threads": 0,
             "device": "cpu",
             "evaluation_episodes": None,

@@ -325,7 +325,7 @@ def test_streams_are_played_once_and_shown(study: Study, monkeypatch: pytest.Mon
         ("RUNS --out out --episodes 0", "episodes is 0"),
         ("RUNS --out out --splits tset1", "unknown levels 'tset1'"),
         ("RUNS --out out --baseline X", "no group is called 'X'"),
-        ("RUNS --out out --stream --stay ages", "unknown stay 'ages'"),
+        ("RUNS --out out --stream --stay ages", "unknown task duration 'ages'"),
         ("RUNS --out out --episodes few", "few"),
     ],
 )
