@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common.files import atomic_write
 from envs import normalized_score
 from evaluation.report import statistics
 from evaluation.report.gather import Group, Study
@@ -246,9 +247,8 @@ def write(out: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         path = out / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with atomic_write(path, durable=False) as file:
+            file.write(text)
 
 
 def dumps(data: Any) -> str:
