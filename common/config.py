@@ -155,8 +155,6 @@ def parse_word(wanted: FieldType, word: str) -> Any:
             value = int(word) if "e" not in word.lower() else _whole(float(word))
         elif wanted.scalar is float:
             value = float(word)
-        elif wanted.scalar is Path:
-            value = Path(word)
     except (ValueError, OverflowError):
         raise ValueError(wanted.wanted()) from None
     return _check_scalar(wanted, value)
@@ -169,7 +167,7 @@ def _whole(value: float) -> int:
 
 
 def check_value(wanted: FieldType, value: Any) -> Any:
-    """`value`, which may come from JSON, as one of the type `wanted` (lists as tuples, whole numbers as floats).
+    """`value`, which may come from JSON, as one of the type `wanted`: lists as tuples, texts as paths, 1 as 1.0.
 
     Raises:
         ValueError: it is not one; the message says what would be.
@@ -189,7 +187,9 @@ def _check_scalar(wanted: FieldType, value: Any) -> Any:
         with contextlib.suppress(OverflowError):
             if math.isfinite(value):
                 return float(value)
-    elif type(value) is wanted.scalar or (wanted.scalar is Path and isinstance(value, Path)):
+    elif wanted.scalar is Path and isinstance(value, (str, Path)):
+        return Path(value)
+    elif type(value) is wanted.scalar:
         return value
     raise ValueError(wanted.wanted())
 
@@ -234,7 +234,7 @@ def read(
                 problems.append(f"{name} is {shown(value)}: give {error}")
     try:
         return dataclasses.replace(default, **values)  # type: ignore[type-var]
-    except UserError as error:  # some still check themselves when they are made
+    except UserError as error:  # of a dataclass that checks itself when it is made
         problems.append(str(error))
         return default
 

@@ -13,7 +13,6 @@ from envs import TASK_SETS, expand_games
 from policies import PolicyConfig, name_of
 
 # Beyond these a number is a typing error.
-_Steps = Annotated[int, Range(1, 10**13)]
 _Count = Annotated[int, Range(1, 10**13)]
 _Minutes = Annotated[float, Range(0, 1_000_000, open_low=True)]
 MAX_THREADS = 1024
@@ -60,7 +59,7 @@ class TrainConfig:
     mode: str = "easy"
     levels: str = "train"
     num_envs: int = 66
-    total_steps: _Steps = 1_000_000
+    total_steps: _Count = 1_000_000
     seed: int = 0
     policy: Annotated[PolicyConfig, INLINE] = field(default_factory=PolicyConfig)
     agent: AgentConfig = choice(_agent_configs, ImpalaConfig, option="algorithm")
@@ -68,16 +67,16 @@ class TrainConfig:
     torch_threads: Annotated[int | None, Range(1, MAX_THREADS), INCIDENTAL] = None
     env_threads: Annotated[int, Range(0, MAX_THREADS), INCIDENTAL] = 4
     env_groups: Annotated[int | None, Range(1, MAX_GROUPS)] = None
-    checkpoint_every_steps: Annotated[_Steps | None, INCIDENTAL] = 1_000_000
+    checkpoint_every_steps: Annotated[_Count | None, INCIDENTAL] = 1_000_000
     checkpoint_every_minutes: Annotated[_Minutes | None, INCIDENTAL] = 10.0
     keep_checkpoints: Annotated[_Count | None, INCIDENTAL] = 5
     watchdog_minutes: Annotated[_Minutes | None, INCIDENTAL] = 15.0
-    log_every_steps: Annotated[_Steps, INCIDENTAL] = 10_000
+    log_every_steps: Annotated[_Count, INCIDENTAL] = 10_000
     evaluation_episodes: Annotated[_Count | None, INCIDENTAL] = 100
     evaluation_splits: Annotated[tuple[str, ...], INCIDENTAL] = ("train", "test1")
     evaluation_greedy: Annotated[bool, INCIDENTAL] = True
     videos: Annotated[bool, INCIDENTAL] = True
-    video_every: Annotated[_Steps | None, INCIDENTAL] = None
+    video_every: Annotated[_Count | None, INCIDENTAL] = None
 
     @property
     def policy_name(self) -> str:
