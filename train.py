@@ -5,10 +5,7 @@ import sys
 from common.cli import run_command, with_subcommands
 from experiments.launch import main
 
-SUBCOMMANDS: dict[str, str] = {
-    "suite": "experiments.suites.command_line",
-    "witness": "experiments.witness",
-}
+SUBCOMMANDS = {"suite": "experiments.suites.command_line"}
 
 if __name__ == "__main__":
     sys.exit(run_command(with_subcommands(main, SUBCOMMANDS)))

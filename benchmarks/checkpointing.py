@@ -8,6 +8,7 @@ Processor time, so that other work on the machine does not count; waiting for th
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,11 +16,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from agents import IMPALA
 from agents.numerics import StateWatch, finite
 from benchmarks.machine import describe_machine
+from common.cli import run_with_options
 from envs import TASK_SETS, ProcgenVecEnv
 from records.config import TrainConfig
 
@@ -95,4 +95,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    sys.exit(run_with_options(Options, main, "python -m benchmarks.checkpointing"))

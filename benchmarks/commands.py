@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,12 +22,11 @@ from typing import Any
 
 import hypothesis
 import torch
-import tyro
 from hypothesis import strategies as st
 
 from agents import ALGORITHMS, read_checkpoint
 from benchmarks.machine import describe_machine
-from common.cli import run_command
+from common.cli import run_command, run_with_options
 from common.config import field_types
 from envs import GAMES
 from experiments import launch
@@ -125,7 +125,7 @@ def command(random: Random) -> list[str]:
         games.append(random.choice(("bigfsh", games[0], "", "all16")))
     num_envs, length = len(games) * random.randint(1, 3), random.randint(1, 4)
     words = [one_of(tuple(PRESETS)), "--policy", policy, "--algorithm", algorithm, "--mode", "easy"]
-    words += ["--games", *games, "--slots", str(num_envs), "--total-steps", str(2 * num_envs * length)]
+    words += ["--games", *games, "--num-envs", str(num_envs), "--total-steps", str(2 * num_envs * length)]
     words += "--encoder.channels 4 --encoder.hidden 8 --env-threads 0 --torch-threads 1 --device cpu".split()
     words += "--evaluation-episodes none --no-videos".split()
     if policy in CORES:
@@ -235,4 +235,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    sys.exit(run_with_options(Options, main, "python -m benchmarks.commands"))

@@ -20,9 +20,8 @@ from rich.text import Text
 
 from agents.device import keep_large_buffers
 from benchmarks.machine import describe_machine
-from common.cli import run_command
+from common.cli import Flag, parse_options, run_command
 from common.errors import UserError
-from common.options import Flag, parse_options
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ signal-to-noise ratio of one batch; a negative one means that n batches show no 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from torch import Tensor
 
 import agents
@@ -23,6 +23,7 @@ from agents.losses import action_log_probs, entropy, policy_gradient_loss, value
 from agents.rollout import Batch
 from agents.vtrace import vtrace
 from benchmarks.machine import describe_machine
+from common.cli import run_with_options
 from envs import ProcgenVecEnv
 
 
@@ -41,7 +42,7 @@ class Settings:
         json: file to write.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
+    checkpoint: Path
     game: str = "starpilot"
     num_envs: int = 64
     batch_unrolls: int = 16
@@ -115,9 +116,8 @@ def measure(settings: Settings) -> dict[str, dict[str, float]]:
     return {name: noise(samples) for name, samples in found.items()}
 
 
-def main() -> None:
+def main(settings: Settings) -> None:
     """Print a line for each term, and write them if asked to."""
-    settings = tyro.cli(Settings, description=__doc__)
     found = measure(settings)
     for name, values in found.items():
         print(f"{name:22} norm {values['norm']:8.1f}   signal to noise {values['signal_to_noise']:8.4f}")
@@ -130,4 +130,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_with_options(Settings, main, "python -m benchmarks.gradient_noise", "checkpoint"))

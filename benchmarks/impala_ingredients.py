@@ -1,7 +1,7 @@
 """IMPALA with single ingredients of PPO: which of them makes it learn in fewer steps?
 
-    python -m benchmarks.impala_ingredients --passes 3 --adam --normalize-advantages --lambda 0.95 --discount 0.999 \
-        --rewards normalize --learning-rate 5e-4 --json passes.json
+    python -m benchmarks.impala_ingredients --passes 3 --adam --normalize-advantages --trace-lambda 0.95 \
+        --discount 0.999 --rewards normalize --learning-rate 5e-4 --json passes.json
 
 The opposite, PPO without single ingredients, needs no program of its own: `python train.py openai-ppo-easy --games
 starpilot --policy feedforward --agent.epochs 1`, and so on.
@@ -14,9 +14,8 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
 from stable_baselines3.common.logger import KVWriter, Logger
 from torch import Tensor
 
@@ -25,9 +24,8 @@ from agents.impala import ImpalaLearner
 from agents.rollout import Batch
 from agents.vtrace import VTrace
 from benchmarks.machine import describe_machine
-from common.cli import run_command
+from common.cli import Flag, parse_options, run_command
 from common.errors import UserError
-from common.options import Flag, parse_options
 from envs import ProcgenVecEnv
 from policies import policy_config
 
@@ -60,7 +58,7 @@ class Settings:
     adam: Flag = False
     normalize_advantages: Flag = False
     passes: int = 1
-    trace_lambda: Annotated[float, tyro.conf.arg(name="lambda")] = 1.0
+    trace_lambda: float = 1.0
     discount: float = 0.99
     rewards: str = "clip"
     learning_rate: float = 6e-4

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from benchmarks.machine import describe_machine
+from common.cli import run_with_options
 from records.config import to_json
 from records.directory import RunDirectory
 
@@ -31,7 +31,7 @@ class Settings:
         points: of the curve, at most.
     """
 
-    run: tyro.conf.Positional[Path]
+    run: Path
     out: Path
     label: str | None = None
     points: int = 200
@@ -53,7 +53,7 @@ def learning_curve(run: RunDirectory, points: int, label: str | None = None) -> 
         game: f"game/{game}/return" for game in config.games
     }
     return {
-        "label": label or f"{config.algorithm.upper()}, {config.policy}",
+        "label": label or f"{config.algorithm_name.upper()}, {config.policy_name}",
         "command": (run.path / "command.txt").read_text().splitlines(),
         "versions": {name: version for name, version in versions.items() if name != "platform"},
         "machine": describe_machine(),
@@ -65,12 +65,11 @@ def learning_curve(run: RunDirectory, points: int, label: str | None = None) -> 
     }
 
 
-def main() -> None:
+def main(settings: Settings) -> None:
     """Write the file that the command line names."""
-    settings = tyro.cli(Settings, description=__doc__)
     record = learning_curve(RunDirectory(settings.run), settings.points, settings.label)
     settings.out.write_text(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_with_options(Settings, main, "python -m benchmarks.learning_curve", "run"))

@@ -6,13 +6,14 @@ python -m benchmarks.plot_learning_curves benchmarks/results/starpilot_*.json --
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import tyro
 
+from common.cli import run_with_options
 from evaluation.report.plots import published_curves
 
 
@@ -25,7 +26,7 @@ class Settings:
         out: picture to write.
     """
 
-    curves: tyro.conf.Positional[tuple[Path, ...]]
+    curves: tuple[Path, ...]
     out: Path = Path("learning_curves.png")
 
 
@@ -60,4 +61,4 @@ def draw(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    draw(tyro.cli(Settings, description=__doc__))
+    sys.exit(run_with_options(Settings, draw, "python -m benchmarks.plot_learning_curves", "curves"))

@@ -35,6 +35,7 @@ from agents import PPO, PPOConfig
 from agents.episodes import EpisodeLog
 from common.cli import run_command
 from common.errors import UserError, raise_problems
+from common.files import write_json
 from envs import IMAGE_SHAPE, NUM_ACTIONS, ProcgenVecEnv
 from envs.checks import MAX_SEED
 from experiments.command_line import Launch, Resume, parse
@@ -43,7 +44,7 @@ from experiments.stopping import StopOnRequest, StopRequest
 from policies import Policy, PolicyConfig
 from records import validation
 from records.config import TrainConfig, to_json
-from records.directory import RUNS, RunDirectory, checkpoint_step, new_path, write_json
+from records.directory import RUNS, RunDirectory, checkpoint_step, new_path
 from records.suite_record import RECORD, group_of, read_record
 from records.writers import make_logger
 
@@ -73,7 +74,7 @@ def main(words: Sequence[str]) -> int:
 def problems(config: TrainConfig, run_dir: Path) -> list[str]:
     """Everything that is wrong with a run, a line each."""
     found = validation.problems(config)
-    wanted = config.algorithm == "ppo" and config.policy == "feedforward" and len(config.games) == 1
+    wanted = config.algorithm_name == "ppo" and config.policy_name == "feedforward" and len(config.games) == 1
     if not wanted or config.agent.reward_transform == "clip":
         found.append(
             "the baseline is feed-forward PPO on one game with rewards that are not clipped: "
@@ -133,13 +134,13 @@ def _run(config: TrainConfig, run: RunDirectory, checkpoint: Path | None) -> int
     if config.torch_threads is not None:
         torch.set_num_threads(config.torch_threads)
     env = ProcgenVecEnv(
-        config.games, config.slots, config.mode, config.levels, seed, num_threads=config.env_threads
+        config.games, config.num_envs, config.mode, config.levels, seed, num_threads=config.env_threads
     )
     logger = make_logger(run.progress_file, run.tensorboard, None if checkpoint is None else start)
     logger.output_formats.append(HumanOutputFormat(sys.stdout))
     request = StopRequest()
     try:
-        agent = PPO(config.policy_config, env, config.agent, seed=config.seed, device=config.device)
+        agent = PPO(config.policy, env, config.agent, seed=config.seed, device=config.device)
         agent.experiment = to_json(config)
         model = (
             make_model(config, env, seed)
@@ -152,7 +153,7 @@ def _run(config: TrainConfig, run: RunDirectory, checkpoint: Path | None) -> int
                 model.learn(
                     config.total_steps - start,
                     CallbackList([Record(config, run, agent), StopOnRequest(request)]),
-                    log_interval=max(1, round(config.log_every_steps / config.rollout_steps)),
+                    log_interval=max(1, round(config.log_every_steps / config.steps_per_rollout)),
                     reset_num_timesteps=checkpoint is None,
                 )
         copy_weights(model, agent)
@@ -202,7 +203,7 @@ def make_model(config: TrainConfig, env: ProcgenVecEnv, seed: int) -> stable_bas
         device=config.device,
         policy_kwargs={
             "features_extractor_class": Features,
-            "features_extractor_kwargs": {"policy_config": config.policy_config},
+            "features_extractor_kwargs": {"policy_config": config.policy},
             "net_arch": [],
             "ortho_init": False,
             "normalize_images": False,

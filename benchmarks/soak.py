@@ -16,16 +16,16 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import tyro
-
 from benchmarks.machine import describe_machine
+from common.cli import run_with_options
 from records.directory import RunDirectory
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 OPTIONS = (
-    "quick --policy feedforward --games bigfish maze --slots 16 --encoder.channels 4 --encoder.hidden 16 --device cpu "
-    "--agent.unroll-steps 20 --total-steps 1_000_000_000 --torch-threads 1 --env-threads 0 --log-every-steps 10_000 "
-    "--checkpoint-every-steps none --checkpoint-every-minutes 1 --evaluation-episodes none --no-videos"
+    "quick --policy feedforward --games bigfish maze --num-envs 16 --encoder.channels 4 --encoder.hidden 16 "
+    "--device cpu --agent.rollout-steps 20 --total-steps 1_000_000_000 --torch-threads 1 --env-threads 0 "
+    "--log-every-steps 10_000 --checkpoint-every-steps none --checkpoint-every-minutes 1 "
+    "--evaluation-episodes none --no-videos"
 )
 
 
@@ -135,4 +135,4 @@ def main(options: Soak) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Soak, description=__doc__))
+    sys.exit(run_with_options(Soak, main, "python -m benchmarks.soak"))

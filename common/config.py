@@ -1,7 +1,7 @@
 """Settings: dataclasses that are read from plain values (JSON, TOML) and from the words of a command line.
 
-A field is a bool, int, float or str, ``X | None``, ``tuple[X, ...]``, another dataclass, or one of several dataclasses
-that go by name (`choice`). What a value may be stands in its type: ``Annotated[int, Range(1)]``,
+A field is a bool, int, float, str or Path, ``X | None``, ``tuple[X, ...]``, another dataclass, or one of several
+dataclasses that go by name (`choice`). What a value may be stands in its type: ``Annotated[int, Range(1)]``,
 ``Annotated[str, OneOf(("stop", "skip"))]``. Settings are constructed freely, right or wrong; `problems` finds
 everything that is wrong with them, `check` raises it. So all mistakes of a command or a file are shown at once.
 """
@@ -16,13 +16,14 @@ import re
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from common.errors import raise_problems, unknown_name
+from common.errors import UserError, nearest, raise_problems, unknown_name
 
 Settings = TypeVar("Settings")
 
-WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
 NAME = "name"
 """Key of the plain values of a chosen dataclass that says which one it is."""
 
@@ -39,24 +40,18 @@ class Range:
     open_low: bool = False
     open_high: bool = False
 
-    def __contains__(self, value: float) -> bool:
-        above = value > self.low if self.open_low else value >= self.low
-        below = value < self.high if self.open_high else value <= self.high
-        return above and below
-
-    def wanted(self) -> str:
-        """What a number of this range looks like: "1 or more"."""
-        if self.high == math.inf:
+    def refusal(self, value: float) -> str | None:
+        """What `value` should be instead, such as "1 or more"; None if it is in the range."""
+        if not (value > self.low if self.open_low else value >= self.low):
             return f"more than {self.low:,}" if self.open_low else f"{self.low:,} or more"
-        if self.low == -math.inf:
-            return f"{'less than' if self.open_high else 'at most'} {self.high:,}"
-        low = f"more than {self.low:,}" if self.open_low else f"at least {self.low:,}"
-        return f"{low} and {'less than' if self.open_high else 'at most'} {self.high:,}"
+        if not (value < self.high if self.open_high else value <= self.high):
+            return f"less than {self.high:,}" if self.open_high else f"at most {self.high:,}"
+        return None
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Texts that a setting can be, what is one of them is called in messages `kind`; "" for the setting's name."""
+    """Texts that a setting can be. `kind` is what messages call such a text; "" for the setting's own name."""
 
     names: Collection[str]
     kind: str = ""
@@ -69,7 +64,7 @@ class _Marker:
 INCIDENTAL = _Marker()
 """The setting does not decide what is learned: a run may be continued with another value of it."""
 INLINE = _Marker()
-"""The settings of this nested dataclass go by their own names on a command line, without its name before them."""
+"""The settings of this nested dataclass go by their own names, without its name before them."""
 
 _CHOICES, _OPTION = "choices", "option"
 
@@ -172,7 +167,7 @@ def _whole(value: float) -> int:
 
 
 def check_value(wanted: FieldType, value: Any) -> Any:
-    """`value`, which may come from JSON, as one of the type `wanted` (lists as tuples, whole numbers as floats).
+    """`value`, which may come from JSON, as one of the type `wanted`: lists as tuples, texts as paths, 1 as 1.0.
 
     Raises:
         ValueError: it is not one; the message says what would be.
@@ -192,6 +187,8 @@ def _check_scalar(wanted: FieldType, value: Any) -> Any:
         with contextlib.suppress(OverflowError):
             if math.isfinite(value):
                 return float(value)
+    elif wanted.scalar is Path and isinstance(value, (str, Path)):
+        return Path(value)
     elif type(value) is wanted.scalar:
         return value
     raise ValueError(wanted.wanted())
@@ -228,13 +225,18 @@ def read(
         elif _CHOICES in items[key].metadata:
             values[key] = _read_choice(items[key], value, problems, getattr(default, key), where)
         elif dataclasses.is_dataclass(hints[key].scalar):
-            values[key] = read(hints[key].scalar, value, problems, getattr(default, key), f"{name}.")
+            inner = where if INLINE in hints[key].constraints else f"{name}."
+            values[key] = read(hints[key].scalar, value, problems, getattr(default, key), inner)
         else:
             try:
                 values[key] = check_value(hints[key], value)
             except ValueError as error:
                 problems.append(f"{name} is {shown(value)}: give {error}")
-    return dataclasses.replace(default, **values)  # type: ignore[type-var]
+    try:
+        return dataclasses.replace(default, **values)  # type: ignore[type-var]
+    except UserError as error:  # of a dataclass that checks itself when it is made
+        problems.append(str(error))
+        return default
 
 
 def _read_choice(item: Any, data: object, problems: list[str], default: Any, where: str) -> Any:
@@ -259,7 +261,9 @@ def plain(value: Any) -> Any:
             if _CHOICES in item.metadata:
                 found[item.name] = {NAME: chosen_name(item.metadata[_CHOICES](), part), **found[item.name]}
         return found
-    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _unknown_setting(where: str, name: str, known: list[str]) -> str:
@@ -302,7 +306,7 @@ def problems(settings: Any, where: str = "") -> list[str]:
         elif not dataclasses.is_dataclass(hints[item.name].scalar):
             found += _value_problems(hints[item.name], value, name)
             continue
-        found += problems(value, f"{name}.")
+        found += problems(value, where if INLINE in hints[item.name].constraints else f"{name}.")
     if not found and hasattr(settings, "contradictions"):
         found += settings.contradictions()
     return found
@@ -316,9 +320,10 @@ def _value_problems(wanted: FieldType, value: Any, name: str) -> list[str]:
     found = []
     for item in value if wanted.is_tuple else [value]:
         for constraint in wanted.constraints if item is not None else ():
-            if isinstance(constraint, Range) and item not in constraint:
+            if isinstance(constraint, Range):
                 or_none = ", or none" if wanted.optional else ""
-                found.append(f"{name} is {shown(item)}: give {constraint.wanted()}{or_none}")
+                if refusal := constraint.refusal(item):
+                    found.append(f"{name} is {shown(item)}: give {refusal}{or_none}")
             elif isinstance(constraint, OneOf) and item not in constraint.names:
                 kind = constraint.kind or name
                 found.append(unknown_name(kind, shown(item, quoted=False), constraint.names))
@@ -330,7 +335,7 @@ def check(settings: Any, where: str = "") -> None:
     raise_problems(problems(settings, where))
 
 
-# Settings one by one, as a command line has them
+# Settings one by one, as command lines and files of settings have them
 
 
 @dataclass(frozen=True)
@@ -338,11 +343,11 @@ class Option:
     """One setting of a configuration.
 
     Attributes:
-        name: dotted, as suites write it: "core.heads", "reset".
+        name: dotted, as users write it: "core.heads", "reset".
         path: names of the fields that lead to it; for the choice of a dataclass, the last one is "name".
         type: of its values.
         value: that it has.
-        choices: the names it can take, if it chooses a dataclass.
+        choices: the dataclasses by name, if it chooses one.
         description: from the docstring of its dataclass.
     """
 
@@ -350,13 +355,24 @@ class Option:
     path: tuple[str, ...]
     type: FieldType
     value: Any
-    choices: tuple[str, ...]
+    choices: Mapping[str, Any]
     description: str
+
+    @property
+    def group(self) -> str:
+        """The part of its name before the last dot: "core" of "core.heads"."""
+        return self.name.rpartition(".")[0]
 
     @property
     def flag(self) -> str:
         """As an option of a command line: "--core.head-width"."""
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def spellings(self) -> set[str]:
+        """The names under which it is found: its own, and those that `plain` nests."""
+        nested = {".".join(self.path[:-1])} if self.choices else set()
+        return {self.name, ".".join(self.path), *nested}
 
 
 def options(settings: Any, prefix: str = "", path: tuple[str, ...] = ()) -> Iterator[Option]:
@@ -364,20 +380,13 @@ def options(settings: Any, prefix: str = "", path: tuple[str, ...] = ()) -> Iter
     hints, texts = field_types(type(settings)), descriptions(type(settings))
     for item in dataclasses.fields(settings):
         value, wanted = getattr(settings, item.name), hints[item.name]
-        here = (*path, item.name)
-        text = texts.get(item.name, "")
+        here, text = (*path, item.name), texts.get(item.name, "")
         if _CHOICES in item.metadata:
-            choices = item.metadata[_CHOICES]()
-            yield Option(
-                item.metadata[_OPTION],
-                (*here, NAME),
-                FieldType(str, False, False, ()),
-                chosen_name(choices, value),
-                tuple(choices),
-                text,
-            )
+            choices, name = item.metadata[_CHOICES](), f"{prefix}{item.metadata[_OPTION]}"
+            chooser = FieldType(str, False, False, wanted.constraints)
+            yield Option(name, (*here, NAME), chooser, chosen_name(choices, value), choices, text)
         elif not dataclasses.is_dataclass(wanted.scalar):
-            yield Option(f"{prefix}{item.name}", here, wanted, value, (), text)
+            yield Option(f"{prefix}{item.name}", here, wanted, value, {}, text)
             continue
         inner = prefix if INLINE in wanted.constraints else f"{prefix}{item.name}."
         yield from options(value, inner, here)
@@ -397,33 +406,61 @@ def descriptions(kind: type) -> dict[str, str]:
     return found
 
 
-def assign(
-    kind: type[Settings], settings: Settings, values: Mapping[str, Any], problems: list[str]
-) -> Settings:
-    """`settings` with plain values by dotted name, as `options` lists them.
+def assign(settings: Settings, data: object, problems: list[str]) -> Settings:
+    """`settings` with the values in `data`, as users write them in a file or on a command line.
 
     Args:
-        kind: the dataclass of `settings`.
         settings: to start from.
-        values: what chooses a dataclass is taken first, so that settings of the new one are known.
+        data: values by name, dotted or nested: as `options` names them, or as `plain` writes them. What chooses a
+            dataclass is taken first, so that the settings of the new one are known. Texts are read as `parse_word`
+            does, "none" as None; one value stands for a tuple of one.
         problems: gets a line for each unknown name and each value of a wrong type.
     """
-    known = {option.name: option for option in options(settings)}
+    if not isinstance(data, Mapping):
+        problems.append(f"the configuration is {shown(data)}: give an object with named fields")
+        return settings
+    values = dict(_flat(data))
+    known = _by_spelling(settings)
     chosen = {name: value for name, value in values.items() if name in known and known[name].choices}
-    before = len(problems)
-    settings = read(kind, _nested(known, chosen), problems, settings)
-    if len(problems) > before:
-        unjudged = tuple(f"{known[name].path[-2]}." for name in chosen)
-        values = {name: value for name, value in values.items() if not name.startswith(unjudged)}
-    known = {option.name: option for option in options(settings)}
-    rest = {name: value for name, value in values.items() if name not in chosen}
-    problems += [unknown_name("setting", name, known) for name in rest if name not in known]
-    return read(
-        kind, _nested(known, {name: rest[name] for name in rest if name in known}), problems, settings
+    settings = read(type(settings), _nested(known, chosen), problems, settings)
+    # What belongs to an unknown name cannot be judged.
+    unjudged = tuple(
+        f"{'.'.join(owner)}."
+        for name, value in chosen.items()
+        if not isinstance(value, str) or value not in known[name].choices
+        for owner in (known[name].path[:-1], known[name].path[-2:-1])
     )
+    known = _by_spelling(settings)
+    rest = {
+        name: value for name, value in values.items() if name not in chosen and not name.startswith(unjudged)
+    }
+    for name in [name for name in rest if name not in known]:
+        problems.append(_unknown(name, rest.pop(name), known))
+    return read(type(settings), _nested(known, rest), problems, settings)
+
+
+def _flat(data: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _by_spelling(settings: Any) -> dict[str, Option]:
+    return {name: option for option in options(settings) for name in option.spellings}
+
+
+def _unknown(name: str, value: object, known: Mapping[str, Option]) -> str:
+    if any(other.startswith(f"{name}.") for other in known):
+        return f"{name} is {shown(value)}: give an object with named fields"
+    near = nearest(name, dict.fromkeys(option.name for option in known.values()))
+    hint = f": did you mean {' or '.join(near)}?" if near else ""
+    return f"unknown setting {shown(name)}{hint}"
 
 
 def _nested(known: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by name as `read` takes them; those that cannot be converted are left to its judgement."""
     nested: dict[str, Any] = {}
     for name, value in values.items():
         *owners, last = known[name].path
@@ -431,4 +468,21 @@ def _nested(known: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str,
         for owner in owners:
             place = place.setdefault(owner, {})
         place[last] = value
+        with contextlib.suppress(ValueError):
+            place[last] = _converted(known[name].type, value)
     return nested
+
+
+def _converted(wanted: FieldType, value: Any) -> Any:
+    """A value of a file or of a command line as one of the type `wanted`. Raises ValueError if it is none."""
+    if isinstance(value, str) and not wanted.is_tuple:
+        return parse_word(wanted, value)
+    if wanted.is_tuple and value is not None:
+        item = dataclasses.replace(wanted, is_tuple=False, optional=False)
+        items = value if isinstance(value, (list, tuple)) else [value]
+        return [_converted(item, entry) for entry in items]
+    if wanted.scalar is str and type(value) in (int, float):
+        return str(value)  # a reset rule may be a number of steps
+    if wanted.scalar is int and type(value) is float:
+        return int(value) if value.is_integer() else value  # TOML's 25e6
+    return value

@@ -30,6 +30,20 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {name!r}: {hint}(known: {', '.join(names)})"
 
 
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Those of the dotted names `known` that `name` may have been meant for.
+
+    >>> nearest("lerning_rate", ["games", "agent.learning_rate"])
+    ['agent.learning_rate']
+    """
+    names = list(known)
+    by_last_part = {other.rpartition(".")[2].lstrip("-"): other for other in reversed(names)}
+    last_part = name.rpartition(".")[2].lstrip("-")
+    return get_close_matches(name, names, n=2, cutoff=0.7) or [
+        by_last_part[part] for part in get_close_matches(last_part, by_last_part, n=1)
+    ]
+
+
 def raise_problems(problems: Sequence[str]) -> None:
     """Raise one `UserError` that lists `problems`, each once, if there are any."""
     unique = list(dict.fromkeys(problems))

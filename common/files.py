@@ -1,13 +1,21 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files of settings."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import json
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from common.errors import UserError
+
+# Standard since Python 3.11; before, the package it was taken from.
+_toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 PARTIAL_PREFIX, PARTIAL_SUFFIX = ".", ".partial"
 """Of the names of files that are being written; what a crash leaves behind can be deleted."""
@@ -55,3 +63,27 @@ def sync_directory(directory: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write(json.dumps(data, indent=2) + "\n")
+
+
+def read_data(path: Path) -> Any:
+    """What a file holds: TOML where its name ends so, else JSON.
+
+    Raises:
+        UserError: it cannot be read, or is neither.
+    """
+    kind = "TOML" if path.suffix == ".toml" else "JSON"
+    try:
+        text = path.read_text(encoding="utf-8")
+        return _toml.loads(text) if kind == "TOML" else json.loads(text)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError:
+        raise UserError(f"{path} cannot be used: it is not text") from None
+    except ValueError as error:  # of which the errors of both formats are
+        raise UserError(f"{path} cannot be used: not {kind}, {error}") from error

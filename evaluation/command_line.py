@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 
 from agents import Agent
+from common.cli import Flag, Shown, parse_options
+from common.config import INLINE
 from common.errors import raise_problems
-from common.options import Flag, parse_options, words_option
 from envs import expand_games
 from evaluation.loading import TrainingInfo, load_agent
 from evaluation.progress import show_progress
@@ -49,21 +49,21 @@ class Options:
         recording: films and traces, of levels of the first split that the agent was not trained on.
     """
 
-    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN_OR_CHECKPOINT")]
-    games: Annotated[tuple[str, ...], words_option("GAME ...", "those it was trained on")] = ()
-    splits: Annotated[tuple[str, ...], words_option("SPLIT ...", " ".join(ALL_SPLITS))] = ()
-    episodes: Annotated[int, tyro.conf.arg(metavar="N")] = Protocol.episodes
+    checkpoint: Annotated[str, Shown("RUN_OR_CHECKPOINT")]
+    games: Annotated[tuple[str, ...], Shown("GAME ...", "those it was trained on")] = ()
+    splits: Annotated[tuple[str, ...], Shown("SPLIT ...", " ".join(ALL_SPLITS))] = ()
+    episodes: Annotated[int, Shown("N")] = Protocol.episodes
     greedy: Flag = False
     sample: Flag = False
     every_level: Flag = False
-    reset: Annotated[str | None, words_option("RULE", "as trained")] = None
-    mode: Annotated[str | None, words_option("MODE", "that of its training")] = None
-    json: Annotated[str | None, words_option("FILE", "none")] = None
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    num_envs: Annotated[int, tyro.conf.arg(metavar="N")] = DEFAULT_NUM_ENVS
+    reset: Annotated[str | None, Shown("RULE", "as trained")] = None
+    mode: Annotated[str | None, Shown("MODE", "that of its training")] = None
+    json: Annotated[str | None, Shown("FILE", "none")] = None
+    seed: Annotated[int, Shown("N")] = 0
+    num_envs: Annotated[int, Shown("N")] = DEFAULT_NUM_ENVS
     no_scores: Flag = False
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
-    recording: Annotated[Recording, tyro.conf.arg(name="")] = field(default_factory=Recording)
+    device: Annotated[str, Shown("DEVICE")] = "auto"
+    recording: Annotated[Recording, INLINE] = field(default_factory=Recording)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -14,7 +14,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
 from common.errors import RunError
-from records.directory import RunDirectory, checkpoint_step, write_json
+from common.files import partial_path, write_json
+from common.stages import stage
+from records.directory import RunDirectory, checkpoint_step
 
 RETRY_SECONDS = 60.0
 """Between two attempts to write where writing has failed."""
@@ -140,6 +142,10 @@ class SaveCheckpoints(BaseCallback):
             logger.warning("checkpoints can be saved again: %s", path)
 
     def _save(self) -> Path:
+        with stage("saving"):
+            return self._save_now()
+
+    def _save_now(self) -> Path:
         self._before()
         step = self._agent.checkpoint_step
         path = self._run.checkpoint_at(step)
@@ -186,8 +192,7 @@ class BestCheckpoint:
         try:
             write_json(self._run.best_file, {"checkpoint": path.name, "normalized_return": score})
             link = self._run.checkpoints / "best.ckpt"
-            partial = link.with_name(f".{link.name}.partial")
-            partial.unlink(missing_ok=True)
+            partial = partial_path(link)
             partial.symlink_to(path.name)
             os.replace(partial, link)
         except OSError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
 from agents import Agent
+from common.stages import stage
 from evaluation import (
     Progress,
     Protocol,
@@ -55,7 +55,7 @@ def evaluate_and_record(
             episodes=config.evaluation_episodes,
             greedy=config.evaluation_greedy,
         )
-        with show_progress(console, "evaluating", "episodes") as progress:
+        with stage("evaluation"), show_progress(console, "evaluating", "episodes") as progress:
             results = evaluate(agent, protocol, _with(beat, progress))
         console.print()
         print_table(results, console)
@@ -63,7 +63,7 @@ def evaluate_and_record(
     if config.videos:
         run.videos.mkdir(exist_ok=True)
         for game in config.games:
-            with show_progress(console, f"recording {game}", "frames") as progress:
+            with stage("recording"), show_progress(console, f"recording {game}", "frames") as progress:
                 protocol = Protocol(
                     (game,),
                     config.mode,
@@ -72,24 +72,6 @@ def evaluate_and_record(
                 )
                 recording = Recording(str(run.videos / f"{game}.mp4"), VIDEO_SECONDS)
                 record(agent, protocol, recording, report=_with(beat, progress))
-
-
-def is_finished(config: TrainConfig, run: RunDirectory, step: int) -> bool:
-    """Whether a run that has come to `step` has nothing left to do: scores and videos, where asked for, are there."""
-    if step < config.total_steps or (config.evaluation_episodes is None and not config.videos):
-        return False
-    evaluated = config.evaluation_episodes is None or _evaluated_step(run) == step
-    recorded = not config.videos or all((run.videos / f"{game}.mp4").exists() for game in config.games)
-    return evaluated and recorded
-
-
-def _evaluated_step(run: RunDirectory) -> int | None:
-    """The environment step that the stored scores belong to: they may be of before the run was extended."""
-    try:
-        step = json.loads(run.evaluation_file.read_text(encoding="utf-8"))["agent"]["steps"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return step if isinstance(step, int) else None
 
 
 def _with(beat: Callable[[], None], report: Report) -> Report:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,22 +18,18 @@ from agents.device import peak_memory
 from common.errors import UserError
 from envs import grouped_procgen
 from experiments.command_line import PROGRAM, Launch, Resume, parse
-from experiments.finish import evaluate_and_record, is_finished
+from experiments.finish import evaluate_and_record
 from experiments.stopping import Heartbeat, Stopped, StopRequest
 from experiments.training import Training
 from experiments.watchdog import Watchdog
-from experiments.witness import is_witness
 from records import validation
-from records.config import TrainConfig, from_json, to_json
+from records.config import TrainConfig, from_json, learned_settings, to_json
 from records.directory import RunDirectory, UsableCheckpoint, new_path
 from records.lock import RunLock
+from records.state import is_finished
 
-MAY_CHANGE = (
-    *("total_steps", "checkpoint_every_steps", "checkpoint_every_minutes", "keep_checkpoints"),
-    *("log_every_steps", "watchdog_minutes", "env_threads", "torch_threads"),
-    *("evaluation_episodes", "evaluation_splits", "evaluation_greedy", "videos", "video_every"),
-)
-"""Settings that a run may be continued with another value of: they do not decide what is learned."""
+MAY_CHANGE = ("total_steps", "agent.on_nan")
+"""Settings besides the incidental ones that a run may be continued with another value of."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -51,8 +46,8 @@ def main(words: Sequence[str] | None = None) -> int:
     match command:
         case None:
             return 0
-        case Launch(preset, config, run_dir):
-            path = new_path(preset, config) if run_dir is None else Path(run_dir)
+        case Launch(name, config, run_dir):
+            path = new_path(name, config) if run_dir is None else Path(run_dir)
             return train(config, path, command=[*PROGRAM.split(), *words])
         case Resume(run_dir, total_steps, on_nan):
             return resume(run_dir, total_steps, on_nan, command=[*PROGRAM.split(), *words])
@@ -112,8 +107,6 @@ def resume(
     """
     run = RunDirectory(run_dir)
     run.read_config()  # before anything is written there
-    if is_witness(run):
-        raise UserError(f"{run} is a run of the witness: continue it with {PROGRAM} witness --resume {run}")
     with run.lock as lock:
         config = run.read_config()
         if total_steps is not None:
@@ -124,7 +117,7 @@ def resume(
         checkpoint = run.usable_checkpoint()
         if checkpoint is not None:
             _check_same_run(checkpoint, config)
-            if is_finished(config, run, checkpoint.step):
+            if is_finished(run, config, checkpoint.step):
                 raise UserError(
                     f"{run} has ended at {checkpoint.step} of {config.total_steps} steps: "
                     "extend it with a larger --total-steps"
@@ -141,13 +134,12 @@ def _check_same_run(checkpoint: UsableCheckpoint, config: TrainConfig) -> None:
         made_with = from_json(checkpoint.content["experiment"])
     except UserError as error:
         raise UserError(f"{checkpoint.path} was made with settings that cannot be used: {error}") from error
-    same: dict[str, Any] = {name: getattr(config, name) for name in MAY_CHANGE}
-    made_with = replace(made_with, **same, agent=replace(made_with.agent, on_nan=config.agent.on_nan))
-    before, now = to_json(made_with), to_json(config)
-    if different := [key for key in now if before[key] != now[key]]:
+    before, now = learned_settings(made_with), learned_settings(config)
+    differing = [name for name in now if name not in MAY_CHANGE and before.get(name) != now[name]]
+    if differing:
         raise UserError(
             f"{checkpoint.path} belongs to another run than its directory: config.json differs in "
-            f"{', '.join(different)}"
+            f"{', '.join(differing)}"
         )
 
 
@@ -160,7 +152,7 @@ def _run(config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: Usab
             torch.set_num_threads(config.torch_threads)
         env = grouped_procgen(
             config.games,
-            config.slots,
+            config.num_envs,
             groups=config.env_groups or 1,
             mode=config.mode,
             levels=config.levels,
@@ -197,9 +189,9 @@ def _run(config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: Usab
 
 
 def _make_agent(config: TrainConfig, env: VecEnv, checkpoint: UsableCheckpoint | None) -> Agent:
-    algorithm = ALGORITHMS[config.algorithm]
+    algorithm = ALGORITHMS[config.algorithm_name]
     if checkpoint is None:
-        agent = algorithm(config.policy_config, env, config.agent, seed=config.seed, device=config.device)
+        agent = algorithm(config.policy, env, config.agent, seed=config.seed, device=config.device)
     else:
         agent = algorithm.from_content(
             checkpoint.content, str(checkpoint.path), env, config.device, force_reset=False
@@ -217,8 +209,8 @@ def _introduce(
 ) -> None:
     verb = "Training" if checkpoint is None else f"Continuing {checkpoint.path.name}:"
     console.print(
-        f"{verb} {config.policy} with {config.algorithm} on {', '.join(config.games)} ({config.mode}, levels "
-        f"{config.levels}), {config.slots} slots, {config.total_steps:,} steps",
+        f"{verb} {config.policy_name} with {config.algorithm_name} on {', '.join(config.games)} ({config.mode}, levels "
+        f"{config.levels}), {config.num_envs} environments, {config.total_steps:,} steps",
         soft_wrap=True,
     )
     console.print(f"Everything goes to {run}", soft_wrap=True)

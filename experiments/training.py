@@ -55,7 +55,7 @@ class Training:
 
         Raises:
             RunError: training cannot go on; the message says what was saved.
-            UserError: another run has taken the directory, or memory does not suffice.
+            UserError: another run has taken the directory, or there is not enough memory.
             OSError: the logs cannot be begun.
         """
         agent, config, run = self._agent, self._config, self._run
@@ -84,7 +84,7 @@ class Training:
             agent.learn(
                 config.total_steps - start,
                 CallbackList(callbacks),
-                log_interval=max(1, round(config.log_every_steps / config.rollout_steps)),
+                log_interval=max(1, round(config.log_every_steps / config.steps_per_rollout)),
                 reset_num_timesteps=self._resumed_from is None,
             )
         except (UserError, CheckpointFailure):
@@ -93,13 +93,13 @@ class Training:
             hint = " (--on-nan skip goes on without such updates)" if isinstance(error, NotFinite) else ""
             raise RunError(f"{error}; {self.save_in_need()}; continue with --resume{hint}") from error
         except Exception as error:
-            told = self.save_in_need()
+            outcome = self.save_in_need()
             if _is_out_of_memory(error):
                 raise UserError(
-                    f"memory does not suffice ({first_line(error)}): use fewer slots, shorter rollouts or a smaller "
-                    f"network; {told}"
+                    f"out of memory ({first_line(error)}): use fewer environments, shorter rollouts or a smaller "
+                    f"network; {outcome}"
                 ) from error
-            logger.error("%s", told)
+            logger.error("%s", outcome)
             raise
         finally:
             progress.close()

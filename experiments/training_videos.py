@@ -7,6 +7,7 @@ import logging
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
+from common.stages import stage
 from evaluation import Protocol, Recording, record
 from evaluation.recording.video import animation_of
 from records.config import TrainConfig
@@ -67,7 +68,8 @@ class TrainingVideos(BaseCallback):
                 greedy=config.evaluation_greedy,
                 seed=config.seed,
             )
-            record(agent, protocol, Recording(str(path), SECONDS))
+            with stage("recording"):
+                record(agent, protocol, Recording(str(path), SECONDS))
             animation, width, height = animation_of(path, ANIMATION_WIDTH)
             for writer in self.logger.output_formats:
                 if isinstance(writer, TensorBoardWriter):

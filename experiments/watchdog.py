@@ -1,7 +1,7 @@
 """Notices when nothing moves any more, says what a run is doing then, saves it and ends it.
 
-A hang would otherwise look like a slow run, and hold a machine until somebody looks. Nothing in the training has to
-report: the watchdog reads counters that move anyway, and what each thread is doing from its stack.
+A hang would otherwise look like a slow run, and hold a machine until somebody looks. The watchdog reads counters that
+move anyway, and what each thread says that it is doing (`common.stages`).
 """
 
 from __future__ import annotations
@@ -15,48 +15,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
+
+from common.stages import active_stages
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0
 EXIT_CODE = 1
-
-_STAGES: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    # (part of the file's path, functions, stage); a stack is read from the outside inwards
-    ("evaluation/", ("evaluate",), "evaluation"),
-    ("evaluation/", ("record",), "recording"),
-    ("agents/base", ("_timed_update",), "learning"),
-    ("agents/base", ("_log",), "logging"),
-    ("agents/persistence", ("save",), "saving"),
-    ("agents/checkpoint", ("write_checkpoint",), "saving"),
-    ("agents/acting", ("step",), "acting"),
-    ("", ("step_async", "step_wait"), "environment"),
-    ("envs/", ("reset", "get_state", "set_state", "observe", "__init__"), "environment"),
-)
-
-
-def stage_of(frame: FrameType | None) -> str | None:
-    """What a thread is doing, as far as its stack `frame` tells: "learning", "evaluation: environment", ..."""
-    found: list[str] = []
-    while frame is not None:
-        path, function = frame.f_code.co_filename.replace(os.sep, "/"), frame.f_code.co_name
-        for part, functions, stage in _STAGES:
-            if function in functions and part in path:
-                found.append(stage)
-                break
-        frame = frame.f_back
-    stages = list(dict.fromkeys(reversed(found)))
-    if not stages:
-        return None
-    outer = [stage for stage in stages[:-1] if stage in ("evaluation", "recording")]
-    return ": ".join([*outer, stages[-1]])
-
-
-def stages() -> list[str]:
-    """What all threads of the process that do something known are doing."""
-    found = [stage_of(frame) for frame in sys._current_frames().values()]
-    return list(dict.fromkeys(stage for stage in found if stage))
 
 
 class Watchdog:
@@ -118,14 +84,14 @@ class Watchdog:
     def _act(self, last: object) -> bool:
         """Say what is wrong, save, leave; False if it has moved again in the meantime."""
         assert self._seconds is not None
-        what = ", ".join(stages()) or "something unknown"
+        what = ", ".join(active_stages()) or "something unknown"
         where = self._write_stacks()
         logger.error("error: nothing has moved for %.3g minutes, in: %s%s", self._seconds / 60, what, where)
-        told = self._save()
+        outcome = self._save()
         if self._signs() != last:
             logger.error("it moves again: going on")
             return False
-        logger.error("%s; leaving, continue with --resume", told)
+        logger.error("%s; leaving, continue with --resume", outcome)
         self._leave(EXIT_CODE)
         return True
 

@@ -16,11 +16,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import re
-import secrets
 import shlex
 import shutil
 import time
@@ -31,12 +29,16 @@ from typing import Any
 
 from agents import CheckpointError, read_checkpoint
 from common.errors import UserError
+from common.files import PARTIAL_PREFIX, PARTIAL_SUFFIX, partial_path, read_data, write_json
 from records.config import TrainConfig, from_json, to_json
 from records.lock import RunLock
 from records.versions import versions
 
 RUNS = Path("runs")
+LOCK = ".lock"
 CHECKPOINT = re.compile(r"step_([0-9]{12,})\.ckpt")
+UNFINISHED_SECONDS = 60.0
+"""Age from which a directory that nobody holds was left behind, rather than having been made this moment."""
 
 
 logger = logging.getLogger(__name__)
@@ -44,12 +46,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class UsableCheckpoint:
-    """A checkpoint that was read.
-
-    Attributes:
-        path: of its file.
-        content: what it holds.
-    """
+    """A checkpoint that was read, and its file."""
 
     path: Path
     content: Mapping[str, Any]
@@ -106,7 +103,7 @@ class RunDirectory:
     @property
     def lock(self) -> RunLock:
         """To be held while something is written here; its directory must exist."""
-        return RunLock(self.path / ".lock")
+        return RunLock(self.path / LOCK)
 
     @property
     def evaluation_file(self) -> Path:
@@ -129,14 +126,16 @@ class RunDirectory:
         """
         for problem in existing_problems(self.path):
             raise UserError(problem)
-        partial = RunDirectory(self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.partial"))
+        partial = RunDirectory(partial_path(self.path))
         try:
             partial.path.mkdir(parents=True)
-            partial.checkpoints.mkdir()
-            partial.write_config(config)
-            write_json(partial.path / "versions.json", versions())
-            partial.add_command(command)
-            partial.path.rename(self.path)
+            with partial.lock:  # as long as it is held, nobody takes this for what a crash has left
+                remove_unfinished(self.path.parent)
+                partial.checkpoints.mkdir()
+                partial.write_config(config)
+                write_json(partial.path / "versions.json", versions())
+                partial.add_command(command)
+                partial.path.rename(self.path)
         except BaseException as error:
             shutil.rmtree(partial.path, ignore_errors=True)
             if not isinstance(error, OSError):
@@ -169,11 +168,11 @@ class RunDirectory:
         if not self.config_file.is_file():
             what = "has no config.json" if self.path.is_dir() else "does not exist"
             raise UserError(f"{self.path} is not a run: it {what}; name a directory that train.py made")
+        data = read_data(self.config_file)
         try:
-            return from_json(json.loads(self.config_file.read_text(encoding="utf-8")))
-        except (UserError, ValueError) as error:
-            what = str(error) if isinstance(error, UserError) else f"not JSON, {error}"
-            raise UserError(f"{self.config_file} cannot be used: {what}") from error
+            return from_json(data)
+        except UserError as error:
+            raise UserError(f"{self.config_file} cannot be used: {error}") from error
 
     def checkpoint_at(self, step: int) -> Path:
         """Where the checkpoint of environment step `step` goes; names sort like steps."""
@@ -242,12 +241,6 @@ def checkpoint_step(path: Path) -> int:
     return int(match[1])
 
 
-def saved_steps(run: RunDirectory) -> int | None:
-    """Environment steps in the newest checkpoint; None without one."""
-    files = run.checkpoint_files()
-    return checkpoint_step(files[-1]) if files else None
-
-
 def existing_problems(path: str | os.PathLike[str]) -> list[str]:
     """One line if a new run cannot go to `path`."""
     path = Path(path)
@@ -258,11 +251,11 @@ def existing_problems(path: str | os.PathLike[str]) -> list[str]:
     return []
 
 
-def new_path(preset: str, config: TrainConfig, runs: Path = RUNS) -> Path:
-    """A path below `runs` that does not exist, named after the run and the time."""
+def new_path(start: str, config: TrainConfig, runs: Path = RUNS) -> Path:
+    """A path below `runs` that does not exist, named after what the run started from, the run and the time."""
     games = config.games[0] if len(config.games) == 1 else f"{len(config.games)}games"
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    name = f"{preset}-{games}-{config.policy}-{config.algorithm}-seed{config.seed}-{stamp}"
+    name = f"{start}-{games}-{config.policy_name}-{config.algorithm_name}-seed{config.seed}-{stamp}"
     path, number = runs / name, 1
     while os.path.lexists(path):
         number += 1
@@ -270,11 +263,18 @@ def new_path(preset: str, config: TrainConfig, runs: Path = RUNS) -> Path:
     return path
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write `data` to `path`, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(data, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+def remove_unfinished(runs: Path) -> None:
+    """Delete what crashes have left in `runs` of run directories that were being made.
+
+    Whoever makes one holds its lock from the start.
+    """
+    for path in runs.glob(f"{PARTIAL_PREFIX}*{PARTIAL_SUFFIX}"):
+        try:
+            age = time.time() - (path / LOCK).stat().st_mtime
+            if age < UNFINISHED_SECONDS:
+                continue
+            with RunDirectory(path).lock as lock:
+                if lock.supported:
+                    shutil.rmtree(path, ignore_errors=True)
+        except (OSError, UserError):
+            continue  # it is not one, or somebody is making it

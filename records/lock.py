@@ -19,16 +19,27 @@ logger = logging.getLogger(__name__)
 _NOT_SUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL}
 
 
+class LockHeld(UserError):  # noqa: N818  (a fact)
+    """Another process has the lock."""
+
+
 class RunLock:
     """Held from ``with`` to its end, or to the end of the process however it ends: the kernel lets go of it.
 
     So a crash leaves no lock, only the file that names who had it. The lock is advisory (`flock`). On file systems
     that share locks between machines, such as NFS, it holds across them; where a file system has no locks, the run
     goes on without one and says so.
+
+    Args:
+        path: the lock file; its directory must exist when the lock is taken.
+
+    Attributes:
+        supported: whether the file system has locks; known once the lock has been taken.
     """
 
+    supported = True
+
     def __init__(self, path: Path) -> None:
-        """`path` of the lock file; its directory must exist when the lock is taken."""
         self._path = path
         self._descriptor: int | None = None
 
@@ -45,7 +56,7 @@ class RunLock:
         """Take the lock.
 
         Raises:
-            UserError: another process has it; the message says which.
+            LockHeld: another process has it; the message says which.
             OSError: the lock file cannot be written.
         """
         while True:
@@ -55,7 +66,7 @@ class RunLock:
             except BlockingIOError:
                 owner = os.read(descriptor, 1000)
                 os.close(descriptor)
-                raise UserError(
+                raise LockHeld(
                     f"{self._path.parent} is in use{_described(owner)}: wait for it or stop it; two runs cannot share "
                     "a directory"
                 ) from None
@@ -63,6 +74,7 @@ class RunLock:
                 if error.errno not in _NOT_SUPPORTED:
                     os.close(descriptor)
                     raise
+                self.supported = False
                 logger.warning(
                     "warning: no locks on this file system: start no second run in %s", self._path.parent
                 )
@@ -82,11 +94,16 @@ class RunLock:
         """Take the lock again if its file has been deleted or replaced in the meantime; else do nothing.
 
         Raises:
-            UserError: another process has it by now.
+            LockHeld: another process has it by now.
             OSError: the lock file cannot be written.
         """
         if self._descriptor is None or not _is_at(self._descriptor, self._path):
             self.acquire()
+
+    def fileno(self) -> int:
+        """For a process that shall inherit the lock, and hold it even if this one ends."""
+        assert self._descriptor is not None
+        return self._descriptor
 
     def release(self) -> None:
         """Let go of the lock. The file stays: deleting it would race with whoever waits for it."""

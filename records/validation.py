@@ -1,4 +1,4 @@
-"""Contradictions in a configuration, found before any environment or network is created."""
+"""Everything that can be wrong with a configuration, found before any environment or network is created."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ import os
 
 import torch
 
-from common.config import problems as setting_problems
+from common.config import problems as config_problems
 from common.errors import UserError, raise_problems
 from envs import environment_problems, parse_levels
 from envs.native import IMAGE_SHAPE
 from records.config import TrainConfig
-
-# Beyond these a number is a typing error.
-MAX_STEPS = 10**13
-MAX_THREADS = 1024
-MAX_MINUTES = 1_000_000
-MAX_GROUPS = 16
 
 
 def check(config: TrainConfig) -> None:
@@ -27,72 +21,28 @@ def check(config: TrainConfig) -> None:
 
 def problems(config: TrainConfig) -> list[str]:
     """Everything that is wrong with `config`, a line each, with names, values and what to do."""
+    agent = config_problems(config.agent, "agent.")
     return [
-        *environment_problems(
-            config.games,
-            config.slots,
-            config.mode,
-            config.levels,
-            config.seed,
-        ),
-        *_agent_problems(config),
-        *_policy_problems(config),
-        *_number_problems(config),
-        *_minute_problems(config),
+        *config_problems(config),
+        *environment_problems(config.games, config.num_envs, config.mode, config.levels, config.seed),
+        # An impossible number of environments is reported once, and wrong hyperparameters by themselves.
+        *(config.agent.problems(config.num_envs) if config.num_envs >= 1 and not agent else []),
         *_memory_problems(config),
         *device_problems(config.device),
         *_evaluation_problems(config),
     ]
 
 
-def _agent_problems(config: TrainConfig) -> list[str]:
-    # An impossible number of slots is reported once, by the environment.
-    return config.agent.problems(config.slots) if config.slots >= 1 else []
-
-
-def _policy_problems(config: TrainConfig) -> list[str]:
-    return setting_problems(config.policy_config)
-
-
-def _number_problems(config: TrainConfig) -> list[str]:
-    limits = {
-        "total_steps": (1, MAX_STEPS),
-        "checkpoint_every_steps": (1, MAX_STEPS),
-        "keep_checkpoints": (1, MAX_STEPS),
-        "log_every_steps": (1, MAX_STEPS),
-        "video_every": (1, MAX_STEPS),
-        "evaluation_episodes": (1, MAX_STEPS),
-        "torch_threads": (1, MAX_THREADS),
-        "env_threads": (0, MAX_THREADS),
-        "env_groups": (1, MAX_GROUPS),
-    }
-    found = []
-    for name, (low, high) in limits.items():
-        value = getattr(config, name)
-        if value is not None and not low <= value <= high:
-            found.append(f"{name} is {value}: give {f'{low} or more' if value < low else f'at most {high}'}")
-    return found
-
-
-def _minute_problems(config: TrainConfig) -> list[str]:
-    found = []
-    for name in ("checkpoint_every_minutes", "watchdog_minutes"):
-        value = getattr(config, name)
-        if value is not None and not 0 < value <= MAX_MINUTES:
-            found.append(f"{name} is {value}: give more than 0 and at most {MAX_MINUTES:,}, or none")
-    return found
-
-
 def _memory_problems(config: TrainConfig) -> list[str]:
     """A typing error in a size, caught before the machine runs out of memory."""
-    needed = config.rollout_steps * math.prod(IMAGE_SHAPE) * (1 + config.agent.lag)
+    needed = config.steps_per_rollout * math.prod(IMAGE_SHAPE) * (1 + config.agent.lag)
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed <= available:
         return []
     return [
-        f"{config.slots} slots with rollouts of {config.agent.rollout_steps} steps need "
+        f"{config.num_envs} environments with rollouts of {config.agent.rollout_steps} steps need "
         f"{needed / 2**30:.0f} GiB, this machine has {available / 2**30:.0f} GiB: "
-        "use fewer slots or shorter rollouts"
+        "use fewer environments or shorter rollouts"
     ]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.logger import KVWriter, Logger
 
-from records.progress_file import read_progress
+from common.files import atomic_write
 
 STEP = "time/total_timesteps"
 """The column, and the tag, that holds the environment step."""
@@ -134,7 +134,7 @@ class CsvWriter(PatientWriter):
         self._columns: list[str] = []
         rows: list[dict[str, str]] = []
         if resume_step is not None and path.exists():
-            self._columns, rows = read_progress(path)
+            self._columns, rows = _read(path)
             rows = [row for row in rows if _step(row) <= resume_step]
         self._rewrite(self._columns, rows)
 
@@ -145,7 +145,7 @@ class CsvWriter(PatientWriter):
         row = {STEP: step, **numbers}
         new = [key for key in row if key not in self._columns]
         if new:
-            rows = read_progress(self._path)[1] if self._columns else []
+            rows = _read(self._path)[1] if self._columns else []
             self._rewrite(sorted([*self._columns, *new], key=lambda key: (key != STEP, key)), rows)
         text = io.StringIO(newline="")
         csv.DictWriter(text, self._columns, restval="").writerow(row)
@@ -153,14 +153,33 @@ class CsvWriter(PatientWriter):
 
     def _rewrite(self, columns: list[str], rows: list[dict[str, str]]) -> None:
         """Write the header and `rows`; the old file stays until the new one is whole."""
-        partial = self._path.with_name(f".{self._path.name}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            if columns:
-                writer.writeheader()
-            writer.writerows(rows)
-        os.replace(partial, self._path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="")
+        if columns:
+            writer.writeheader()
+        writer.writerows(rows)
+        with atomic_write(self._path, "wb", durable=False) as file:
+            file.write(text.getvalue().encode())
         self._columns, self._size = columns, self._path.stat().st_size
+
+
+def read_progress(path: Path) -> list[dict[str, str]]:
+    """The whole rows of a progress.csv, numbers as texts by tag; none if there is no such file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return _read(path)[1] if path.exists() else []
+
+
+def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and whole rows; a last row cut off by a crash is left out."""
+    with path.open(newline="", encoding="utf-8") as file:
+        text = file.read()
+    whole = text[: text.rfind("\n") + 1]  # the last number of a row without an end may have lost digits
+    reader = csv.DictReader(io.StringIO(whole, newline=""))
+    rows = [row for row in reader if None not in row and None not in row.values()]
+    return list(reader.fieldnames or []), rows
 
 
 def _step(row: Mapping[str, str]) -> float:

@@ -16,8 +16,8 @@ from records.directory import RunDirectory
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 TINY = (
-    "--games fruitbot chaser --slots 4 --encoder.channels 4 --encoder.hidden 8 --core.width 8 --core.heads 2 "
-    "--core.feedforward 8 --core.layers 1 --agent.unroll-steps 20 --log-every-steps 80 --env-threads 0 "
+    "--games fruitbot chaser --num-envs 4 --encoder.channels 4 --encoder.hidden 8 --core.width 8 --core.heads 2 "
+    "--core.feedforward 8 --core.layers 1 --agent.rollout-steps 20 --log-every-steps 80 --env-threads 0 "
     "--device cpu --evaluation-episodes 1 --evaluation-splits train"
 ).split()
 
@@ -114,11 +114,11 @@ def test_bad_input_in_a_process_of_its_own(words: list[str], part: str, tmp_path
         "quick --policy lstn",
         "quick --algorithm a3c",
         "quick --mode memory",
-        "quick --slots 65",
+        "quick --num-envs 65",
         "quick --agent.batch-unrolls 7",
         "quick --algorithm ppo --agent.minibatches 5",
         "quick --device cuda:99",
-        "quick --core.heads 7 --slots 65",
+        "quick --core.heads 7 --num-envs 65",
         "quick --nonsense",
         "quick --run-dir .",
         "--resume .",

@@ -15,12 +15,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from benchmarks.faults.cases import CASES
 from benchmarks.faults.process import load_everything
 from benchmarks.faults.workspace import Workspace
 from benchmarks.machine import describe_machine
+from common.cli import run_with_options
 
 
 @dataclass(frozen=True)
@@ -79,4 +78,4 @@ def main(options: Options) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Options, description=__doc__)))
+    sys.exit(run_with_options(Options, main, "python -m benchmarks.faults"))

@@ -33,7 +33,7 @@ def tiny_run(**changes: Any) -> TrainConfig:
     return from_json(
         {
             "games": ["bigfish", "dodgeball"],
-            "slots": 4,
+            "num_envs": 4,
             "total_steps": TOTAL_STEPS,
             "core": {"width": 8, "heads": 2, "feedforward": 8, "layers": 1},
             "encoder": {"channels": [4], "hidden": 8},

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
 from common import config
+from common.cli import Flag, Shown
 from common.config import OneOf, Range
-from common.options import Flag, words_option
 from envs.native import FRAMES_PER_SECOND
 from evaluation.recording.overlay import STYLES
 from evaluation.recording.replay import CHOICES
@@ -36,21 +34,19 @@ class Recording:
         trace_frames: keep what the policy saw in it.
     """
 
-    video: Annotated[str | None, words_option("FILE", "none")] = None
-    video_seconds: Annotated[float, Range(0, open_low=True), tyro.conf.arg(metavar="N")] = 30.0
-    video_overlay: Annotated[str, OneOf(STYLES, "overlay"), tyro.conf.arg(metavar="|".join(STYLES))] = (
-        "scores"
-    )
+    video: Annotated[str | None, Shown("FILE", "none")] = None
+    video_seconds: Annotated[float, Range(0, open_low=True), Shown("N")] = 30.0
+    video_overlay: Annotated[str, OneOf(STYLES, "overlay"), Shown("|".join(STYLES))] = "scores"
     video_per_game: Flag = False
     video_episodes: Annotated[
         tuple[str, ...],
         OneOf(CHOICES, "choice of episodes"),
-        words_option(f"{'|'.join(CHOICES)} ...", "none"),
+        Shown(f"{'|'.join(CHOICES)} ...", "none"),
     ] = ()
-    video_candidates: Annotated[int, Range(1), tyro.conf.arg(metavar="N")] = 20
-    video_layer: Annotated[int, Range(0), tyro.conf.arg(metavar="N")] = 0
-    video_head: Annotated[int, Range(0), tyro.conf.arg(metavar="N")] = 0
-    trace: Annotated[str | None, words_option("FILE.npz", "none")] = None
+    video_candidates: Annotated[int, Range(1), Shown("N")] = 20
+    video_layer: Annotated[int, Range(0), Shown("N")] = 0
+    video_head: Annotated[int, Range(0), Shown("N")] = 0
+    trace: Annotated[str | None, Shown("FILE.npz", "none")] = None
     trace_frames: Flag = False
 
     @property

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from rich.console import Console
 
+from common.cli import Flag, Shown, parse_options
 from common.errors import UserError, raise_problems
-from common.options import Flag, parse_options, words_option
 from evaluation.progress import Report, show_progress
 from evaluation.report import pages
 from evaluation.report.gather import Announce, Study, common_protocol, gather, unfinished_line
@@ -64,21 +63,21 @@ class Options:
         span: steps after which the memory is cleared in one of the lines.
     """
 
-    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN ...")] = ()
-    out: Annotated[str | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(required)")] = None
-    title: Annotated[str | None, words_option("TEXT", "the name of the suite")] = None
-    baseline: Annotated[str | None, words_option("GROUP", "what the suite says")] = None
-    splits: Annotated[tuple[str, ...], words_option("SPLIT ...", _THEIRS)] = ()
-    episodes: Annotated[int | None, words_option("N", _THEIRS)] = None
+    runs: Annotated[tuple[str, ...], Shown("RUN ...")] = ()
+    out: Annotated[str | None, Shown("DIR", "")] = None
+    title: Annotated[str | None, Shown("TEXT", "the name of the suite")] = None
+    baseline: Annotated[str | None, Shown("GROUP", "what the suite says")] = None
+    splits: Annotated[tuple[str, ...], Shown("SPLIT ...", _THEIRS)] = ()
+    episodes: Annotated[int | None, Shown("N", _THEIRS)] = None
     greedy: Flag = False
     sample: Flag = False
     every_level: Flag = False
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    seed: Annotated[int, Shown("N")] = 0
     stream: Flag = False
-    task_duration: Annotated[str, tyro.conf.arg(metavar="TEXT")] = StreamProtocol.task_duration
-    streams: Annotated[int, tyro.conf.arg(metavar="N")] = StreamProtocol.streams
-    tasks: Annotated[int, tyro.conf.arg(metavar="N")] = StreamProtocol.tasks
-    span: Annotated[int, tyro.conf.arg(metavar="N")] = int(DEFAULT_SPAN)
+    task_duration: Annotated[str, Shown("TEXT")] = StreamProtocol.task_duration
+    streams: Annotated[int, Shown("N")] = StreamProtocol.streams
+    tasks: Annotated[int, Shown("N")] = StreamProtocol.tasks
+    span: Annotated[int, Shown("N")] = int(DEFAULT_SPAN)
 
 
 def main(words: Sequence[str]) -> int:

@@ -304,7 +304,7 @@ def _labels(kinds: Sequence[Sequence[Run]], suffix: str) -> list[str]:
     for members in kinds:
         several = len(_union(members)) > 1 and len(members[0].config.games) == 1
         own = "" if several or suffix else members[0].label
-        policy = " ".join(filter(None, [members[0].config.policy, suffix]))
+        policy = " ".join(filter(None, [members[0].config.policy_name, suffix]))
         base.append(own or policy)
     labels = []
     for index, label in enumerate(base):

@@ -185,9 +185,9 @@ def _group_json(group: Group, parts: dict[str, tuple[str, ...]]) -> dict[str, An
         "runs": [run.name for run in group.runs],
         "seeds": [row.seed for row in group.rows],
         "steps": sorted({run.config.total_steps for run in group.runs}),
-        "reset_in_training": group.config.reset,
-        "reset_in_evaluation": group.config.reset if group.reset is None else group.reset,
-        "bptt_span": group.config.bptt_span,
+        "reset_in_training": group.config.policy.reset,
+        "reset_in_evaluation": group.config.policy.reset if group.reset is None else group.reset,
+        "bptt_span": group.config.policy.bptt_span,
         "aggregates": {
             name: {
                 "iqm": asdict(

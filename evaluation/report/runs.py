@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from records.config import TrainConfig, learned_settings
-from records.directory import RunDirectory, saved_steps
-from records.progress_file import read_progress
+from records.directory import RunDirectory
+from records.state import saved_steps
 from records.suite_record import group_of, read_record
-from records.writers import STEP
+from records.writers import STEP, read_progress
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Run:
         """Its training returns; empty if it has logged none."""
         rows: list[dict[str, str]] = []
         if self.directory.progress_file.is_file():
-            rows = [row for row in read_progress(self.directory.progress_file)[1] if row.get(STEP)]
+            rows = [row for row in read_progress(self.directory.progress_file) if row.get(STEP)]
 
         def column(name: str) -> NDArray[np.float64]:
             return np.array([float(row.get(name) or "nan") for row in rows])

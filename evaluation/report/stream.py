@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 import agents
+from common.files import write_json
 from envs import parse_task_duration
 from evaluation.report.gather import EVALUATIONS, Announce, Group, Study, silent
 from evaluation.report.plots import COLOURS, Plot, draw_panels
@@ -38,7 +39,6 @@ from evaluation.streams import (
     play_streams,
     to_json,
 )
-from records.directory import write_json
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ def stream_notes(scores: StreamScores) -> tuple[str, ...]:
     protocol = scores.protocol
     chosen = "greedy (most likely) actions" if protocol.greedy else "sampled actions"
     trained = "; ".join(
-        f"{group.label}: memory reset {rule_text(group.config.reset)} in training, gradient horizon {horizon(group)} "
-        f"of {group.config.agent.rollout_steps} steps, {runs_text(len(group.rows))}"
+        f"{group.label}: memory reset {rule_text(group.config.policy.reset)} in training, "
+        f"gradient horizon {horizon(group)} of {group.config.agent.rollout_steps} steps, {runs_text(len(group.rows))}"
         for group in scores.groups
     )
     return (

@@ -71,13 +71,13 @@ def all_tables(study: Study) -> list[Table]:
 
 def is_recurrent(group: Group) -> bool:
     """Whether its policy remembers anything."""
-    return bool(CORES[group.config.policy].is_recurrent)
+    return bool(CORES[group.config.policy_name].is_recurrent)
 
 
 def horizon(group: Group) -> int:
     """Steps that gradient flowed through in training."""
     length = int(group.config.agent.rollout_steps)
-    return length if group.config.bptt_span is None else min(length, group.config.bptt_span)
+    return length if group.config.policy.bptt_span is None else min(length, group.config.policy.bptt_span)
 
 
 def rule_text(reset: str) -> str:
@@ -87,7 +87,7 @@ def rule_text(reset: str) -> str:
 
 
 def _in_evaluation(group: Group) -> str:
-    return str(group.config.reset) if group.reset is None else group.reset
+    return str(group.config.policy.reset) if group.reset is None else group.reset
 
 
 def protocol_notes(protocol: Protocol, groups: Iterable[Group]) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def _memory_notes(groups: Iterable[Group]) -> tuple[str, ...]:
     shared: dict[str, list[str]] = {}
     for group in groups:
         if is_recurrent(group):
-            trained, evaluated = str(group.config.reset), _in_evaluation(group)
+            trained, evaluated = str(group.config.policy.reset), _in_evaluation(group)
             text = f"memory reset {rule_text(evaluated)}"
             if evaluated != trained:
                 text += f" in evaluation, {rule_text(trained)} in training"
@@ -181,11 +181,11 @@ def runs_table(study: Study) -> Table:
         rows.append(
             (
                 group.label,
-                config.policy,
-                config.algorithm.upper(),
+                config.policy_name,
+                config.algorithm_name.upper(),
                 "; ".join(f"{count:,}" for count in sorted(steps)),
                 ", ".join(str(row.seed) for row in group.rows),
-                rule_text(config.reset) if memory else NOTHING,
+                rule_text(config.policy.reset) if memory else NOTHING,
                 rule_text(_in_evaluation(group)) if memory else NOTHING,
                 f"{horizon(group)} of {config.agent.rollout_steps}" if memory else NOTHING,
                 ", ".join(group.games),
@@ -321,7 +321,7 @@ def expert_pairs(study: Study) -> list[tuple[Group, Group]]:
 
     def training(group: Group) -> tuple[object, ...]:
         config = group.config
-        return (config.policy, config.algorithm, config.core, config.reset, config.bptt_span, group.reset)
+        return (config.policy, config.algorithm_name, group.reset)
 
     return [
         (group, expert)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 
+from common.cli import Flag, Shown, parse_options
 from common.errors import UserError, raise_problems
-from common.options import Flag, parse_options, words_option
 from envs import expand_games
 from evaluation.intervention import Intervention, parse_intervention
 from evaluation.loading import TrainingInfo, load_agent
@@ -53,24 +52,24 @@ class Options:
         device: auto, cpu or cuda.
     """
 
-    checkpoint: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN_OR_CHECKPOINT")]
-    versus: Annotated[str | None, words_option("RUN_OR_CHECKPOINT", "none")] = None
-    games: Annotated[tuple[str, ...], words_option("GAME ...", "those it was trained on")] = ()
-    split: Annotated[str | None, words_option("SPLIT", "levels that it was not trained on")] = None
-    level: Annotated[int | None, words_option("N", "drawn from the split")] = None
-    mode: Annotated[str | None, words_option("MODE", "that of its training")] = None
+    checkpoint: Annotated[str, Shown("RUN_OR_CHECKPOINT")]
+    versus: Annotated[str | None, Shown("RUN_OR_CHECKPOINT", "none")] = None
+    games: Annotated[tuple[str, ...], Shown("GAME ...", "those it was trained on")] = ()
+    split: Annotated[str | None, Shown("SPLIT", "levels that it was not trained on")] = None
+    level: Annotated[int | None, Shown("N", "drawn from the split")] = None
+    mode: Annotated[str | None, Shown("MODE", "that of its training")] = None
     sample: Flag = False
     versus_sample: Flag = False
-    modification: Annotated[str, tyro.conf.arg(metavar="HOW")] = "on"
-    versus_modification: Annotated[str, tyro.conf.arg(metavar="HOW")] = "on"
-    speed: Annotated[float, tyro.conf.arg(metavar="N")] = DEFAULT_SPEED
-    seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    host: Annotated[str, tyro.conf.arg(metavar="ADDRESS")] = DEFAULT_HOST
-    port: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    modification: Annotated[str, Shown("HOW")] = "on"
+    versus_modification: Annotated[str, Shown("HOW")] = "on"
+    speed: Annotated[float, Shown("N")] = DEFAULT_SPEED
+    seed: Annotated[int, Shown("N")] = 0
+    host: Annotated[str, Shown("ADDRESS")] = DEFAULT_HOST
+    port: Annotated[int, Shown("N")] = 0
     no_browser: Flag = False
     no_render: Flag = False
-    history_mb: Annotated[int, tyro.conf.arg(metavar="N")] = 512
-    device: Annotated[str, tyro.conf.arg(metavar="DEVICE")] = "auto"
+    history_mb: Annotated[int, Shown("N")] = 512
+    device: Annotated[str, Shown("DEVICE")] = "auto"
 
 
 def main(words: Sequence[str]) -> int:

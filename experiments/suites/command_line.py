@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import tyro
 from rich.console import Console
 
-from common.cli import without_box
-from common.errors import UserError, raise_problems, unknown_name
+from common.cli import Flag, Shown, parse_options
+from common.config import Range
+from common.config import problems as config_problems
+from common.errors import UserError, raise_problems
 from experiments.suites import definition
 from experiments.suites.display import print_plan, show
 from experiments.suites.plan import Options, Plan, conflicts, make_plan
 from experiments.suites.runner import Runner
-from experiments.suites.status import measured_speeds, run_directories, status_of
 from records.directory import RUNS
+from records.state import measured_speeds, run_directories, state_of
 from records.validation import device_problems
 
 PROGRAM = "python train.py suite"
-
-
-def _words(metavar: str, default: str) -> Any:
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
 @dataclass(frozen=True)
@@ -48,15 +43,15 @@ class Arguments:
         dry_run: show the runs and what they cost, and start nothing.
     """
 
-    suite: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SUITE")]
-    scale: Annotated[float, tyro.conf.arg(metavar="FACTOR")] = 1.0
-    seeds: Annotated[tuple[int, ...], _words("N ...", "those of the suite")] = ()
-    games: Annotated[tuple[str, ...], _words("GAME ...", "those of the suite")] = ()
-    only: Annotated[tuple[str, ...], _words("PATTERN ...", "all")] = ()
-    jobs: Annotated[int, tyro.conf.arg(metavar="N")] = 1
-    devices: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DEVICE ...")] = ("auto",)
-    runs: Annotated[str, tyro.conf.arg(metavar="DIR")] = str(RUNS)
-    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    suite: Annotated[str, Shown("SUITE")]
+    scale: Annotated[float, Range(0, 1, open_low=True), Shown("FACTOR")] = 1.0
+    seeds: Annotated[tuple[int, ...], Shown("N ...", "those of the suite")] = ()
+    games: Annotated[tuple[str, ...], Shown("GAME ...", "those of the suite")] = ()
+    only: Annotated[tuple[str, ...], Shown("PATTERN ...", "all")] = ()
+    jobs: Annotated[int, Range(1)] = 1
+    devices: Annotated[tuple[str, ...], Shown("DEVICE ...")] = ("auto",)
+    runs: Annotated[str, Shown("DIR")] = str(RUNS)
+    dry_run: Flag = False
 
 
 def main(words: Sequence[str]) -> int:
@@ -72,14 +67,14 @@ def main(words: Sequence[str]) -> int:
     plan = prepare(arguments, extra)
     console = Console(highlight=False, markup=False)
     root = Path(arguments.runs)
-    statuses = {planned.name: status_of(planned) for planned in plan.runs}
+    states = {planned.name: state_of(planned.run, planned.config) for planned in plan.runs}
     speeds = measured_speeds([*run_directories(root), *run_directories(plan.directory)])
     if arguments.dry_run:
-        print_plan(plan, statuses, speeds, arguments.jobs, console)
+        print_plan(plan, states, speeds, arguments.jobs, console)
         return 0
     runner = Runner(plan, arguments.jobs, arguments.devices)
     with show(console, speeds) as on_change:
-        code = runner.carry_out(on_change)
+        code = runner.run(on_change)
     for job in runner.jobs:
         if job.failure is not None:
             log = runner.log_of(job.planned)
@@ -126,24 +121,7 @@ def parse(words: Sequence[str]) -> tuple[Arguments, list[str]]:
     if "--" in own:
         border = own.index("--")
         own, extra = own[:border], own[border + 1 :]
-    screen = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(screen):
-            arguments, unknown = tyro.cli(Arguments, prog=PROGRAM, args=own, return_unknown_args=True)
-    except SystemExit as exit:
-        if not exit.code:
-            raise
-        if "Required options" in screen.getvalue():
-            raise UserError(f"name a suite: {', '.join(definition.shipped())}, or a .toml file") from None
-        raise UserError(f"{without_box(screen.getvalue())}; see {PROGRAM} SUITE --help") from None
-    if unknown:
-        known = ["--" + item.name.replace("_", "-") for item in fields(Arguments) if item.name != "suite"]
-        names = [word.partition("=")[0] for word in unknown if word.startswith("-")]
-        if not names:
-            raise UserError(f"unexpected {' '.join(unknown)}: name one suite; see {PROGRAM} SUITE --help")
-        hint = "options of train.py follow a lone --"
-        raise_problems([f"{unknown_name('option', name, known)}; {hint}" for name in names])
-    return arguments, extra
+    return parse_options(Arguments, own, PROGRAM, "suite"), extra
 
 
 def prepare(arguments: Arguments, extra: Sequence[str]) -> Plan:
@@ -152,9 +130,8 @@ def prepare(arguments: Arguments, extra: Sequence[str]) -> Plan:
     Raises:
         UserError: naming everything that is wrong with it.
     """
-    problems = [problem for name in arguments.devices for problem in device_problems(name)]
-    if arguments.jobs < 1:
-        problems.append(f"--jobs is {arguments.jobs}: give 1 or more")
+    problems = config_problems(arguments, "--")
+    problems += [problem for name in arguments.devices for problem in device_problems(name)]
     if not arguments.devices:
         problems.append("--devices names none: give auto, cpu or cuda")
     raise_problems(problems)
@@ -174,6 +151,6 @@ def prepare(arguments: Arguments, extra: Sequence[str]) -> Plan:
         if not chosen:
             names = ", ".join(run.name for run in plan.runs)
             raise UserError(f"--only {' '.join(arguments.only)} matches no run: there are {names}")
-        plan = Plan(plan.suite, plan.options, plan.directory, chosen, plan.reevaluations)
+        plan = replace(plan, runs=chosen)
     raise_problems([problem for planned in plan.runs for problem in conflicts(planned)])
     return plan

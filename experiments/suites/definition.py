@@ -28,73 +28,75 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from common.config import read as read_settings
 from common.errors import UserError, raise_problems, unknown_name
+from common.files import read_data
 from experiments.presets import PRESETS
 from policies.resets import parse_reset
 
-# Standard since Python 3.11; before, the package it was taken from.
-toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-
 SHIPPED = Path(__file__).parent
-PROGRAMS = {"train": (), "witness": ("witness",)}
-"""What can make a run: the words after ``python train.py``."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Value = str | int | float | bool | tuple[str | int | float, ...]
+Head = TypeVar("Head")
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A way of running, or of evaluating, in which groups of runs differ.
-
-    Attributes:
-        name: becomes part of the names of its runs.
-        label: how the report calls it.
-        settings: options of train.py by dotted name.
-        program: what trains it.
-        evaluates: for a variant without runs of its own, the variant whose runs it evaluates.
-        reset: reset rule of that evaluation.
-    """
-
+class _VariantHead:
     name: str = ""
     label: str = ""
-    settings: Mapping[str, Value] = field(default_factory=dict)
-    program: str = "train"
     evaluates: str | None = None
     reset: str | None = None
 
 
 @dataclass(frozen=True)
-class Suite:
+class Variant(_VariantHead):
+    """A way of running, or of evaluating, in which groups of runs differ.
+
+    Attributes:
+        name: Becomes part of the names of its runs.
+        label: What the report calls it.
+        evaluates: For a variant without runs of its own, the variant whose runs it evaluates.
+        reset: Reset rule of that evaluation.
+        settings: Options of train.py by dotted name.
+    """
+
+    settings: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _SuiteHead:
+    summary: str = ""
+    preset: str = ""
+    seeds: tuple[int, ...] = (0,)
+    full_model: str | None = None
+
+
+@dataclass(frozen=True)
+class Suite(_SuiteHead):
     """A set of runs.
 
     Attributes:
-        name: that of its file.
-        summary: what it is for.
-        preset: of train.py, that every run starts from.
-        seeds: each group is run once with each.
-        settings: options of train.py by dotted name, for every run.
-        grid: options by dotted name, each with the values that it takes in turn.
-        variants: one with an empty name where the file lists none.
-        full_model: name of the group that others are ablations of; None for none.
+        summary: What it is for.
+        preset: Preset of train.py that every run starts from.
+        seeds: Each group is run once with each.
+        full_model: Name of the group that others are ablations of; None for none.
+        name: Name of its file.
+        settings: Options of train.py by dotted name, for every run.
+        grid: Options by dotted name, each with the values that it takes in turn.
+        variants: One with an empty name where the file lists none.
     """
 
-    name: str
-    summary: str
-    preset: str
-    seeds: tuple[int, ...]
-    settings: Mapping[str, Value]
-    grid: Mapping[str, tuple[Value, ...]]
-    variants: tuple[Variant, ...]
-    full_model: str | None
+    name: str = ""
+    settings: Mapping[str, Value] = field(default_factory=dict)
+    grid: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    variants: tuple[Variant, ...] = (Variant(),)
 
 
 def shipped() -> dict[str, Path]:
@@ -132,30 +134,24 @@ def read(path: Path) -> Suite:
         UserError: naming everything that is wrong with it, apart from the settings of runs, which are checked when
             runs are planned.
     """
-    try:
-        data = toml.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not a suite: it is not text") from None
-    except toml.TOMLDecodeError as error:
-        raise UserError(f"{path} is not a suite: not TOML, {error}") from None
-    reader = _Reader(data)
+    data, problems = read_data(path), []  # type: ignore[var-annotated]
+    head = _head(_SuiteHead(), data, ("settings", "grid", "variant"), problems)
     suite = Suite(
+        **vars(head),
         name=path.stem,
-        summary=reader.take("summary", str, ""),
-        preset=reader.take("preset", str, "", required=True),
-        seeds=reader.seeds(),
-        settings=reader.settings("settings"),
-        grid=reader.grid(),
-        variants=reader.variants(),
-        full_model=reader.take("full_model", str, None),
+        settings=_settings(data, problems),
+        grid=_grid(data, problems),
+        variants=_variants(data.get("variant", []), problems),
     )
-    reader.finish()
     if not _NAME.fullmatch(suite.name):
-        reader.problems.append(f"its name {suite.name!r}: use letters, digits, '_', '.' and '-'")
-    if suite.preset and suite.preset not in PRESETS:
-        reader.problems.append(unknown_name("preset", suite.preset, PRESETS))
-    reader.problems += _variant_problems(suite)
-    raise_problems([f"suite {path}: {problem}" for problem in reader.problems])
+        problems.append(f"its name {suite.name!r}: use letters, digits, '_', '.' and '-'")
+    if not suite.preset:
+        problems.append("preset is missing")
+    elif suite.preset not in PRESETS:
+        problems.append(unknown_name("preset", suite.preset, PRESETS))
+    if not suite.seeds or len(set(suite.seeds)) < len(suite.seeds):
+        problems.append(f"seeds is {list(suite.seeds)}: give different whole numbers, at least one")
+    raise_problems([f"suite {path}: {problem}" for problem in [*problems, *_variant_problems(suite)]])
     return suite
 
 
@@ -166,8 +162,6 @@ def _variant_problems(suite: Suite) -> list[str]:
     for variant in suite.variants:
         if names.count(variant.name) > 1:
             found.append(f"variant {variant.name!r} is listed more than once: give each its own name")
-        if variant.program not in PROGRAMS:
-            found.append(unknown_name("program", variant.program, PROGRAMS))
         if variant.evaluates is None:
             if variant.reset is not None:
                 found.append(
@@ -177,8 +171,8 @@ def _variant_problems(suite: Suite) -> list[str]:
             continue
         if variant.evaluates not in trained:
             found.append(unknown_name("variant to evaluate", variant.evaluates, trained))
-        if variant.settings or variant.program != "train":
-            found.append(f"variant {variant.name!r} trains nothing: leave its settings and program out")
+        if variant.settings:
+            found.append(f"variant {variant.name!r} trains nothing: leave its settings out")
         try:
             parse_reset("" if variant.reset is None else variant.reset)
         except UserError as error:
@@ -186,96 +180,84 @@ def _variant_problems(suite: Suite) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-class _Reader:
-    """Takes what it knows out of a TOML table and notes what is wrong."""
+# What follows adds a line to `problems` for everything that is wrong.
 
-    def __init__(self, data: dict[str, Any]) -> None:
-        self._data = data
-        self.problems: list[str] = []
 
-    def take(self, key: str, kind: type, default: Any, *, required: bool = False) -> Any:
-        if key not in self._data:
-            if required:
-                self.problems.append(f"{key} is missing")
-            return default
-        value = self._data.pop(key)
-        if isinstance(value, kind) and not (kind is not bool and isinstance(value, bool)):
-            return value
-        words: dict[Any, str] = {str: "a text", list: "a list [...]", dict: "a table"}
-        self.problems.append(f"{key} is {value!r}: give {words[kind]}")
-        return default
+def _head(default: Head, data: Mapping[str, Any], tables: Sequence[str], problems: list[str]) -> Head:
+    """The simple values of a table; the others have the names `tables`."""
+    known = [*vars(default), *tables]
+    problems += [unknown_name("key", key, known) for key in data if key not in known]
+    values = {key: data[key] for key in vars(default) if key in data}
+    return read_settings(type(default), values, problems, default)
 
-    def seeds(self) -> tuple[int, ...]:
-        seeds = self.take("seeds", list, [0])
-        if not seeds or any(type(seed) is not int for seed in seeds) or len(set(seeds)) < len(seeds):
-            self.problems.append(f"seeds is {seeds!r}: give different whole numbers, at least one")
-            return (0,)
-        return tuple(seeds)
 
-    def settings(self, key: str) -> dict[str, Value]:
-        return self._flat(self.take(key, dict, {}))
+def _table(data: Mapping[str, Any], key: str, problems: list[str]) -> Mapping[str, Any]:
+    value = data.get(key, {})
+    if isinstance(value, Mapping):
+        return value
+    problems.append(f"{key} is {value!r}: give a table")
+    return {}
 
-    def grid(self) -> dict[str, tuple[Value, ...]]:
-        flat = self._flat(self.take("grid", dict, {}), lists_of_lists=True)
-        found: dict[str, tuple[Value, ...]] = {}
-        for name, values in flat.items():
-            if name == "seed":
-                self.problems.append("grid.seed: list seeds as seeds = [0, 1]")
-            elif not isinstance(values, tuple) or not values:
-                self.problems.append(f"grid.{name} is {values!r}: give a list of at least one value")
-            elif len({str(value) for value in values}) < len(values):
-                self.problems.append(f"grid.{name} lists a value twice")
-            else:
-                found[name] = values
-        return found
 
-    def variants(self) -> tuple[Variant, ...]:
-        found = []
-        for number, table in enumerate(self.take("variant", list, [{}]), 1):
-            if not isinstance(table, dict):
-                self.problems.append(f"variant is {table!r}: write [[variant]] above each")
-                continue
-            inner = _Reader(dict(table))
-            name = inner.take("name", str, "", required=bool(table))
-            variant = Variant(
-                name=name,
-                label=inner.take("label", str, name),
-                settings=inner.settings("settings"),
-                program=inner.take("program", str, "train"),
-                evaluates=inner.take("evaluates", str, None),
-                reset=inner.take("reset", str, None),
+def _settings(data: Mapping[str, Any], problems: list[str]) -> dict[str, Value]:
+    return {
+        name: value
+        for name, value in _flat(_table(data, "settings", problems))
+        if _is_value(name, value, problems)
+    }
+
+
+def _grid(data: Mapping[str, Any], problems: list[str]) -> dict[str, tuple[Value, ...]]:
+    found: dict[str, tuple[Value, ...]] = {}
+    for name, values in _flat(_table(data, "grid", problems)):
+        if name == "seed":
+            problems.append("grid.seed: list seeds as seeds = [0, 1]")
+        elif not isinstance(values, tuple) or not values:
+            problems.append(f"grid.{name} is {values!r}: give a list of at least one value")
+        elif len({str(value) for value in values}) < len(values):
+            problems.append(f"grid.{name} lists a value twice")
+        elif all(_is_value(f"grid.{name}", value, problems) for value in values):
+            found[name] = values
+    return found
+
+
+def _variants(tables: object, problems: list[str]) -> tuple[Variant, ...]:
+    found = []
+    for number, table in enumerate(tables if isinstance(tables, list) else [tables], 1):
+        if not isinstance(table, Mapping):
+            problems.append(f"variant is {table!r}: write [[variant]] above each")
+            continue
+        wrong: list[str] = []
+        head = _head(_VariantHead(), table, ("settings",), wrong)
+        if not _NAME.fullmatch(head.name):
+            what = (
+                f"name {head.name!r}: use letters, digits, '_', '.' and '-'"
+                if head.name
+                else "name is missing"
             )
-            if name and not _NAME.fullmatch(name):
-                inner.problems.append(f"name {name!r}: use letters, digits, '_', '.' and '-'")
-            inner.finish([item.name for item in fields(Variant)])
-            self.problems += [f"variant {name or number}: {problem}" for problem in inner.problems]
-            found.append(variant)
-        return tuple(found) or (Variant(),)
+            wrong.append(what)
+        found.append(
+            Variant(**{**vars(head), "label": head.label or head.name}, settings=_settings(table, wrong))
+        )
+        problems += [f"variant {head.name or number}: {problem}" for problem in wrong]
+    return tuple(found) or (Variant(),)
 
-    def finish(self, known: list[str] | None = None) -> None:
-        """Note what nobody has taken."""
-        known = known or [item.name for item in fields(Suite) if item.name not in ("name", "variants")]
-        self.problems += [unknown_name("key", key, [*known, "variant"]) for key in self._data]
 
-    def _flat(
-        self, table: Mapping[str, Any], prefix: str = "", *, lists_of_lists: bool = False
-    ) -> dict[str, Any]:
-        """Nested tables as dotted names, lists as tuples."""
-        found: dict[str, Any] = {}
-        for key, value in table.items():
-            if isinstance(value, dict):
-                found |= self._flat(value, f"{prefix}{key}.", lists_of_lists=lists_of_lists)
-                continue
-            items = value if isinstance(value, list) else [value]
-            inner = [
-                x for item in items for x in (item if lists_of_lists and isinstance(item, list) else [item])
-            ]
-            if any(not isinstance(item, (str, int, float)) for item in inner):
-                self.problems.append(f"{prefix}{key} is {value!r}: give texts, numbers, true or false")
-                continue
-            found[prefix + key] = _tuples(value)
-        return found
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested tables as dotted names, lists as tuples."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, _tuples(value)
 
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _is_value(name: str, value: object, problems: list[str]) -> bool:
+    items = value if isinstance(value, tuple) else (value,)
+    fits = all(isinstance(item, (str, int, float)) for item in items)
+    problems += [] if fits else [f"{name} is {value!r}: give texts, numbers, true or false"]
+    return fits

@@ -17,10 +17,12 @@ from rich.text import Text
 from experiments.progress import duration
 from experiments.suites.plan import Plan
 from experiments.suites.runner import Job, Runner
-from experiments.suites.status import ASSUMED_SPEED, Phase, Status
+from records.config import TrainConfig
+from records.state import Phase, RunState, Speeds
 
 LINE_SECONDS = 30.0
-Speeds = Mapping[tuple[str, str], float]
+ASSUMED_SPEED = 400.0
+"""Environment steps per second where nothing has been measured: one core of a present CPU."""
 _UNLIMITED = 10_000
 
 
@@ -39,13 +41,13 @@ class Cost:
     measured: bool
 
 
-def cost_of(plan: Plan, statuses: Mapping[str, Status], speeds: Speeds) -> Cost:
-    """What the runs of `plan` still cost, with `statuses` by name of run and `speeds` by policy and algorithm."""
+def cost_of(plan: Plan, states: Mapping[str, RunState], speeds: Speeds) -> Cost:
+    """What the runs of `plan` still cost, with `states` by name of run and `speeds` by policy and algorithm."""
     steps, seconds, measured = 0, 0.0, True
     for planned in plan.runs:
-        status = statuses[planned.name]
-        left = max(0, planned.config.total_steps - status.saved) if status.phase is not Phase.FINISHED else 0
-        speed = status.speed or speeds.get((planned.config.policy, planned.config.algorithm))
+        state = states[planned.name]
+        left = max(0, planned.config.total_steps - state.saved) if state.phase is not Phase.FINISHED else 0
+        speed = state.speed or speeds.get(_kind(planned.config))
         measured = measured and (speed is not None or left == 0)
         steps += left
         seconds += left / (speed or ASSUMED_SPEED)
@@ -53,7 +55,7 @@ def cost_of(plan: Plan, statuses: Mapping[str, Status], speeds: Speeds) -> Cost:
 
 
 def print_plan(
-    plan: Plan, statuses: Mapping[str, Status], speeds: Speeds, jobs: int, console: Console
+    plan: Plan, states: Mapping[str, RunState], speeds: Speeds, jobs: int, console: Console
 ) -> None:
     """The runs and what they cost, for --dry-run."""
     if not console.is_terminal:
@@ -64,13 +66,13 @@ def print_plan(
     for name in ("steps", "steps/s", "hours"):
         table.add_column(name, justify="right", no_wrap=True)
     for planned in plan.runs:
-        config, status = planned.config, statuses[planned.name]
-        speed = status.speed or speeds.get((config.policy, config.algorithm))
+        config, state = planned.config, states[planned.name]
+        speed = state.speed or speeds.get(_kind(config))
         hours = config.total_steps / (speed or ASSUMED_SPEED) / 3600
         table.add_row(
             planned.name,
             planned.label,
-            status.phase.value,
+            state.phase.value,
             f"{config.total_steps:,}",
             f"{speed:,.0f}" if speed else f"{ASSUMED_SPEED:,.0f}?",
             f"{hours:,.2f}",
@@ -78,7 +80,7 @@ def print_plan(
     for item in plan.reevaluations:
         table.add_row(item.group, item.label, f"evaluation of {item.of}", "-", "-", "-")
     console.print(table)
-    cost = cost_of(plan, statuses, speeds)
+    cost = cost_of(plan, states, speeds)
     guess = "" if cost.measured else f" ('?': assumed, no run of that kind was found in {plan.options.runs})"
     console.print(
         f"{len(plan.runs)} runs in {plan.directory}; left: {cost.steps:,} steps, about "
@@ -89,12 +91,16 @@ def print_plan(
 
 @contextmanager
 def show(console: Console, speeds: Speeds) -> Iterator[Show]:
-    """Within this context, what it gives can be passed to `Runner.carry_out`."""
+    """Within this context, what it gives can be passed to `Runner.run`."""
     if not console.is_terminal:
         yield Lines(console, speeds)
         return
     with Live(console=console, auto_refresh=False) as live:
         yield LiveTable(live, speeds)
+
+
+def _kind(config: TrainConfig) -> tuple[str, str]:
+    return config.policy_name, config.algorithm_name
 
 
 class Show:
@@ -109,21 +115,19 @@ class Show:
 
     def summary(self, runner: Runner) -> str:
         """Done, running, failed, time left."""
-        done = sum(job.status.phase is Phase.FINISHED for job in runner.jobs)
+        done = sum(job.state.phase is Phase.FINISHED for job in runner.jobs)
         parts = [f"{done} of {len(runner.jobs)} runs done"]
         failed = sum(job.failure is not None for job in runner.jobs)
         if failed:
             parts.append(f"{failed} failed")
         seconds = 0.0
         for job in runner.jobs:
-            if job.failure is None and job.status.phase is not Phase.FINISHED:
+            if job.failure is None and job.state.phase is not Phase.FINISHED:
                 config = job.planned.config
-                speed = (
-                    job.status.speed or self.speeds.get((config.policy, config.algorithm)) or ASSUMED_SPEED
-                )
-                seconds += max(0, config.total_steps - max(job.status.logged, job.status.saved)) / speed
+                speed = job.state.speed or self.speeds.get(_kind(config)) or ASSUMED_SPEED
+                seconds += max(0, config.total_steps - job.state.reached) / speed
         if seconds:
-            parts.append(f"about {duration(seconds / runner.slots)} of training left")
+            parts.append(f"about {duration(seconds / runner.at_once)} of training left")
         return ", ".join(parts)
 
 
@@ -144,13 +148,13 @@ class LiveTable(Show):
         table.add_column("", justify="right", no_wrap=True)
         table.add_column("steps/s", justify="right", no_wrap=True)
         for job in rows_to_show(runner, self._live.console.height - 6):
-            total, at = job.planned.config.total_steps, reached(job)
+            total, at = job.planned.config.total_steps, job.state.reached
             table.add_row(
                 job.planned.name,
                 state_text(job),
                 f"{at:,}",
                 f"{min(1.0, at / total):4.0%}",
-                f"{job.status.speed:,.0f}" if job.status.speed else "",
+                f"{job.state.speed:,.0f}" if job.state.speed else "",
             )
         self._live.update(table, refresh=True)
 
@@ -173,7 +177,7 @@ class Lines(Show):
             self._states[job.planned.name] = kind
         if time.monotonic() - self._shown >= LINE_SECONDS:
             self._shown = time.monotonic()
-            at = [f"{job.planned.name} at {reached(job):,}" for job in runner.running]
+            at = [f"{job.planned.name} at {job.state.reached:,}" for job in runner.running]
             self._say("; ".join([self.summary(runner), *at]))
 
     def _say(self, line: str) -> None:
@@ -183,26 +187,21 @@ class Lines(Show):
         self._console.file.flush()
 
 
-def reached(job: Job) -> int:
-    """Environment steps that a run has made, as far as its files tell."""
-    return max(job.status.saved, job.status.logged)
-
-
 def state_text(job: Job) -> Text:
     """What a run is doing."""
     if job.failure is not None:
         return Text(f"failed, {job.failure}", style="red")
     if job.process is not None:
-        if job.status.saved >= job.planned.config.total_steps:
+        if job.state.saved >= job.planned.config.total_steps:
             return Text("evaluating", style="green")
         since = f", continued at {job.started_at:,}" if job.started_at else ""
         return Text(f"running{since}", style="green")
-    if job.status.phase is Phase.FINISHED:
+    if job.state.phase is Phase.FINISHED:
         return Text("done", style="cyan")
     if job.elsewhere:
         return Text("running in another process", style="yellow")
-    if job.status.phase is Phase.UNFINISHED:
-        return Text(f"unfinished at {job.status.saved:,}", style="yellow")
+    if job.state.phase is Phase.UNFINISHED:
+        return Text(f"unfinished at {job.state.saved:,}", style="yellow")
     return Text("not started", style="dim")
 
 
@@ -212,7 +211,7 @@ def rows_to_show(runner: Runner, room: int) -> list[Job]:
     def urgency(job: Job) -> int:
         if job.process is not None or job.failure is not None:
             return 0
-        return 2 if job.status.phase is Phase.FINISHED else 1
+        return 2 if job.state.phase is Phase.FINISHED else 1
 
     kept = sorted(runner.jobs, key=urgency)[: max(3, room)]
     return [job for job in runner.jobs if job in kept]

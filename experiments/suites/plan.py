@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from common.errors import UserError, raise_problems
+from common.files import write_json
 from envs import expand_games
-from experiments import command_line
-from experiments.command_line import Launch
-from experiments.suites.definition import PROGRAMS, Suite, Value, Variant
-from records.config import TrainConfig, setting_names, to_json
-from records.directory import RUNS, RunDirectory, write_json
+from experiments.command_line import PROGRAM, override
+from experiments.presets import PRESETS
+from experiments.suites.definition import Suite, Value, Variant
+from records import validation
+from records.config import TrainConfig, learned_settings, to_json
+from records.directory import RUNS, RunDirectory
 from records.suite_record import RECORD, read_record
 
-INCIDENTAL = (
-    *("device", "torch_threads", "env_threads", "env_groups"),
-    *("checkpoint_every_minutes", "keep_checkpoints", "watchdog_minutes", "video_every"),
-)
-"""Settings that may be others where a run is continued: they do not decide what is learned."""
+CONFIGS = "configs"
+"""Directory of a suite with the settings of its runs, a file for each."""
 _EPISODE_STEPS = 300
 """A rough mean length of episodes, for how many of them a rehearsal should play."""
 _LEAST_EPISODES = 10
@@ -54,20 +52,16 @@ class PlannedRun:
     """One run.
 
     Attributes:
-        name: of its directory.
-        group: runs of the same group differ in their seed alone.
-        label: of the group, in tables and plots.
-        program: what trains it.
-        words: of the command that starts it, without the program and without --run-dir.
-        config: its settings.
-        directory: where it goes.
+        name: Name of its directory.
+        group: Runs of the same group differ in their seed alone.
+        label: What tables and plots call the group.
+        config: Its settings.
+        directory: Where it goes.
     """
 
     name: str
     group: str
     label: str
-    program: str
-    words: tuple[str, ...]
     config: TrainConfig
     directory: Path
 
@@ -77,14 +71,24 @@ class PlannedRun:
         return RunDirectory(self.directory)
 
     @property
+    def config_file(self) -> Path:
+        """Where its settings lie before it is started."""
+        return self.directory.parent / CONFIGS / f"{self.name}.json"
+
+    def write_config(self) -> None:
+        """Write the settings that `command` reads."""
+        self.config_file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.config_file, to_json(self.config))
+
+    @property
     def command(self) -> tuple[str, ...]:
         """Words after ``python train.py`` that start it."""
-        return (*PROGRAMS[self.program], *self.words, "--run-dir", str(self.directory))
+        return ("--config", str(self.config_file), "--run-dir", str(self.directory))
 
     @property
     def continuation(self) -> tuple[str, ...]:
         """Words after ``python train.py`` that continue it."""
-        return (*PROGRAMS[self.program], "--resume", str(self.directory))
+        return ("--resume", str(self.directory))
 
 
 @dataclass(frozen=True)
@@ -209,7 +213,7 @@ def _option_problems(suite: Suite, options: Options) -> list[str]:
     reserved = [
         word
         for word in options.words
-        if word.split("=")[0] in ("--seed", "--run-dir", "--resume", "--total-steps")
+        if word.split("=")[0] in ("--seed", "--config", "--run-dir", "--resume", "--total-steps")
     ]
     if reserved:
         found.append(f"{' '.join(reserved)} cannot be given for every run: use --seeds, --runs and --scale")
@@ -224,48 +228,19 @@ def _planned(
     point: Mapping[str, Value],
     variant: Variant,
 ) -> PlannedRun:
-    settings = {**suite.settings, **point, **variant.settings, "seed": seed}
-    words = [suite.preset, *words_of(settings), *options.words]
-    config = _config(words)
-    if options.scale != 1:
-        smaller = scaled(config, options.scale)
-        words += words_of(_differences(config, smaller))
-        config = _config(words)
+    values = {**suite.settings, **point, **variant.settings, "seed": seed}
+    preset, problems = PRESETS[suite.preset], []  # type: ignore[var-annotated]
+    config = preset.configure(values, preset.config, problems)
+    config, _ = override(preset, config, options.words, f"{PROGRAM} {suite.preset}", problems)
+    raise_problems([*problems, *validation.problems(config)])
     group = _group(point, variant) or suite.name
-    name = f"{group}-seed{seed}"
     return PlannedRun(
-        name,
+        name := f"{group}-seed{seed}",
         group,
         _label(point, variant) or suite.name,
-        variant.program,
-        tuple(words),
-        config,
+        config if options.scale == 1 else scaled(config, options.scale),
         directory / name,
     )
-
-
-def _config(words: Sequence[str]) -> TrainConfig:
-    launch = command_line.parse(words)
-    assert isinstance(launch, Launch)
-    return launch.config
-
-
-def words_of(settings: Mapping[str, Value]) -> list[str]:
-    """Settings as options of train.py.
-
-    >>> words_of({"policy": "srwm", "agent.learning_rate": 1e-4, "videos": False, "games": ("maze", "heist")})
-    ['--policy', 'srwm', '--agent.learning-rate', '0.0001', '--no-videos', '--games', 'maze', 'heist']
-    """
-    words = []
-    for name, value in settings.items():
-        owner, dot, last = name.rpartition(".")
-        last = last.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{owner}{dot}{'' if value else 'no-'}{last}")
-        else:
-            items = value if isinstance(value, tuple) else (value,)
-            words += [f"--{owner}{dot}{last}", *map(str, items)]
-    return words
 
 
 def scaled(config: TrainConfig, scale: float) -> TrainConfig:
@@ -274,7 +249,7 @@ def scaled(config: TrainConfig, scale: float) -> TrainConfig:
     A run is at least two rollouts long; checkpoints and log entries come often enough to see it move; the final
     evaluation plays about as many steps as training does, but at least 10 episodes of each game and split.
     """
-    rollout = config.rollout_steps
+    rollout = config.steps_per_rollout
     total = max(round(config.total_steps * scale), 2 * rollout)
     every = config.checkpoint_every_steps
     episodes = config.evaluation_episodes
@@ -288,15 +263,6 @@ def scaled(config: TrainConfig, scale: float) -> TrainConfig:
         log_every_steps=min(config.log_every_steps, max(total // _ENTRIES, rollout)),
         evaluation_episodes=episodes,
     )
-
-
-def _differences(before: TrainConfig, after: TrainConfig) -> dict[str, Any]:
-    old, new = to_json(before), to_json(after)
-    return {
-        name: new[name]
-        for name in setting_names(after)
-        if name in new and new[name] != old[name] and new[name] is not None
-    }
 
 
 def _group(point: Mapping[str, Value], variant: Variant) -> str:
@@ -322,8 +288,12 @@ def conflicts(planned: PlannedRun) -> list[str]:
     """One line if the run's directory holds a run with other settings than planned."""
     if not planned.run.config_file.is_file():
         return []
-    found, wanted = to_json(planned.run.read_config()), to_json(planned.config)
-    different = [name for name in wanted if name not in INCIDENTAL and found.get(name) != wanted[name]]
+    found, planned_settings = learned_settings(planned.run.read_config()), learned_settings(planned.config)
+    # A run goes on where it was begun, and what the plan leaves open was settled then.
+    settled = {"device", *(["env_groups"] if planned.config.env_groups is None else [])}
+    different = [
+        name for name, value in planned_settings.items() if name not in settled and found.get(name) != value
+    ]
     if not different:
         return []
     return [

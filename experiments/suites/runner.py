@@ -1,4 +1,4 @@
-"""Carries out a plan: each run is a process of ``train.py``, one after another or several side by side.
+"""Makes the runs of a plan: each is a process of ``train.py``, one after another or several side by side.
 
 A run is held by a lock that its process shares, so that a suite that was killed and started again waits for a run that
 is still being made instead of making it twice.
@@ -7,7 +7,6 @@ is still being made instead of making it twice.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -19,29 +18,12 @@ from pathlib import Path
 
 import experiments
 from experiments.suites.plan import Plan, PlannedRun
-from experiments.suites.status import Phase, Status, status_of
+from records.lock import LockHeld, RunLock
+from records.state import Phase, RunState, state_of
 
 TRAIN = Path(experiments.__file__).resolve().parent.parent / "train.py"
 LOGS = "logs"
 POLL_SECONDS = 0.5
-
-
-class Lock:
-    """A lock on one run, held while this object or a process that inherited it lives."""
-
-    def __init__(self, path: Path) -> None:
-        """Take the lock. Raises BlockingIOError if somebody else has it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open("a")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.file.close()
-            raise
-
-    def release(self) -> None:
-        """Let go of it; a process that inherited it keeps it."""
-        self.file.close()
 
 
 @dataclass
@@ -50,7 +32,7 @@ class Job:
 
     Attributes:
         planned: the run.
-        status: how far it is.
+        state: how far it is.
         process: its process, while it lives.
         elsewhere: whether a process of another suite's command is making it.
         failure: what its process ended with, where that was an error.
@@ -58,9 +40,9 @@ class Job:
     """
 
     planned: PlannedRun
-    status: Status
+    state: RunState
     process: subprocess.Popen[bytes] | None = None
-    lock: Lock | None = field(default=None, repr=False)
+    lock: RunLock | None = field(default=None, repr=False)
     device: str | None = None
     elsewhere: bool = False
     failure: str | None = None
@@ -69,7 +51,7 @@ class Job:
     @property
     def waiting(self) -> bool:
         """Whether it is still to be made."""
-        return self.process is None and self.failure is None and self.status.phase is not Phase.FINISHED
+        return self.process is None and self.failure is None and self.state.phase is not Phase.FINISHED
 
 
 class Runner:
@@ -86,13 +68,13 @@ class Runner:
         self, plan: Plan, jobs: int = 1, devices: Sequence[str] = ("auto",), python: str = sys.executable
     ) -> None:
         self.plan = plan
-        self.slots = jobs
+        self.at_once = jobs
         self.devices = tuple(devices)
-        self.jobs = [Job(planned, status_of(planned)) for planned in plan.runs]
+        self.jobs = [Job(planned, state_of(planned.run, planned.config)) for planned in plan.runs]
         self._python = python
         self._stop: int | None = None
 
-    def carry_out(self, on_change: Callable[[Runner], None] = lambda runner: None) -> int:
+    def run(self, on_change: Callable[[Runner], None] = lambda runner: None) -> int:
         """Make what is missing.
 
         Args:
@@ -138,11 +120,11 @@ class Runner:
             self._check(job)
         for job in self.jobs:
             if job.elsewhere or job.process is not None:
-                job.status = status_of(job.planned)
+                job.state = state_of(job.planned.run, job.planned.config)
         if self._stop is not None:
             return bool(self.running)
         for job in self.jobs:
-            if job.waiting and len(self.running) < self.slots:
+            if job.waiting and len(self.running) < self.at_once:
                 self._start(job)
         return any(job.waiting or job.process is not None for job in self.jobs)
 
@@ -155,8 +137,8 @@ class Runner:
         if job.lock is not None:
             job.lock.release()
             job.lock = None
-        job.status = status_of(job.planned)
-        if job.status.phase is not Phase.FINISHED and self._stop is None:
+        job.state = state_of(job.planned.run, job.planned.config)
+        if job.state.phase is not Phase.FINISHED and self._stop is None:
             job.failure = self._reason(job, code)
 
     def _reason(self, job: Job, code: int) -> str:
@@ -172,26 +154,31 @@ class Runner:
         return self.plan.directory / LOGS / f"{planned.name}.log"
 
     def _start(self, job: Job) -> None:
-        planned = job.planned
+        planned, logs = job.planned, self.plan.directory / LOGS
+        logs.mkdir(exist_ok=True)
+        lock = RunLock(logs / f"{planned.name}.lock")
         try:
-            job.lock = Lock(self.plan.directory / LOGS / f"{planned.name}.lock")
-        except BlockingIOError:
+            lock.acquire()
+        except LockHeld:
             job.elsewhere = True
             return
+        job.lock = lock
         job.elsewhere = False
         # Somebody else may have made it since it was last looked at.
-        job.status = status_of(planned)
-        if job.status.phase is Phase.FINISHED:
-            job.lock.release()
+        job.state = state_of(planned.run, planned.config)
+        if job.state.phase is Phase.FINISHED:
+            lock.release()
             job.lock = None
             return
         # A run that was killed before its first checkpoint is there, and begins anew when it is continued.
         fresh = not planned.run.config_file.is_file()
         words = list(planned.command if fresh else planned.continuation)
+        if fresh:
+            planned.write_config()
         if fresh and self.devices != ("auto",):
             words += ["--device", self._free_device()]
             job.device = words[-1]
-        job.started_at = job.status.saved
+        job.started_at = job.state.saved
         with self.log_of(planned).open("ab") as log:
             job.process = subprocess.Popen(
                 [self._python, str(TRAIN), *words],
@@ -199,7 +186,7 @@ class Runner:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment(),
-                pass_fds=(job.lock.file.fileno(),),
+                pass_fds=(lock.fileno(),),
                 # Ctrl-C in the terminal reaches this command only, which passes it on.
                 start_new_session=True,
             )
@@ -211,8 +198,8 @@ class Runner:
 
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)
-        if self.slots > 1:
+        if self.at_once > 1:
             # Side by side, runs share the processors instead of each taking all of them.
-            share = max(1, (os.cpu_count() or 1) // self.slots)
+            share = max(1, (os.cpu_count() or 1) // self.at_once)
             environment.setdefault("OMP_NUM_THREADS", str(share))
         return environment

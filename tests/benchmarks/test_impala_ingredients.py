@@ -41,7 +41,7 @@ def test_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "6400",
         "--passes",
         "2",
-        "--lambda",
+        "--trace-lambda",
         "0.95",
         "--batch-unrolls",
         "64",

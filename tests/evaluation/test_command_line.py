@@ -79,7 +79,7 @@ def no_environments(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        ("", "name a run or a checkpoint: python eval.py RUN_OR_CHECKPOINT"),
+        ("", "name a run or checkpoint: python eval.py RUN_OR_CHECKPOINT"),
         ("{run} second", "unexpected second"),
         ("{run} --gams maze", "unknown option '--gams': did you mean --games?"),
         ("{run} --episodes many", "--episodes"),

@@ -29,7 +29,7 @@ def test_the_newest_checkpoint_of_a_run(tmp_path: Path) -> None:
     ("stored", "expected"),
     [
         (
-            {"games": ["maze", "heist"], "mode": "memory", "levels": "0:9", "slots": 4},
+            {"games": ["maze", "heist"], "mode": "memory", "levels": "0:9", "num_envs": 4},
             TrainingInfo(("maze", "heist"), "memory", "0:9"),
         ),
         ({}, TrainingInfo((), "easy", "train")),

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from agents import ALGORITHMS
+from common.config import options
 from common.errors import UserError
-from experiments.command_line import Launch, Resume, descriptions, parse
+from experiments.command_line import Launch, Resume, parse
 from experiments.presets import PRESETS
-from policies import core_config
+from policies import CORES, EncoderConfig, PolicyConfig, core_config
 from policies.cores.srwm import SrwmConfig
-from records.config import TrainConfig, setting_names
+from records.config import from_json, to_json
 
 
 def launch(line: str) -> Launch:
@@ -26,19 +30,17 @@ def test_a_preset_alone_is_its_configuration(name: str) -> None:
 
 def test_every_kind_of_value_can_be_overridden() -> None:
     config = launch(
-        "quick --games maze heist --slots=64 --total-steps 25e6 --agent.learning-rate 1e-4 --core.heads 4 "
+        "quick --games maze heist --num-envs=64 --total-steps 25e6 --agent.learning-rate 1e-4 --core.heads 4 "
         "--encoder.channels 4 8 --bptt-span 10 --checkpoint-every-steps none --no-videos --run-dir runs/mine"
     ).config
     expected = PRESETS["quick"].config
     assert config == replace(
         expected,
         games=("maze", "heist"),
-        slots=64,
+        num_envs=64,
         total_steps=25_000_000,
         agent=replace(expected.agent, learning_rate=1e-4),
-        core=core_config("srwm", heads=4),
-        encoder=replace(expected.encoder, channels=(4, 8)),
-        bptt_span=10,
+        policy=PolicyConfig(core_config("srwm", heads=4), EncoderConfig((4, 8)), bptt_span=10),
         checkpoint_every_steps=None,
         videos=False,
     )
@@ -52,20 +54,20 @@ def test_run_dir_is_no_setting() -> None:
     "games", ["--games memory4", "--games dodgeball,heist,maze,miner", "--games=memory4"]
 )
 def test_task_sets_and_commas(games: str) -> None:
-    config = launch(f"quick --slots 64 --mode memory {games}").config
+    config = launch(f"quick --num-envs 64 --mode memory {games}").config
     assert config.games == ("dodgeball", "heist", "maze", "miner")
 
 
 @pytest.mark.parametrize("policy", ["--policy lstm", "--policy=lstm", "--policy srwm --policy lstm"])
 def test_options_are_those_of_the_chosen_policy(policy: str) -> None:
     config = launch(f"quick {policy} --core.hidden 32").config
-    assert config.policy == "lstm"
-    assert config.core == core_config("lstm", hidden=32)
+    assert config.policy_name == "lstm"
+    assert config.policy.core == core_config("lstm", hidden=32)
 
 
 def test_options_are_those_of_the_chosen_algorithm() -> None:
     config = launch("quick --algorithm ppo --agent.clip-range 0.1").config
-    assert config.algorithm == "ppo"
+    assert config.algorithm_name == "ppo"
     assert config.agent == replace(PRESETS["quick"].agents["ppo"], clip_range=0.1)  # type: ignore[call-arg]
 
 
@@ -76,14 +78,18 @@ def test_help_shows_the_options_of_the_chosen_classes(capsys: pytest.CaptureFixt
     shown = capsys.readouterr()
     assert shown.err == ""
     for text in (
-        "--core.hidden INT",
-        "--agent.clip-range FLOAT",
-        "--bptt-span INT|none",
-        "--run-dir",
+        "--core.hidden N",
+        "--agent.clip-range X",
+        "--bptt-span N|none",
+        "--run-dir DIR",
+        "--videos / --no-videos",
         "train.py quick",
+        "core (of policy lstm):",
+        "agent (of algorithm ppo):",
+        "(default: 66)",
     ):
         assert text in shown.out
-    for text in ("--core.heads", "--agent.unroll-steps"):
+    for text in ("--core.heads", "--agent.batch-unrolls"):
         assert text not in shown.out
 
 
@@ -108,36 +114,43 @@ BAD = {
     "quick --games bigfsh": ["unknown game 'bigfsh': did you mean bigfish?"],
     "quick --policy srmw": ["unknown policy 'srmw': did you mean srwm?"],
     "quick --algorithm imapla": ["unknown algorithm 'imapla': did you mean impala?"],
-    "quick --mode memory --games bigfish --slots 64": ["'bigfish' has no memory mode"],
-    "quick --slots 65": ["65 environments cannot be shared equally by 6 games: use 60 or 66"],
+    "quick --mode memory --games bigfish --num-envs 64": ["'bigfish' has no memory mode"],
+    "quick --num-envs 65": ["65 slots cannot be shared equally by 6 games: use 60 or 66"],
     "quick --agent.batch-unrolls 40": ["batch_unrolls must divide the number of slots", "40", "66"],
-    "quick --algorithm ppo --agent.minibatches 4": ["minibatches must divide the number of slots", "4", "66"],
+    "quick --algorithm ppo --agent.minibatches 4": [
+        "minibatches must divide the number of slots",
+        "4",
+        "66",
+    ],
     "quick --levels tset1": ["unknown levels 'tset1': did you mean test1"],
     "quick --reset sometimes": ["unknown reset rule 'sometimes'"],
     "quick --device tpu": ["unknown device 'tpu'"],
-    "quick --game maze": ["unknown option --game: did you mean --games?"],
-    "quick --lerning-rate 1": ["unknown option --lerning-rate: did you mean --agent.learning-rate?"],
-    "quick --core.hidden 3": ["unknown option --core.hidden of policy srwm"],
-    "quick --agent.clip-range 3": ["unknown option --agent.clip-range of algorithm impala"],
-    "quick --slots many": ["slots is 'many': give a whole number"],
-    "quick --slots 6.6": ["slots is '6.6': give a whole number"],
-    "quick --slots": ["missing value for argument '--slots'"],
-    "quick --encoder.channels 4 x": ["encoder.channels is (4, 'x'): give a list, each a whole number"],
+    "quick --game maze": ["unknown option '--game': did you mean --games?"],
+    "quick --lerning-rate 1": ["unknown option '--lerning-rate': did you mean --agent.learning-rate?"],
+    "quick --core.hidden 3": ["unknown option '--core.hidden'", "all options with policy srwm"],
+    "quick --agent.clip-range 3": [
+        "unknown option '--agent.clip-range'",
+        "and algorithm impala: python train.py quick",
+    ],
+    "quick --num-envs many": ["num_envs is 'many': give a whole number"],
+    "quick --num-envs 6.6": ["num_envs is '6.6': give a whole number"],
+    "quick --num-envs": ["argument --num-envs: expected one argument"],
+    "quick --encoder.channels 4 x": ["encoder.channels is ['4', 'x']: give a list, each a whole number"],
     "quick --agent.discount nan": ["agent.discount is 'nan': give a number"],
     "quick --core.heads 7": ["core width 128 is not a multiple of its 7 heads"],
-    "--resume": ["missing value for argument '--resume'"],
-    "--resume runs/x --slots 4": ["only --total-steps and --on-nan may be given with it, not --slots"],
+    "--resume": ["argument --resume: expected one argument"],
+    "--resume runs/x --num-envs 4": ["only --total-steps and --on-nan may be given with it, not --num-envs"],
     "quick --resume runs/x": ["only --total-steps and --on-nan may be given with it, not quick"],
     "--resume runs/x --total-steps x": ["total_steps is 'x': give a whole number"],
     "--resume runs/x --total-steps 0": ["total_steps is 0"],
-    "quik --games bigfsh --policy srmw --algorithm imapla --core.heads 3 --agent.x 1 --slots many --foo": [
+    "quik --games bigfsh --policy srmw --algorithm imapla --core.heads 3 --agent.x 1 --num-envs many --foo": [
         "6 problems: ",
         "unknown preset 'quik'",
         "unknown game 'bigfsh'",
         "unknown policy 'srmw'",
         "unknown algorithm 'imapla'",
-        "slots is 'many'",
-        "unknown option --foo",
+        "num_envs is 'many'",
+        "unknown option '--foo'",
     ],
 }
 
@@ -157,21 +170,54 @@ def test_bad_input_is_one_clear_line(line: str, capfd: pytest.CaptureFixture[str
 
 
 def test_an_existing_run_directory_is_listed_with_the_other_problems(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"2 problems: 65 environments .*; run directory .* exists: choose another"
-    ):
-        launch(f"quick --slots 65 --run-dir {tmp_path}")
+    with pytest.raises(UserError, match=r"2 problems: 65 slots .*; run directory .* exists: choose another"):
+        launch(f"quick --num-envs 65 --run-dir {tmp_path}")
 
 
-def test_every_setting_has_an_option_and_a_description() -> None:
+def test_every_setting_has_a_description() -> None:
     """A field without a line in the docstring would be an option that nobody can understand."""
-    for name in setting_names(TrainConfig()):
-        config: object = TrainConfig()
-        *owner, field = name.split(".")
-        for part in owner:
-            config = getattr(config, part)
-        assert descriptions(type(config))[field], name
+    for policy, algorithm in itertools.product(CORES, ALGORITHMS):
+        for option in options(from_json({"policy": policy, "algorithm": algorithm})):
+            assert option.description, option.name
 
 
-def test_descriptions_come_from_base_classes_too() -> None:
-    assert "multiple of `heads`" in descriptions(SrwmConfig)["width"]
+class TestFiles:
+    """Settings from a file."""
+
+    def test_a_stored_configuration_gives_the_same_run(self, tmp_path: Path) -> None:
+        config = launch("paper-memory4 --policy lstm --algorithm ppo --core.hidden 32 --seed 5").config
+        path = tmp_path / "stored.json"
+        path.write_text(json.dumps(to_json(config)))
+        assert launch(f"--config {path}") == Launch("stored", config, None)
+        assert launch(f"quick --config={path}").config == config
+
+    def test_options_override_it_in_any_order(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.toml"
+        path.write_text('policy = "lstm"\nnum_envs = 60\nreset = 50\n[core]\nhidden = 16\nlayers = 2\n')
+        for line in ("--config {} --core.hidden 8 --seed 1", "--core.hidden 8 --seed 1 --config {}"):
+            config = launch("quick " + line.format(path)).config
+            assert config.policy == PolicyConfig(core_config("lstm", hidden=8, layers=2), reset="50")
+            assert (config.num_envs, config.seed, config.videos) == (60, 1, True)
+        assert launch(f"quick --policy srwm --config {path}").config.policy.core == SrwmConfig()
+
+    @pytest.mark.parametrize(
+        ("name", "text", "part"),
+        [
+            ("a.toml", "num_envs = ", "cannot be used: not TOML"),
+            ("a.json", "{", "cannot be used: not JSON"),
+            ("a.json", "[]", "the configuration is []: give an object"),
+            ("a.toml", "num_env = 66", "unknown setting 'num_env': did you mean num_envs?"),
+            ("a.toml", 'num_envs = "many"', "num_envs is 'many': give a whole number"),
+            ("a.toml", "num_envs = 65", "65 slots cannot be shared equally"),
+            ("none.toml", None, "cannot be read: No such file or directory"),
+        ],
+    )
+    def test_what_is_wrong_with_it_is_one_line(
+        self, name: str, text: str | None, part: str, tmp_path: Path
+    ) -> None:
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        with pytest.raises(UserError) as raised:
+            launch(f"quick --config {tmp_path / name}")
+        assert part in str(raised.value)
+        assert "\n" not in str(raised.value)

@@ -19,7 +19,11 @@ from records.directory import RunDirectory
 
 GAMES = ("fruitbot", "chaser")  # whose episodes are short, even those of an agent that knows nothing
 CONFIG = TrainConfig(
-    games=GAMES, slots=4, evaluation_episodes=3, evaluation_splits=("train", "test2"), evaluation_greedy=False
+    games=GAMES,
+    num_envs=4,
+    evaluation_episodes=3,
+    evaluation_splits=("train", "test2"),
+    evaluation_greedy=False,
 )
 
 

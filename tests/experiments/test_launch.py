@@ -24,11 +24,11 @@ from records.directory import RunDirectory, UsableCheckpoint, checkpoint_step
 
 
 def tiny(**changes: object) -> TrainConfig:
-    """Rollouts of 20 steps in 4 slots: 80 environment steps."""
+    """Rollouts of 20 steps in 4 environments: 80 environment steps."""
     return from_json(
         {
             "games": ["bigfish", "maze"],
-            "slots": 4,
+            "num_envs": 4,
             "total_steps": 480,
             "core": {"width": 8, "heads": 2, "feedforward": 8, "layers": 1},
             "encoder": {"channels": [4], "hidden": 8},
@@ -182,8 +182,8 @@ def test_contradictions_are_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "grouped_procgen", None)
-    with pytest.raises(UserError, match="5 environments cannot be shared equally"):
-        train(replace(tiny(), slots=5), tmp_path / "run")
+    with pytest.raises(UserError, match="5 slots cannot be shared equally"):
+        train(replace(tiny(), num_envs=5), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -224,7 +224,9 @@ class TestResumeRefuses:
             path.unlink()
         torch.save({"weights": torch.zeros(3)}, copy.newest_checkpoint())
         assert "the only checkpoint" in self.refused(copy)
-        assert "was not written by this project" in self.refused(copy)
+        assert "is not a whole checkpoint of this project (truncated, damaged or foreign)" in self.refused(
+            copy
+        )
 
     def test_a_checkpoint_that_train_py_did_not_make(self, copy: RunDirectory) -> None:
         for path in copy.checkpoint_files():
@@ -244,7 +246,7 @@ class TestResumeRefuses:
 
     def test_a_run_that_has_ended(self, copy: RunDirectory) -> None:
         copy.write_config(tiny(env_groups=1, evaluation_episodes=5))
-        copy.evaluation_file.write_text('{"agent": {"steps": 480}}')
+        copy.evaluation_file.write_text('{"checkpoint": "step_000000000480.ckpt"}')
         expected = "has ended at 480 of 480 steps: extend it with a larger --total-steps"
         assert expected in self.refused(copy, None)
         assert "has ended at 480 of 300 steps" in self.refused(copy, 300)
@@ -289,7 +291,7 @@ def test_scores_of_before_a_run_was_extended_do_not_count(
     copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
 ) -> None:
     copy.write_config(tiny(env_groups=1, evaluation_episodes=5))
-    copy.evaluation_file.write_text('{"agent": {"steps": 320}}')
+    copy.evaluation_file.write_text('{"checkpoint": "step_000000000320.ckpt"}')
     resume(copy.path)
     assert len(trained_with) == 1
 
@@ -298,7 +300,7 @@ def test_scores_without_the_videos_that_were_asked_for_are_not_the_end(
     copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
 ) -> None:
     copy.write_config(tiny(env_groups=1, evaluation_episodes=5, videos=True))
-    copy.evaluation_file.write_text('{"agent": {"steps": 480}}')
+    copy.evaluation_file.write_text('{"checkpoint": "step_000000000480.ckpt"}')
     copy.videos.mkdir()
     (copy.videos / "bigfish.mp4").touch()
     resume(copy.path)
@@ -335,7 +337,9 @@ def test_a_finished_run_without_scores_only_scores(
     copy: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.read_bytes() for path in (copy.progress_file, *copy.checkpoint_files())}
+    copy.write_config(tiny(env_groups=1, evaluation_episodes=1, evaluation_splits=["train"]))
     assert resume(copy.path) == 0
+    assert json.loads(copy.evaluation_file.read_text())["checkpoint"] == str(copy.newest_checkpoint())
     assert {path: path.read_bytes() for path in before} == before
     assert str(copy.newest_checkpoint()) in capsys.readouterr().out
 
@@ -346,7 +350,7 @@ def test_the_end_names_every_place(tmp_path: Path, capsys: pytest.CaptureFixture
     shown = capsys.readouterr()
     assert shown.err == ""
     for text in (
-        "Training srwm with impala on bigfish, maze (easy, levels train), 4 slots, 80 steps",
+        "Training srwm with impala on bigfish, maze (easy, levels train), 4 environments, 80 steps",
         "On cpu; srwm: step for acting, fused for learning",
         "Peak memory: ",
         str(run.checkpoint_at(80)),

@@ -4,27 +4,43 @@ from dataclasses import replace
 
 import pytest
 
-from agents import ALGORITHMS, ImpalaConfig
+from agents import ALGORITHMS, ImpalaConfig, PPOConfig
 from envs import TASK_SETS
 from experiments.presets import PRESETS
 from policies import CORES
-from records.config import with_policy
+from records.config import TrainConfig
 from records.validation import problems
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_valid_with_every_algorithm_and_policy(name: str, algorithm: str) -> None:
-    config = PRESETS[name].with_algorithm(algorithm)
-    assert config.algorithm == algorithm
-    assert type(config.agent) is ALGORITHMS[algorithm].config_class
     for policy in CORES:
-        assert problems(with_policy(config, policy)) == []
+        config = configured(name, {"algorithm": algorithm, "policy": policy})
+        assert (config.algorithm_name, config.policy_name) == (algorithm, policy)
+        assert problems(config) == []
+
+
+def configured(name: str, data: dict[str, str]) -> TrainConfig:
+    found: list[str] = []
+    config = PRESETS[name].configure(data, PRESETS[name].config, found)
+    assert found == []
+    return config
 
 
 def test_a_preset_keeps_its_own_algorithm() -> None:
-    preset = PRESETS["openai-ppo-easy"]
-    assert preset.with_algorithm("ppo") is preset.config
+    assert configured("openai-ppo-easy", {"algorithm": "ppo"}) == PRESETS["openai-ppo-easy"].config
+
+
+def test_another_algorithm_starts_from_what_the_preset_says_of_it() -> None:
+    assert configured("quick", {"algorithm": "ppo"}).agent == PRESETS["quick"].agents["ppo"]
+    assert configured("expert", {"algorithm": "ppo"}).agent == PPOConfig()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_short_run_is_shown_often_enough(name: str) -> None:
+    config = PRESETS[name].config
+    assert config.steps_per_rollout <= config.log_every_steps <= config.total_steps / 20
 
 
 def test_the_names_that_users_were_promised() -> None:
@@ -44,9 +60,9 @@ def test_published_settings() -> None:
         agent = config.agent
         assert isinstance(agent, ImpalaConfig)
         assert agent == ImpalaConfig(batch_unrolls=32)
-        assert agent.unrolls_per_update(config.slots) == 32
+        assert agent.unrolls_per_update(config.num_envs) == 32
         assert (agent.learning_rate, agent.rollout_steps, agent.discount) == (6e-4, 50, 0.99)
-        assert config.policy == "srwm"
+        assert config.policy_name == "srwm"
 
 
 def test_the_expert_plays_any_game() -> None:

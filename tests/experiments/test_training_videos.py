@@ -20,11 +20,11 @@ from records.directory import RunDirectory
 
 
 def tiny(**changes: Any) -> TrainConfig:
-    """Six rollouts of 20 steps in 4 slots: 80 environment steps each."""
+    """Six rollouts of 20 steps in 4 environments: 80 environment steps each."""
     return from_json(
         {
             "games": ["bigfish", "maze"],
-            "slots": 4,
+            "num_envs": 4,
             "total_steps": 480,
             "core": {"width": 8, "heads": 2, "feedforward": 8, "layers": 1},
             "encoder": {"channels": [4], "hidden": 8},

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.watchdog import Watchdog, stage_of, stages
+from common.stages import stage
+from experiments.watchdog import Watchdog
 
 SOON = 0.2 / 60
 
@@ -24,10 +25,11 @@ def test_it_names_the_stage_saves_and_leaves(tmp_path: Path, caplog: pytest.LogC
     left: list[int] = []
     free = threading.Event()
 
-    def step_wait() -> None:
-        free.wait(30)
+    def wait_for_an_environment() -> None:
+        with stage("environment"):
+            free.wait(30)
 
-    stuck = threading.Thread(target=step_wait)
+    stuck = threading.Thread(target=wait_for_an_environment)
     stuck.start()
     with Watchdog(SOON, lambda: 1, tmp_path / "diagnostics", lambda: "saved x.ckpt", left.append):
         wait_until(lambda: left)
@@ -37,7 +39,7 @@ def test_it_names_the_stage_saves_and_leaves(tmp_path: Path, caplog: pytest.LogC
     assert "nothing has moved for 0.00333 minutes, in: environment (stacks of all threads: " in caplog.text
     assert "saved x.ckpt; leaving, continue with --resume" in caplog.text
     (stacks,) = (tmp_path / "diagnostics").glob("stuck_*.txt")
-    assert "step_wait" in stacks.read_text()
+    assert "wait_for_an_environment" in stacks.read_text()
 
 
 def test_it_is_quiet_as_long_as_something_moves(tmp_path: Path) -> None:
@@ -80,19 +82,8 @@ def test_none_never_acts(tmp_path: Path) -> None:
         assert threading.active_count() == before
 
 
-def test_a_thread_that_does_nothing_known_has_no_stage() -> None:
-    assert stage_of(None) is None
-    assert stages() == []
-
-
-def test_evaluation_says_what_it_is_doing(tmp_path: Path) -> None:
-    source = "def evaluate(go):\n    go()\n"
-    module: dict[str, Callable[[Callable[[], None]], None]] = {}
-    exec(compile(source, "/somewhere/evaluation/evaluator.py", "exec"), module)
-    seen: list[list[str]] = []
-
-    def step_wait() -> None:
-        seen.append(stages())
-
-    module["evaluate"](step_wait)
-    assert seen == [["evaluation: environment"]]
+def test_what_no_thread_speaks_of_is_unknown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    left: list[int] = []
+    with Watchdog(SOON, lambda: 1, tmp_path, lambda: "saved", left.append):
+        wait_until(lambda: left)
+    assert "in: something unknown" in caplog.text

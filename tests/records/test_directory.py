@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
+from records import directory
 from records.config import TrainConfig
 from records.directory import RunDirectory, checkpoint_step, existing_problems, new_path
 from records.versions import git_state, versions
@@ -129,3 +134,54 @@ def test_new_paths_do_not_exist_and_say_what_the_run_is(tmp_path: Path) -> None:
     assert len(set(paths)) == 3
     assert all(path.name.startswith("expert-maze-srwm-impala-seed7-") for path in paths)
     assert new_path("quick", TrainConfig(), tmp_path).name.startswith("quick-6games-srwm-")
+
+
+def left_behind(runs: Path, name: str, seconds_ago: float) -> RunDirectory:
+    """A directory that somebody has begun to make."""
+    run = RunDirectory(runs / f".{name}.0a1b2c3d.partial")
+    run.checkpoints.mkdir(parents=True)
+    lock = run.path / ".lock"
+    lock.touch()
+    os.utime(lock, (time.time() - seconds_ago,) * 2)
+    return run
+
+
+def test_what_a_crash_left_of_a_directory_is_deleted_when_the_next_is_made(tmp_path: Path) -> None:
+    """Only that: neither what another process is making, nor what has nothing to do with runs."""
+    crashed, young, held = (
+        left_behind(tmp_path, name, seconds) for name, seconds in (("a", 3600.0), ("b", 1.0), ("c", 3600.0))
+    )
+    foreign = tmp_path / ".mine.partial"
+    foreign.mkdir()
+    (tmp_path / ".file.partial").touch()
+    with held.lock:
+        os.utime(held.path / ".lock", (time.time() - 3600,) * 2)
+        RunDirectory(tmp_path / "run").create(TrainConfig(), [])
+    assert not crashed.path.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("run", young.path.name, held.path.name, foreign.name, ".file.partial")
+    }
+
+
+def test_without_locks_nothing_is_taken_for_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    crashed = left_behind(tmp_path, "a", 3600.0)
+    RunDirectory(tmp_path / "run").create(TrainConfig(), [])
+    assert crashed.path.exists()
+
+
+def test_a_directory_that_could_not_be_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(directory, "versions", fail)
+    with pytest.raises(OSError, match="No space left"):
+        RunDirectory(tmp_path / "run").create(TrainConfig(), [])
+    assert list(tmp_path.iterdir()) == []

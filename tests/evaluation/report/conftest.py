@@ -60,7 +60,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         config = from_json(
             {
                 "games": GAMES,
-                "slots": 4,
+                "num_envs": 4,
                 "total_steps": 200,
                 "evaluation_splits": SPLITS,
                 "evaluation_episodes": 2,

@@ -60,13 +60,15 @@ def test_runs_that_differ_in_more_than_their_seed_are_groups_apart(make_run: Mak
         make_run("c", seed=0, reset="50"),
         make_run("d", seed=0, policy="lstm"),
         make_run("e", seed=0, policy="lstm", core={"hidden": 8}),
+        make_run("f", seed=1, policy="lstm", core={"hidden": 8}, env_groups=2),  # draws other levels
     ]
     study = gather(runs)
     assert [(group.label, len(group.rows)) for group in study.groups] == [
         ("srwm (reset episode)", 2),
         ("srwm (reset 50)", 1),
-        ("lstm (core.hidden 256)", 1),
-        ("lstm (core.hidden 8)", 1),
+        ("lstm (core.hidden 256, env_groups None)", 1),
+        ("lstm (core.hidden 8, env_groups None)", 1),
+        ("lstm (core.hidden 8, env_groups 2)", 1),
     ]
 
 
@@ -213,7 +215,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     config = from_json(
         {
             "games": ["chaser", "fruitbot"],
-            "slots": 4,
+            "num_envs": 4,
             "total_steps": 80,
             "core": {"width": 8, "heads": 2, "feedforward": 8, "layers": 1},
             "encoder": {"channels": [4], "hidden": 8},

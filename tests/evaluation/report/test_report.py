@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
+from common.files import write_json
 from evaluation.report import statistics, stream
 from evaluation.report.command_line import main
 from evaluation.report.gather import Study, gather
@@ -30,7 +31,6 @@ from evaluation.report.tables import (
     plus_minus,
 )
 from evaluation.streams import StreamEpisode, StreamProtocol
-from records.directory import write_json
 
 MakeRun = Callable[..., Run]
 

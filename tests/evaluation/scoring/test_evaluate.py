@@ -139,7 +139,7 @@ def test_what_actions_are_drawn_from() -> None:
     assert action_seed(0, "maze", parse_levels("0:200")) == seeds[0]
 
 
-def test_every_level_is_met_once_whatever_the_slots(agent: IMPALA) -> None:
+def test_every_level_is_met_once_whatever_the_number_of_environments(agent: IMPALA) -> None:
     def scores(num_envs: int) -> tuple[Episode, ...]:
         protocol = Protocol(games=("leaper",), splits=("0:12",), every_level=True, num_envs=num_envs)
         return evaluate(agent, protocol).score("leaper", "0:12").episodes

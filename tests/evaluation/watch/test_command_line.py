@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from common.cli import parse_options
 from common.errors import UserError
-from common.options import parse_options
 from evaluation.watch.command_line import Options, prepare
 from evaluation.watch.desktop import has_desktop
 from evaluation.watch.server import FILES

@@ -13,7 +13,7 @@ from experiments.suites.definition import find, read
 from experiments.suites.display import cost_of, rows_to_show, show, state_text
 from experiments.suites.plan import Options, make_plan
 from experiments.suites.runner import Job, Runner
-from experiments.suites.status import Phase, Status
+from records.state import Phase, RunState
 
 
 @pytest.fixture
@@ -21,16 +21,16 @@ def runner(tmp_path: Path) -> Runner:
     """Six runs of 300 M steps: one of each kind, and two that wait."""
     plan = make_plan(read(find("paper-ablation")), Options(seeds=(0,), runs=tmp_path))
     made = Runner(plan, jobs=2)
-    statuses = [
-        Status(Phase.FINISHED, 300_000_000, 300_000_000, 1000.0),
-        Status(Phase.UNFINISHED, 100_000_000, 120_000_000, 500.0),
-        Status(Phase.UNFINISHED, 5, 7, None),
-        Status(Phase.MISSING),
-        Status(Phase.MISSING),
-        Status(Phase.MISSING),
+    states = [
+        RunState(Phase.FINISHED, 300_000_000, 300_000_000, 1000.0),
+        RunState(Phase.UNFINISHED, 100_000_000, 120_000_000, 500.0),
+        RunState(Phase.UNFINISHED, 5, 7, None),
+        RunState(Phase.MISSING),
+        RunState(Phase.MISSING),
+        RunState(Phase.MISSING),
     ]
-    for job, status in zip(made.jobs, statuses, strict=True):
-        job.status = status
+    for job, state in zip(made.jobs, states, strict=True):
+        job.state = state
     made.jobs[1].process, made.jobs[1].started_at = object(), 60_000_000  # type: ignore[assignment]
     made.jobs[3].failure = "code 2: error: no disk"
     made.jobs[4].elsewhere = True
@@ -46,7 +46,7 @@ def test_every_state_has_words(runner: Runner) -> None:
         "running in another process",
         "not started",
     ]
-    runner.jobs[1].status = replace(runner.jobs[1].status, saved=300_000_000)
+    runner.jobs[1].state = replace(runner.jobs[1].state, saved=300_000_000)
     assert str(state_text(runner.jobs[1])) == "evaluating"
 
 
@@ -73,7 +73,7 @@ def test_a_log_gets_a_line_for_what_happens_only(runner: Runner) -> None:
         first = len(screen.getvalue().splitlines())
         on_change(runner)
         assert len(screen.getvalue().splitlines()) == first == 6
-        runner.jobs[5].status = Status(Phase.FINISHED)
+        runner.jobs[5].state = RunState(Phase.FINISHED)
         on_change(runner)
     assert screen.getvalue().splitlines()[-1].endswith("horizon-50-seed0: done")
 
@@ -85,10 +85,10 @@ def test_a_small_terminal_shows_what_matters(runner: Runner) -> None:
 
 
 def test_cost_counts_what_is_left(runner: Runner) -> None:
-    statuses = {job.planned.name: job.status for job in runner.jobs}
-    cost = cost_of(runner.plan, statuses, {("srwm", "impala"): 1000.0})
+    states = {job.planned.name: job.state for job in runner.jobs}
+    cost = cost_of(runner.plan, states, {("srwm", "impala"): 1000.0})
     assert cost.steps == 200_000_000 + 299_999_995 + 3 * 300_000_000
     assert cost.seconds == pytest.approx(200_000_000 / 500 + 299_999_995 / 1000 + 900_000)
     assert cost.measured
-    assert not cost_of(runner.plan, statuses, {}).measured
+    assert not cost_of(runner.plan, states, {}).measured
     assert isinstance(runner.jobs[0], Job)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
 from experiments.command_line import Launch, parse
+from experiments.presets import PRESETS
 from experiments.suites.definition import Suite, find, read
 from experiments.suites.plan import (
     Options,
@@ -16,7 +18,6 @@ from experiments.suites.plan import (
     directory_name,
     make_plan,
     scaled,
-    words_of,
 )
 from records.suite_record import group_of, read_record
 
@@ -46,20 +47,21 @@ def test_every_combination_and_seed_is_a_run_and_an_ordinary_command(mine: Suite
     assert [run.group for run in plan.runs[:4]] == names
     assert plan.runs[3].label == "lstm, entropy_cost 0.02"
     for run in plan.runs:
+        run.write_config()
         launch = parse(run.command)
         assert isinstance(launch, Launch)
         assert launch.config == run.config
         assert launch.run_dir == str(tmp_path / "mine" / run.name)
     config = plan.runs[-1].config
-    assert (config.policy, config.seed, config.videos) == ("lstm", 1, False)
+    assert (config.policy_name, config.seed, config.videos) == ("lstm", 1, False)
     assert (config.agent.entropy_cost, config.agent.value_cost) == (0.02, 0.4)
-    assert not (tmp_path / "mine").exists()
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["configs"]
 
 
 def test_options_override(mine: Suite) -> None:
-    plan = make_plan(mine, Options(seeds=(5,), words=("--slots", "36", "--agent.entropy-cost", "0.5")))
+    plan = make_plan(mine, Options(seeds=(5,), words=("--num-envs", "36", "--agent.entropy-cost", "0.5")))
     assert {run.config.seed for run in plan.runs} == {5}
-    assert {(run.config.slots, run.config.agent.entropy_cost) for run in plan.runs} == {(36, 0.5)}
+    assert {(run.config.num_envs, run.config.agent.entropy_cost) for run in plan.runs} == {(36, 0.5)}
 
 
 def test_games_are_chosen_for_experts() -> None:
@@ -77,8 +79,9 @@ def test_games_are_chosen_for_experts() -> None:
         (Options(games=("maze",)), "plays its games together"),
         (Options(words=("--seed", "3")), "--seed cannot be given for every run"),
         (Options(words=("--total-steps=3",)), "use --seeds, --runs and --scale"),
-        (Options(words=("--slots", "7")), "4 problems: run srwm-entropy_cost-0.01: 7 environments"),
-        (Options(words=("--nonsense", "7")), "unknown option --nonsense"),
+        (Options(words=("--num-envs", "7")), "4 problems: run srwm-entropy_cost-0.01: 7 slots"),
+        (Options(words=("--nonsense", "7")), "unknown option '--nonsense'"),
+        (Options(words=("--config", "x")), "--config cannot be given for every run"),
     ],
 )
 def test_impossible_options(mine: Suite, options: Options, part: str) -> None:
@@ -104,15 +107,13 @@ def test_a_rehearsal_is_smaller_in_everything_and_goes_elsewhere() -> None:
     assert config.log_every_steps == 6_000
     assert config.evaluation_episodes == 41  # about 300,000 steps: 6 games x 4 splits x 300 steps
     assert config.evaluation_splits == whole.runs[0].config.evaluation_splits
-    words = list(part.runs[0].words)
-    assert words[words.index("--total-steps") + 1] == "300000"
 
 
 def test_a_rehearsal_trains_and_scores_a_little_at_least() -> None:
     config = make_plan(read(find("paper-easy6"))).runs[0].config
     tiny = scaled(config, 1e-9)
-    assert tiny.total_steps == 2 * config.rollout_steps
-    assert tiny.checkpoint_every_steps == tiny.log_every_steps == config.rollout_steps
+    assert tiny.total_steps == 2 * config.steps_per_rollout
+    assert tiny.checkpoint_every_steps == tiny.log_every_steps == config.steps_per_rollout
     assert tiny.evaluation_episodes == 10
     assert scaled(config, 1.0) == config
 
@@ -123,14 +124,32 @@ def test_directories_tell_scales_apart(scale: float, mine: Suite) -> None:
     assert directory_name(mine, Options(scale=scale)) == expected[scale]
 
 
-def test_words() -> None:
-    assert words_of({"agent.learning_rate_decay": True, "videos": False, "agent.x": False, "core.y": 3}) == [
-        "--agent.learning-rate-decay",
-        "--no-videos",
-        "--agent.no-x",
-        "--core.y",
-        "3",
+def test_values_are_read_as_on_a_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        """
+        preset = "quick"
+        [settings]
+        total_steps = 1e6
+        checkpoint_every_minutes = "none"
+        evaluation_splits = "test2"
+        [grid]
+        algorithm = ["ppo"]
+        reset = ["never", 50]
+        games = ["maze", ["heist", "miner"]]
+        """
+    )
+    runs = make_plan(read(path)).runs
+    assert [(run.group, run.config.policy.reset, run.config.games) for run in runs] == [
+        ("ppo-reset-never-maze", "never", ("maze",)),
+        ("ppo-reset-never-heist-miner", "never", ("heist", "miner")),
+        ("ppo-reset-50-maze", "50", ("maze",)),
+        ("ppo-reset-50-heist-miner", "50", ("heist", "miner")),
     ]
+    config = runs[0].config
+    assert (config.total_steps, config.checkpoint_every_minutes) == (1_000_000, None)
+    assert config.evaluation_splits == ("test2",)
+    assert config.agent == PRESETS["quick"].agents["ppo"]
 
 
 def test_the_record_keeps_groups_that_were_made_before(tmp_path: Path) -> None:
@@ -155,10 +174,13 @@ def test_a_directory_with_other_settings_is_a_conflict(mine: Suite, tmp_path: Pa
     planned.run.create(planned.config, [])
     assert conflicts(planned) == []
     settings = json.loads(planned.run.config_file.read_text())
+    # Where it was begun decides the device and, where the plan leaves them open, the groups of environments.
     planned.run.config_file.write_text(
         json.dumps({**settings, "device": "cuda:3", "torch_threads": 7, "env_groups": 1})
     )
     assert conflicts(planned) == []
-    planned.run.config_file.write_text(json.dumps({**settings, "slots": 36}))
+    other = replace(planned, config=replace(planned.config, env_groups=2))
+    assert "was made with other env_groups" in conflicts(other)[0]
+    planned.run.config_file.write_text(json.dumps({**settings, "num_envs": 36}))
     (line,) = conflicts(planned)
-    assert line.startswith(f"{planned.directory} was made with other slots: ")
+    assert line.startswith(f"{planned.directory} was made with other num_envs: ")

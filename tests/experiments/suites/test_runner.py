@@ -16,9 +16,10 @@ from common.errors import UserError
 from experiments.suites.command_line import main
 from experiments.suites.definition import read
 from experiments.suites.plan import Options, make_plan
-from experiments.suites.runner import TRAIN, Lock, Runner
-from experiments.suites.status import Phase, measured_speeds, run_directories, status_of
+from experiments.suites.runner import TRAIN, Runner
 from records.directory import RunDirectory
+from records.lock import RunLock
+from records.state import Phase, measured_speeds, run_directories, state_of
 
 SUITE = """
 summary = "tiny"
@@ -26,7 +27,7 @@ preset = "quick"
 seeds = [0]
 [settings]
 games = ["fruitbot", "chaser"]
-slots = 4
+num_envs = 4
 encoder.channels = [4]
 encoder.hidden = 8
 core.width = 8
@@ -139,12 +140,12 @@ def test_sigterm_stops_the_runs_and_they_save(tmp_path: Path) -> None:
     assert "Continue with: python train.py suite tiny.toml" in out
     assert _processes_of(run.path, tmp_path) == []
     planned = make_plan(read(tmp_path / "tiny.toml"), Options(runs=tmp_path / "runs")).runs[0]
-    status = status_of(planned)
-    assert status.phase is Phase.UNFINISHED
-    assert status.saved == status.logged > 0
+    state = state_of(planned.run, planned.config)
+    assert state.phase is Phase.UNFINISHED
+    assert state.saved == state.logged > 0
     (path,) = run_directories(tmp_path / "runs")
     assert path == run.path
-    assert measured_speeds([path]) == {("srwm", "impala"): status.speed}
+    assert measured_speeds([path]) == {("srwm", "impala"): state.speed}
 
 
 @pytest.fixture
@@ -166,16 +167,17 @@ FINISH = """
 import os, sys, time
 run = sys.argv[sys.argv.index("--run-dir") + 1]
 os.makedirs(run + "/checkpoints")
-for name in ("config.json", "evaluation.json", "checkpoints/step_000000000160.ckpt"):
-    open(run + "/" + name, "w").write("{}")
+last = "checkpoints/step_000000000160.ckpt"
+for name in ("config.json", "evaluation.json", last):
+    open(run + "/" + name, "w").write('{"checkpoint": "' + last + '"}')
 """
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_made(fake: Callable[..., Runner]) -> None:
-    failing = 'import sys\nif "fake_srwm" in sys.argv: sys.exit("error: no luck")\n'
+    failing = 'import sys\nif "fake_srwm" in sys.argv[2]: sys.exit("error: no luck")\n'
     runner = fake(failing + FINISH)
-    assert runner.carry_out() == 1
-    assert [(job.failure, job.status.phase) for job in runner.jobs] == [
+    assert runner.run() == 1
+    assert [(job.failure, job.state.phase) for job in runner.jobs] == [
         ("code 1: error: no luck", Phase.MISSING),
         (None, Phase.FINISHED),
     ]
@@ -184,7 +186,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_made(fake: Callable[..., R
 
 def test_a_run_that_ends_well_without_having_ended_has_failed(fake: Callable[..., Runner]) -> None:
     runner = fake("print('bye')", '["srwm"]')
-    assert runner.carry_out() == 1
+    assert runner.run() == 1
     assert runner.jobs[0].failure == "code 0: bye"
 
 
@@ -201,7 +203,7 @@ def test_side_by_side_they_share_devices_and_processors(
         nonlocal most
         most = max(most, len(runner.running))
 
-    assert runner.carry_out(watch) == 0
+    assert runner.run(watch) == 0
     assert most == 2
     assert {job.device for job in runner.jobs} == {"cuda:0", "cuda:1"}
     assert {runner.log_of(job.planned).read_text() for job in runner.jobs} == {"3\n"}
@@ -210,7 +212,10 @@ def test_side_by_side_they_share_devices_and_processors(
 def test_a_run_that_somebody_else_makes_is_waited_for(fake: Callable[..., Runner]) -> None:
     runner = fake(FINISH, '["srwm"]')
     planned = runner.jobs[0].planned
-    lock = Lock(runner.plan.directory / "logs" / f"{planned.name}.lock")
+    logs = runner.plan.directory / "logs"
+    logs.mkdir(parents=True)
+    lock = RunLock(logs / f"{planned.name}.lock")
+    lock.acquire()
     seen: list[bool] = []
 
     def watch(runner: Runner) -> None:
@@ -218,10 +223,10 @@ def test_a_run_that_somebody_else_makes_is_waited_for(fake: Callable[..., Runner
         if len(seen) == 3:
             planned.run.create(planned.config, [])
             planned.run.checkpoint_at(160).write_text("")
-            planned.run.evaluation_file.write_text("{}")
+            planned.run.evaluation_file.write_text('{"checkpoint": "step_000000000160.ckpt"}')
             lock.release()
 
-    assert runner.carry_out(watch) == 0
+    assert runner.run(watch) == 0
     assert seen[:3] == [True, True, True]
     assert runner.jobs[0].started_at is None
 
@@ -231,9 +236,9 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_continued(fake: Ca
     runner = fake(text, '["srwm"]')
     planned = runner.jobs[0].planned
     planned.run.create(planned.config, ["from before"])
-    runner.jobs[0].status = status_of(planned)
-    assert runner.jobs[0].status.phase is Phase.UNFINISHED
-    assert runner.carry_out() == 0
+    runner.jobs[0].state = state_of(planned.run, planned.config)
+    assert runner.jobs[0].state.phase is Phase.UNFINISHED
+    assert runner.run() == 0
     assert (planned.directory / "command.txt").read_text() == "'from before'\n"
 
 
@@ -273,9 +278,9 @@ class TestCommandLine:
             ("paper-easy6 --jobs 0", "--jobs is 0"),
             ("paper-easy6 --devices cuda:99", "device 'cuda:99'"),
             ("paper-easy6 --job 2", "unknown option '--job': did you mean --jobs?"),
-            ("paper-easy6 --policy lstm", "options of train.py follow a lone --"),
+            ("paper-easy6 --policy lstm", "unknown option '--policy'"),
             ("paper-easy6 paper-memory4", "name one suite"),
-            ("paper-easy6 --scale lots", "could not convert"),
+            ("paper-easy6 --scale lots", "scale is 'lots': give a number"),
             ("paper-easy6 --only lst", "matches no run"),
             ("--jobs 2", "name a suite"),
         ],
