@@ -35,6 +35,7 @@ from agents.rollout import Batch, RolloutStore
 from agents.schedule import alternate, overlap
 from agents.spaces import image_and_actions, spaces_of
 from common.errors import RunError, UserError, raise_problems, unknown_name
+from common.stages import stage
 from policies import Policy, PolicyConfig, policy_config
 
 SelfAgent = TypeVar("SelfAgent", bound="Agent")
@@ -384,7 +385,8 @@ class Agent(BaseAlgorithm):
         """A phase of learning; what to log, None if it was skipped."""
         began = time.perf_counter()
         self._update_learning_rate(self.optimizer)
-        metrics = self.learner.learn(rollout, self.num_timesteps)
+        with stage("learning"):
+            metrics = self.learner.learn(rollout, self.num_timesteps)
         self._n_updates = self.learner.updates
         self.actors.times.learning += time.perf_counter() - began
         return metrics
@@ -394,6 +396,7 @@ class Agent(BaseAlgorithm):
 
     # Logging
 
+    @stage("logging")
     def _log(self, metrics: Metrics, began: tuple[float, int]) -> None:
         seconds, steps = time.perf_counter() - began[0], self.num_timesteps - began[1]
         record = self.logger.record
@@ -407,8 +410,8 @@ class Agent(BaseAlgorithm):
         for tag, value in self.actors.core_metrics(self.stream).items():
             record(f"core/{tag}", value)
         record("time/sps", steps / seconds)
-        for stage, spent in asdict(self.actors.times).items():
-            record(f"time/sps_{stage}", steps / spent if spent else float("nan"))
+        for part, spent in asdict(self.actors.times).items():
+            record(f"time/sps_{part}", steps / spent if spent else float("nan"))
         self.actors.times.clear()
         record("time/total_timesteps", self.num_timesteps)
         for tag, value in peak_memory(self.device).items():

@@ -15,7 +15,7 @@ from torch import Tensor
 from agents.agent import Agent
 from agents.config import Count, Positive, Share
 from agents.impala import ImpalaConfig, ImpalaLearner
-from agents.losses import clipped_surrogate_loss
+from agents.losses import clipped_surrogate_loss, normalized
 from agents.rewards import REWARD_TRANSFORMS
 from agents.rollout import Batch
 from agents.vtrace import VTrace
@@ -54,7 +54,7 @@ class AppoLearner(ImpalaLearner):
             return super().policy_loss(log_probs, batch, estimates)
         advantages = estimates.advantages
         if self.config.normalize_advantages:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+            advantages = normalized(advantages)
         return clipped_surrogate_loss(log_probs, batch.log_probs, advantages, self.config.clip_range)
 
 

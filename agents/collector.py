@@ -16,6 +16,7 @@ from agents.acting import Actor
 from agents.device import Upload, own_stream
 from agents.rewards import RewardTransform
 from agents.rollout import RolloutStore
+from common.stages import stage
 from policies import State
 
 Infos = list[dict[str, Any]]
@@ -192,8 +193,9 @@ class Collector:
 
     def _begin_step(self, group: _Group, store: RolloutStore, t: int) -> None:
         began = time.perf_counter()
-        step = group.actor.step(*store.observation(t, group.envs))
-        actions = step.actions.cpu().numpy()
+        with stage("acting"):
+            step = group.actor.step(*store.observation(t, group.envs))
+            actions = step.actions.cpu().numpy()
         self.times.acting += time.perf_counter() - began
         group.env.step_async(actions)
         store.put_action(t, group.envs, step.actions, step.log_probs, step.values)
@@ -201,7 +203,8 @@ class Collector:
     def _finish_step(self, group: _Group, store: RolloutStore, t: int) -> Infos:
         """Wait for the step that leads to observation `t`."""
         began = time.perf_counter()
-        observation, rewards, group.dones, infos = group.env.step_wait()
+        with stage("environment"):
+            observation, rewards, group.dones, infos = group.env.step_wait()
         assert isinstance(observation, dict)
         group.observation = observation
         self._rewards[group.envs] = rewards

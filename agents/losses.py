@@ -53,6 +53,16 @@ def clipped_value_loss(values: Tensor, old_values: Tensor, targets: Tensor, clip
     return torch.maximum(value_loss(values, targets), value_loss(near_old, targets))
 
 
+def normalized(advantages: Tensor) -> Tensor:
+    """Advantages with mean 0 and deviation 1, so that the step does not depend on the scale of returns.
+
+    Per batch, as in OpenAI's baselines. A single advantage stays as it is.
+    """
+    if advantages.numel() == 1:
+        return advantages
+    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+
 def explained_variance(predictions: Tensor, targets: Tensor) -> Tensor:
     """1 - Var(targets - predictions) / Var(targets), a scalar; nan where the targets do not vary."""
     variance = targets.var(unbiased=False)

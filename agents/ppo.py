@@ -19,6 +19,7 @@ from agents.losses import (
     clipped_value_loss,
     entropy,
     explained_variance,
+    normalized,
     value_loss,
 )
 from agents.rewards import REWARD_TRANSFORMS
@@ -144,10 +145,7 @@ class PPOLearner(Learner):
         config = self.config
         output = self.policy(batch.rgb, batch.reward_input, batch.initial_state, batch.episode_start)
         log_probs = action_log_probs(output.logits, batch.actions)
-        advantages = batch.advantages
-        if advantages.numel() > 1:
-            # Per minibatch, as in OpenAI's baselines: the step does not depend on the scale of returns.
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        advantages = normalized(batch.advantages)
         policy_loss = clipped_surrogate_loss(log_probs, batch.log_probs, advantages, config.clip_range).mean()
         if config.value_clip_range is None:
             critic_loss = value_loss(output.value, batch.returns).mean()

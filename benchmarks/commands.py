@@ -171,7 +171,7 @@ def check(words: list[str], folder: Path, tally: Tally) -> None:
     said = err.getvalue()
     if code == 0:
         tally.ran += 1
-        updates = read_checkpoint(run.newest_checkpoint())["run"]["updates"]
+        updates = read_checkpoint(run.newest_checkpoint())["learner"]["updates"]
         assert updates >= 2, f"{words} made {updates} updates"
     else:
         tally.refused += 1

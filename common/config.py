@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from common.errors import UserError, nearest, raise_problems, unknown_name
+from common.errors import nearest, raise_problems, unknown_name
 
 Settings = TypeVar("Settings")
 
@@ -232,11 +232,7 @@ def read(
                 values[key] = check_value(hints[key], value)
             except ValueError as error:
                 problems.append(f"{name} is {shown(value)}: give {error}")
-    try:
-        return dataclasses.replace(default, **values)  # type: ignore[type-var]
-    except UserError as error:  # of a dataclass that checks itself when it is made
-        problems.append(str(error))
-        return default
+    return dataclasses.replace(default, **values)  # type: ignore[type-var]
 
 
 def _read_choice(item: Any, data: object, problems: list[str], default: Any, where: str) -> Any:

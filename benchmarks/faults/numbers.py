@@ -41,7 +41,9 @@ def not_finite(workspace: Workspace) -> Outcome:
     agent = {"rollout_steps": 10, "batch_unrolls": 2, "on_nan": "skip"}
     process = workspace.start(run, plant, agent=agent)
     code, said = process.wait(), process.output.read_text()
-    weights = read_checkpoint(run.checkpoint_at(TOTAL_STEPS))["policy"].values() if code == 0 else []
+    weights = (
+        read_checkpoint(run.checkpoint_at(TOTAL_STEPS))["learner"]["policy"].values() if code == 0 else []
+    )
     fine = code == 0 and "going on without it" in said and all(w.isfinite().all() for w in weights)
     outcome.count([] if fine else [f"{code}: {said[-300:]}"])
     return outcome

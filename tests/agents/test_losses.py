@@ -15,6 +15,7 @@ from agents.losses import (
     clipped_value_loss,
     entropy,
     explained_variance,
+    normalized,
     policy_gradient_loss,
     value_loss,
 )
@@ -146,3 +147,12 @@ def test_explained_variance() -> None:
     # The variance of the targets is 3.5, that of the rest 0.25 of it.
     assert explained_variance(0.5 * targets, targets) == pytest.approx(0.75)
     assert math.isnan(explained_variance(targets, torch.ones(2, 2)))
+
+
+def test_normalized_advantages() -> None:
+    values = torch.tensor([[1.0, 2.0], [4.0, 9.0]])
+    got = normalized(values)
+    assert float(got.mean()) == pytest.approx(0.0, abs=1e-6)
+    assert float(got.std()) == pytest.approx(1.0, abs=1e-6)
+    assert torch.equal(normalized(1000.0 * values + 7.0).sign(), got.sign())
+    assert torch.equal(normalized(torch.tensor([[3.0]])), torch.tensor([[3.0]]))

@@ -62,7 +62,7 @@ def test_its_run_is_like_any_other(finished: RunDirectory) -> None:
     assert float(found[-1]["time/sps"]) > 0
     assert {"game/chaser/return", "rollout/normalized_mean", "train/value_loss"} <= found[-1].keys()
     scores = json.loads(finished.evaluation_file.read_text())
-    assert (scores["subject"]["algorithm"], scores["subject"]["steps"]) == ("ppo", 768)
+    assert (scores["agent"]["algorithm"], scores["agent"]["steps"]) == ("ppo", 768)
     assert finished.read_config() == tiny()
     assert agents.load(finished.newest_checkpoint()).num_timesteps == 768
 
@@ -89,7 +89,7 @@ def test_its_checkpoints_are_ours_with_their_weights() -> None:
     config = tiny()
     env = ProcgenVecEnv(config.games, 4, num_threads=0)
     try:
-        ours = PPO(config.policy_config, env, config.agent, device="cpu")
+        ours = PPO(config.policy, env, config.agent, device="cpu")
         theirs = make_model(config, env, seed=3)
         theirs.learn(256)
         copy_weights(theirs, ours)

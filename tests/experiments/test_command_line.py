@@ -115,10 +115,10 @@ BAD = {
     "quick --policy srmw": ["unknown policy 'srmw': did you mean srwm?"],
     "quick --algorithm imapla": ["unknown algorithm 'imapla': did you mean impala?"],
     "quick --mode memory --games bigfish --num-envs 64": ["'bigfish' has no memory mode"],
-    "quick --num-envs 65": ["65 slots cannot be shared equally by 6 games: use 60 or 66"],
-    "quick --agent.batch-unrolls 40": ["batch_unrolls must divide the number of slots", "40", "66"],
+    "quick --num-envs 65": ["65 environments cannot be shared equally by 6 games: use 60 or 66"],
+    "quick --agent.batch-unrolls 40": ["batch_unrolls must divide the number of environments", "40", "66"],
     "quick --algorithm ppo --agent.minibatches 4": [
-        "minibatches must divide the number of slots",
+        "minibatches must divide the number of environments",
         "4",
         "66",
     ],
@@ -170,7 +170,9 @@ def test_bad_input_is_one_clear_line(line: str, capfd: pytest.CaptureFixture[str
 
 
 def test_an_existing_run_directory_is_listed_with_the_other_problems(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"2 problems: 65 slots .*; run directory .* exists: choose another"):
+    with pytest.raises(
+        UserError, match=r"2 problems: 65 environments .*; run directory .* exists: choose another"
+    ):
         launch(f"quick --num-envs 65 --run-dir {tmp_path}")
 
 
@@ -208,7 +210,7 @@ class TestFiles:
             ("a.json", "[]", "the configuration is []: give an object"),
             ("a.toml", "num_env = 66", "unknown setting 'num_env': did you mean num_envs?"),
             ("a.toml", 'num_envs = "many"', "num_envs is 'many': give a whole number"),
-            ("a.toml", "num_envs = 65", "65 slots cannot be shared equally"),
+            ("a.toml", "num_envs = 65", "65 environments cannot be shared equally"),
             ("none.toml", None, "cannot be read: No such file or directory"),
         ],
     )

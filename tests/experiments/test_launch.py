@@ -182,7 +182,7 @@ def test_contradictions_are_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "grouped_procgen", None)
-    with pytest.raises(UserError, match="5 slots cannot be shared equally"):
+    with pytest.raises(UserError, match="5 environments cannot be shared equally"):
         train(replace(tiny(), num_envs=5), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 

@@ -60,7 +60,7 @@ def test_published_settings() -> None:
         agent = config.agent
         assert isinstance(agent, ImpalaConfig)
         assert agent == ImpalaConfig(batch_unrolls=32)
-        assert agent.unrolls_per_update(config.num_envs) == 32
+        assert agent.batches_per_pass(config.num_envs) == config.num_envs // 32
         assert (agent.learning_rate, agent.rollout_steps, agent.discount) == (6e-4, 50, 0.99)
         assert config.policy_name == "srwm"
 

@@ -58,7 +58,9 @@ def test_videos_come_as_often_as_asked(tmp_path: Path, monkeypatch: pytest.Monke
         assert picture.encoded_image_string[:6] == b"GIF89a"
         assert picture.width <= training_videos.ANIMATION_WIDTH
     # What is learned is the same, bit for bit.
-    weights = [read_checkpoint(run.checkpoint_files()[-1])["policy"] for run in (with_videos, without)]
+    weights = [
+        read_checkpoint(run.checkpoint_files()[-1])["learner"]["policy"] for run in (with_videos, without)
+    ]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 

@@ -99,7 +99,7 @@ def test_everything_wrong_in_a_file_is_named() -> None:
     data = {
         "num_envs": "many",
         "widht": 1,
-        "core": {"heads": 0},
+        "core": {"heads": "x"},
         "agent": {"learnin_rate": 1.0},
         "encoder": 3,
     }
@@ -110,7 +110,7 @@ def test_everything_wrong_in_a_file_is_named() -> None:
     for part in (
         "num_envs is 'many': give a whole number",
         "unknown setting 'widht'",
-        "heads is 0",
+        "core.heads is 'x': give a whole number",
         "unknown setting 'agent.learnin_rate': did you mean agent.learning_rate",
         "encoder is 3",
     ):

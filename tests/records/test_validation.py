@@ -30,8 +30,8 @@ def test_a_good_configuration_has_no_problems() -> None:
         ({"games": []}, "no games"),
         ({"mode": "meddium"}, "unknown mode 'meddium'"),
         ({"mode": "memory"}, "game 'bigfish' has no memory mode"),
-        ({"num_envs": 33}, "33 slots cannot be shared equally by 2 games"),
-        ({"num_envs": 0}, "0 slots"),
+        ({"num_envs": 33}, "33 environments cannot be shared equally by 2 games"),
+        ({"num_envs": 0}, "0 environments"),
         ({"levels": "trian"}, "unknown levels 'trian': did you mean train?"),
         ({"levels": "5:5"}, "levels '5:5' are empty"),
         ({"seed": -1}, "seed -1"),
@@ -128,7 +128,7 @@ def test_any_settings_are_valid_or_a_user_error(changes: dict[str, object]) -> N
     assert config.steps_per_rollout >= config.num_envs
 
 
-def test_agents_hear_the_number_of_slots() -> None:
+def test_agents_hear_the_number_of_environments() -> None:
     config = settings(num_envs=66, games=["easy6"], algorithm="ppo")
     assert any("minibatches" in problem for problem in problems(config))
     assert problems(replace(config, agent=replace(config.agent, minibatches=6))) == []  # type: ignore[call-arg]

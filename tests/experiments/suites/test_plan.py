@@ -79,7 +79,7 @@ def test_games_are_chosen_for_experts() -> None:
         (Options(games=("maze",)), "plays its games together"),
         (Options(words=("--seed", "3")), "--seed cannot be given for every run"),
         (Options(words=("--total-steps=3",)), "use --seeds, --runs and --scale"),
-        (Options(words=("--num-envs", "7")), "4 problems: run srwm-entropy_cost-0.01: 7 slots"),
+        (Options(words=("--num-envs", "7")), "4 problems: run srwm-entropy_cost-0.01: 7 environments"),
         (Options(words=("--nonsense", "7")), "unknown option '--nonsense'"),
         (Options(words=("--config", "x")), "--config cannot be given for every run"),
     ],
