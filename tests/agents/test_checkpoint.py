@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from agents import checkpoint
 from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from helpers import assert_same
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
 ARRAY_DTYPES = [np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_]
@@ -54,28 +55,6 @@ CONTENT = st.dictionaries(
     ),
     max_size=4,
 )
-
-
-def assert_same(got: Any, expected: Any) -> None:
-    assert type(got) is type(expected)
-    if isinstance(expected, dict):
-        assert list(got) == list(expected)
-        for name in expected:
-            assert_same(got[name], expected[name])
-    elif isinstance(expected, list):
-        assert len(got) == len(expected)
-        for one, other in zip(got, expected, strict=True):
-            assert_same(one, other)
-    elif isinstance(expected, torch.Tensor):
-        assert got.dtype == expected.dtype
-        assert torch.equal(got, expected)
-    elif isinstance(expected, np.ndarray):
-        assert got.dtype == expected.dtype
-        np.testing.assert_array_equal(got, expected, strict=True)
-    elif isinstance(expected, float):
-        assert repr(got) == repr(expected)  # nan, and the sign of zero
-    else:
-        assert got == expected
 
 
 @pytest.fixture(scope="module")

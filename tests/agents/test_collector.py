@@ -25,7 +25,7 @@ from agents.rollout import Batch, RolloutStore
 from envs.grouped import GroupedVecEnv
 from policies import PolicyOutput, State
 
-SLOTS, ACTIONS, HORIZON = 5, 7, 200
+NUM_ENVS, ACTIONS, HORIZON = 5, 7, 200
 STEPS_OF_ROLLOUT = 6
 
 
@@ -39,13 +39,13 @@ def action_of(slot: Any, episode: Any, step: Any) -> Any:
 
 
 class Course:
-    """Episode and step of each slot at each time, (HORIZON, SLOTS), with ends at random."""
+    """Episode and step of each slot at each time, (HORIZON, NUM_ENVS), with ends at random."""
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        self.slot = np.broadcast_to(np.arange(SLOTS), (HORIZON, SLOTS))
-        self.episode, self.step = np.zeros((2, HORIZON, SLOTS), dtype=np.int64)
-        self.ends = rng.random((HORIZON, SLOTS)) < 0.2
+        self.slot = np.broadcast_to(np.arange(NUM_ENVS), (HORIZON, NUM_ENVS))
+        self.episode, self.step = np.zeros((2, HORIZON, NUM_ENVS), dtype=np.int64)
+        self.ends = rng.random((HORIZON, NUM_ENVS)) < 0.2
         for t in range(1, HORIZON):
             self.episode[t] = self.episode[t - 1] + self.ends[t - 1]
             self.step[t] = np.where(self.ends[t - 1], 0, self.step[t - 1] + 1)
@@ -116,23 +116,23 @@ class DoubledReward(RawReward):
 
 
 def make_collector(
-    course: Course, groups: Sequence[int] = (SLOTS,)
+    course: Course, groups: Sequence[int] = (NUM_ENVS,)
 ) -> tuple[Collector, Stream, RolloutStore]:
     """`groups` are the sizes of groups of environments that are stepped by turns."""
 
     def make_actor(num_envs: int) -> Actor:
         return Actor(CountingPolicy(), num_envs, torch.device("cpu"), torch.Generator())  # type: ignore[arg-type]
 
-    slots = iter(range(SLOTS))
+    slots = iter(range(NUM_ENVS))
     parts = [
         DummyVecEnv([partial(CountingEnv, course, slot) for slot in islice(slots, size)]) for size in groups
     ]
     env = parts[0] if len(parts) == 1 else GroupedVecEnv(parts)
-    store = RolloutStore(STEPS_OF_ROLLOUT, SLOTS, (2, 2, 3), torch.device("cpu"))
+    store = RolloutStore(STEPS_OF_ROLLOUT, NUM_ENVS, (2, 2, 3), torch.device("cpu"))
     collector = Collector(env, make_actor, DoubledReward(), torch.device("cpu"))
     observation = env.reset()
     assert isinstance(observation, dict)
-    return collector, Stream(observation, np.ones(SLOTS, bool)), store
+    return collector, Stream(observation, np.ones(NUM_ENVS, bool)), store
 
 
 def assert_equal(got: Tensor, expected: NDArray[Any]) -> None:
@@ -151,15 +151,15 @@ def check_batch(batch: Batch, course: Course, first: int, steps: int = STEPS_OF_
     assert_equal(batch.dones, course.ends[taken])
     assert_equal(batch.dones, course.step[first + 1 : first + steps + 1] == 0)
     assert_equal(batch.values, course.step[taken] + 1)
-    assert_equal(batch.log_probs, np.zeros((steps, SLOTS)))
-    rewards_before = np.concatenate([np.zeros((1, SLOTS)), course.reward])[shown]
+    assert_equal(batch.log_probs, np.zeros((steps, NUM_ENVS)))
+    rewards_before = np.concatenate([np.zeros((1, NUM_ENVS)), course.reward])[shown]
     assert_equal(batch.reward_input[..., 0], (rewards_before / 1e4).astype(np.float32))
     # A state is that of before an observation: what was counted up to the step before it.
-    counts = np.concatenate([np.zeros((1, SLOTS)), course.step + 1])
+    counts = np.concatenate([np.zeros((1, NUM_ENVS)), course.step + 1])
     assert_equal(batch.initial_state["count"], counts[first])
     assert_equal(batch.final_state["count"], counts[first + steps])
-    assert_equal(batch.initial_state["slot"], np.arange(SLOTS) if first else np.full(SLOTS, -1))
-    assert_equal(batch.final_state["slot"], np.arange(SLOTS))
+    assert_equal(batch.initial_state["slot"], np.arange(NUM_ENVS) if first else np.full(NUM_ENVS, -1))
+    assert_equal(batch.final_state["slot"], np.arange(NUM_ENVS))
 
 
 @pytest.mark.parametrize("groups", [(5,), (3, 2), (1, 1, 3)])
@@ -206,7 +206,7 @@ def test_callbacks_follow_each_step_and_may_stop(groups: Sequence[int]) -> None:
     seen: list[int] = []
 
     def on_step(infos: list[dict[str, Any]]) -> bool:
-        assert [info["slot"] for info in infos] == list(range(SLOTS))
+        assert [info["slot"] for info in infos] == list(range(NUM_ENVS))
         seen.append(infos[0]["t"])
         return len(seen) < 9
 
@@ -218,7 +218,7 @@ def test_callbacks_follow_each_step_and_may_stop(groups: Sequence[int]) -> None:
     assert seen == [0, 1, 2, 3, 4, 5, 6, 7, 8]
     # A group that is a step ahead stays there, with its observations, episode starts and states.
     times = np.array([9, 9, 9, 9, 9] if len(groups) == 1 else [10, 10, 9, 9, 9])
-    at = (times, np.arange(SLOTS))
+    at = (times, np.arange(NUM_ENVS))
     np.testing.assert_array_equal(last.observation["rgb"][:, 0, 0, 2], course.step[at])
     np.testing.assert_array_equal(last.episode_start, course.step[at] == 0)
     np.testing.assert_array_equal(collector.core_state["count"], course.step[times - 1, at[1]] + 1)
@@ -276,7 +276,7 @@ def test_the_state_of_all_groups_can_be_set() -> None:
 def test_the_given_stream_is_not_modified() -> None:
     collector, stream, store = make_collector(Course(5))
     collector.collect(stream, store, lambda infos: True)
-    np.testing.assert_array_equal(stream.observation["rgb"][:, 0, 0, 2], np.zeros(SLOTS))
+    np.testing.assert_array_equal(stream.observation["rgb"][:, 0, 0, 2], np.zeros(NUM_ENVS))
     assert stream.episode_start.all()
 
 
@@ -292,7 +292,7 @@ def test_stages_are_timed() -> None:
 def test_the_reference_course_is_what_a_plain_loop_makes() -> None:
     """The judge is judged: one slot at a time, written as a game would be."""
     course = Course(0)
-    for slot in range(SLOTS):
+    for slot in range(NUM_ENVS):
         episode = step = 0
         for t in range(HORIZON):
             assert (course.episode[t, slot], course.step[t, slot]) == (episode, step)

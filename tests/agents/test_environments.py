@@ -18,8 +18,8 @@ from agents import IMPALA, PPO, CheckpointError, PPOConfig, read_checkpoint, wri
 from common.errors import UserError
 from policies import PolicyConfig
 
-SLOTS, UNROLL = 6, 8
-ROLLOUT = SLOTS * UNROLL
+NUM_ENVS, UNROLL = 6, 8
+ROLLOUT = NUM_ENVS * UNROLL
 
 Tiny = Callable[..., PolicyConfig]
 MakeEnv = Callable[..., Any]

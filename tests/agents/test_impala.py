@@ -23,10 +23,11 @@ import agents
 from agents import IMPALA, PPO, Agent, ImpalaConfig, read_checkpoint
 from agents.learner import Losses
 from agents.rollout import Batch
+from helpers import assert_same
 from policies import CORES, PolicyConfig
 
-SLOTS, UNROLL = 6, 8
-ROLLOUT = SLOTS * UNROLL
+NUM_ENVS, UNROLL = 6, 8
+ROLLOUT = NUM_ENVS * UNROLL
 
 Tiny = Callable[..., PolicyConfig]
 MakeEnv = Callable[..., Any]
@@ -41,25 +42,6 @@ def assert_same_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Ten
     assert list(one) == list(other)
     for name in one:
         assert torch.equal(one[name], other[name]), name
-
-
-def assert_same(one: Any, other: Any, where: str = "") -> None:
-    """Nested content with tensors and arrays, bit for bit."""
-    assert type(one) is type(other), where
-    if isinstance(one, dict):
-        assert list(one) == list(other), where
-        for name in one:
-            assert_same(one[name], other[name], f"{where}/{name}")
-    elif isinstance(one, list):
-        assert len(one) == len(other), where
-        for index, pair in enumerate(zip(one, other, strict=True)):
-            assert_same(*pair, f"{where}/{index}")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    elif isinstance(one, np.ndarray):
-        np.testing.assert_array_equal(one, other, err_msg=where, strict=True)
-    else:
-        assert repr(one) == repr(other), where
 
 
 class Rows(KVWriter):
@@ -277,7 +259,7 @@ def test_what_the_learner_gets_is_what_the_policy_did(core: str, tiny: Tiny, pro
     def learn(batch: Batch, step: int) -> dict[str, float]:
         nonlocal ends
         ends += int(batch.dones[:-1].sum())
-        for envs in torch.randperm(SLOTS).split(3):
+        for envs in torch.randperm(NUM_ENVS).split(3):
             part = batch.select(envs)
             with torch.no_grad():
                 output = agent.policy(part.rgb, part.reward_input, part.initial_state, part.episode_start)
@@ -294,7 +276,7 @@ def test_what_the_learner_gets_is_what_the_policy_did(core: str, tiny: Tiny, pro
 
 
 def test_without_lag_the_weights_that_learn_are_those_that_acted(tiny: Tiny, procgen: MakeEnv) -> None:
-    agent = IMPALA(tiny("lstm"), procgen(), seed=3, rollout_steps=UNROLL, batch_unrolls=SLOTS)
+    agent = IMPALA(tiny("lstm"), procgen(), seed=3, rollout_steps=UNROLL, batch_unrolls=NUM_ENVS)
     rows = log_rows(agent)
     agent.learn(3 * ROLLOUT)
     # All importance weights are 1, up to rounding.
@@ -459,7 +441,7 @@ def test_it_goes_on_where_it_was(tiny: Tiny, procgen: MakeEnv) -> None:
 def test_a_callback_that_returns_false_stops_it_at_once(tiny: Tiny, procgen: MakeEnv) -> None:
     agent = IMPALA(tiny(), procgen(), seed=0, rollout_steps=UNROLL)
     agent.learn(10 * ROLLOUT, callback=OnStep(UNROLL + 3, stop=True))
-    assert agent.num_timesteps == (UNROLL + 3) * SLOTS
+    assert agent.num_timesteps == (UNROLL + 3) * NUM_ENVS
     assert agent.learner.updates == 1
 
 
@@ -496,7 +478,7 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(
                 self.model.save(tmp_path / "between")
 
         def _on_step(self) -> bool:
-            if self.model.num_timesteps == half + 5 * SLOTS:
+            if self.model.num_timesteps == half + 5 * NUM_ENVS:
                 self.model.predict(self.model._last_obs)
                 self.model.save(tmp_path / "within")
             return True
@@ -510,7 +492,7 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(
     # Nothing but the checkpoint decides how it goes on: neither the seed nor the past of what it is loaded into.
     env = procgen(seed=77)
     env.reset()
-    env.step(np.zeros(SLOTS, int))
+    env.step(np.zeros(NUM_ENVS, int))
     torch.manual_seed(1234)
     resumed = algorithm.load(tmp_path / "within", env, force_reset=False)
     assert resumed.num_timesteps == half
@@ -591,7 +573,9 @@ def test_saving_changes_nothing(tiny: Tiny, procgen: MakeEnv, tmp_path: Path) ->
 def test_lagging_rollouts_are_made_with_the_weights_of_one_update_ago(
     tiny: Tiny, procgen: MakeEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agent = IMPALA(tiny("srwm"), procgen(), seed=0, rollout_steps=UNROLL, rollout_lag=1, batch_unrolls=SLOTS)
+    agent = IMPALA(
+        tiny("srwm"), procgen(), seed=0, rollout_steps=UNROLL, rollout_lag=1, batch_unrolls=NUM_ENVS
+    )
     history: list[dict[str, torch.Tensor]] = []
     learn, collect = agent.learner.learn, agent.actors.collector.collect
     updated = threading.Semaphore(1)
@@ -635,7 +619,7 @@ def test_lagging_rollouts_are_no_more_and_no_fewer(tiny: Tiny, procgen: MakeEnv)
 def test_lagging_training_stops_where_a_callback_says_so(tiny: Tiny, procgen: MakeEnv) -> None:
     agent = IMPALA(tiny(), procgen(), seed=0, rollout_steps=UNROLL, rollout_lag=1)
     agent.learn(10 * ROLLOUT, callback=OnStep(UNROLL + 3, stop=True))
-    assert agent.num_timesteps == (UNROLL + 3) * SLOTS
+    assert agent.num_timesteps == (UNROLL + 3) * NUM_ENVS
     assert agent.learner.updates == 1
 
 

@@ -22,7 +22,7 @@ from agents.rollout import Batch
 from common.errors import UserError
 from policies import Policy, PolicyConfig
 
-SLOTS, STEPS = 6, 40
+NUM_ENVS, STEPS = 6, 40
 
 Tiny = Callable[..., PolicyConfig]
 MakeEnv = Callable[..., Any]
@@ -57,7 +57,7 @@ class OurFeatures(BaseFeaturesExtractor):
 
 def test_one_update_is_that_of_stable_baselines3(procgen: MakeEnv, tiny: Tiny) -> None:
     ours = short(
-        procgen(num_envs=SLOTS, seed=1),
+        procgen(num_envs=NUM_ENVS, seed=1),
         tiny("feedforward"),
         value_clip_range=None,
         value_cost=1.0,  # of half the squared error: theirs is 0.5 of the whole
@@ -69,17 +69,17 @@ def test_one_update_is_that_of_stable_baselines3(procgen: MakeEnv, tiny: Tiny) -
     generator = torch.Generator().manual_seed(0)
     batch = replace(
         batch,
-        log_probs=batch.log_probs + 0.4 * torch.randn(STEPS, SLOTS, generator=generator),
-        values=batch.values + torch.randn(STEPS, SLOTS, generator=generator),
+        log_probs=batch.log_probs + 0.4 * torch.randn(STEPS, NUM_ENVS, generator=generator),
+        values=batch.values + torch.randn(STEPS, NUM_ENVS, generator=generator),
     )
     assert batch.dones.any()
     last = ours.policy(batch.rgb[-1:], batch.reward_input[-1:], {}, batch.episode_start[-1:])
 
     theirs = stable_baselines3.PPO(
         "MultiInputPolicy",
-        procgen(num_envs=SLOTS, seed=1),
+        procgen(num_envs=NUM_ENVS, seed=1),
         n_steps=STEPS,
-        batch_size=STEPS * SLOTS,
+        batch_size=STEPS * NUM_ENVS,
         n_epochs=1,
         gamma=ours.config.discount,
         gae_lambda=ours.config.gae_lambda,
@@ -122,7 +122,7 @@ def test_one_update_is_that_of_stable_baselines3(procgen: MakeEnv, tiny: Tiny) -
     theirs.train()
 
     sequences = ours.learner.estimate(batch)
-    advantages = buffer.advantages.reshape(SLOTS, STEPS).T
+    advantages = buffer.advantages.reshape(NUM_ENVS, STEPS).T
     np.testing.assert_allclose(sequences.advantages.numpy(), advantages, atol=1e-5)
     losses = ours.learner.losses(sequences.one_step_each())
     losses.total.backward()
@@ -154,7 +154,7 @@ def test_one_update_is_that_of_stable_baselines3(procgen: MakeEnv, tiny: Tiny) -
 
 def test_learning_sees_what_acting_saw(procgen: MakeEnv, tiny: Tiny, core: str) -> None:
     """Recomputed from the state at the rollout's start, with resets, all probability ratios are 1."""
-    agent = short(procgen(num_envs=SLOTS), tiny(core))
+    agent = short(procgen(num_envs=NUM_ENVS), tiny(core))
     collected(agent)
     batch = collected(agent)  # from a state that is not fresh
     assert batch.dones.any()
@@ -168,7 +168,7 @@ def test_learning_sees_what_acting_saw(procgen: MakeEnv, tiny: Tiny, core: str) 
 
 
 def test_bootstrap_value_is_that_of_the_last_observation(procgen: MakeEnv, tiny: Tiny) -> None:
-    agent = short(procgen(num_envs=SLOTS), tiny("srwm"), gae_lambda=1.0, reward_transform="none")
+    agent = short(procgen(num_envs=NUM_ENVS), tiny("srwm"), gae_lambda=1.0, reward_transform="none")
     batch = collected(agent)
     sequences = agent.learner.estimate(batch)
     expected = collected(agent).values[0]
@@ -202,49 +202,49 @@ def minibatches(agent: PPO, sequences: Sequences) -> list[Sequences]:
 
 def assert_each_step_once(parts: list[Sequences]) -> None:
     steps = torch.cat([part.actions.flatten() for part in parts])
-    assert sorted(steps.tolist()) == list(range(STEPS * SLOTS))
+    assert sorted(steps.tolist()) == list(range(STEPS * NUM_ENVS))
 
 
 def test_recurrent_minibatches_are_whole_environments(procgen: MakeEnv, tiny: Tiny) -> None:
-    agent = short(procgen(num_envs=SLOTS), tiny("lstm"))
-    parts = minibatches(agent, _numbered(STEPS, SLOTS))
+    agent = short(procgen(num_envs=NUM_ENVS), tiny("lstm"))
+    parts = minibatches(agent, _numbered(STEPS, NUM_ENVS))
     assert len(parts) == 2 * 3
     for epoch in (parts[:3], parts[3:]):
         assert sorted(torch.cat([part.actions.flatten() for part in epoch]).tolist()) == list(
-            range(STEPS * SLOTS)
+            range(STEPS * NUM_ENVS)
         )
     for part in parts:
-        assert part.actions.shape == (STEPS, SLOTS // 3)
+        assert part.actions.shape == (STEPS, NUM_ENVS // 3)
         # Each column is one environment from beginning to end, with its own state.
         assert torch.equal(
-            part.actions, part.initial_state["slot"] + SLOTS * torch.arange(STEPS).unsqueeze(1)
+            part.actions, part.initial_state["slot"] + NUM_ENVS * torch.arange(STEPS).unsqueeze(1)
         )
         assert torch.equal(part.reward_input.squeeze(-1), part.actions.float())
     assert not torch.equal(parts[0].actions, parts[3].actions)
 
 
 def test_minibatches_without_memory_mix_all_steps(procgen: MakeEnv, tiny: Tiny) -> None:
-    agent = short(procgen(num_envs=SLOTS), tiny("fake_srwm"))
-    parts = minibatches(agent, replace(_numbered(STEPS, SLOTS), initial_state={}))
+    agent = short(procgen(num_envs=NUM_ENVS), tiny("fake_srwm"))
+    parts = minibatches(agent, replace(_numbered(STEPS, NUM_ENVS), initial_state={}))
     for epoch in (parts[:3], parts[3:]):
         assert sorted(torch.cat([part.actions.flatten() for part in epoch]).tolist()) == list(
-            range(STEPS * SLOTS)
+            range(STEPS * NUM_ENVS)
         )
     for part in parts:
-        assert part.actions.shape == (1, STEPS * SLOTS // 3)
-        assert len({number % SLOTS for number in part.actions.flatten().tolist()}) > SLOTS // 3
+        assert part.actions.shape == (1, STEPS * NUM_ENVS // 3)
+        assert len({number % NUM_ENVS for number in part.actions.flatten().tolist()}) > NUM_ENVS // 3
         assert torch.equal(part.values, part.actions.float())
 
 
 def test_steps_of_a_policy_with_memory_stay_in_their_sequence() -> None:
     with pytest.raises(ValueError, match="cannot be taken out of their sequence"):
-        _numbered(STEPS, SLOTS).one_step_each()
+        _numbered(STEPS, NUM_ENVS).one_step_each()
 
 
 def test_every_parameter_moves(procgen: MakeEnv, tiny: Tiny, core: str) -> None:
-    agent = short(procgen(num_envs=SLOTS), tiny(core))
+    agent = short(procgen(num_envs=NUM_ENVS), tiny(core))
     before = {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
-    agent.learn(SLOTS * STEPS)
+    agent.learn(NUM_ENVS * STEPS)
     for name, tensor in agent.policy.state_dict().items():
         assert not torch.equal(tensor, before[name]), name
 
@@ -276,10 +276,10 @@ def test_learns_which_action_pays(toy: MakeEnv, tiny: Tiny) -> None:
     ],
 )
 def test_impossible_settings(overrides: dict[str, Any], words: str) -> None:
-    (problem,) = replace(PPOConfig(minibatches=2), **overrides).problems(SLOTS)
+    (problem,) = replace(PPOConfig(minibatches=2), **overrides).problems(NUM_ENVS)
     assert words in problem
 
 
 def test_all_problems_are_named_at_once(procgen: MakeEnv, tiny: Tiny) -> None:
     with pytest.raises(UserError, match=r"reward transform.*epochs"):
-        short(procgen(num_envs=SLOTS), tiny(), minibatches=0, epochs=0, reward_transform="clipp")
+        short(procgen(num_envs=NUM_ENVS), tiny(), minibatches=0, epochs=0, reward_transform="clipp")

@@ -22,8 +22,8 @@ from agents import ALGORITHMS, IMPALA, PPO, Agent, ImpalaConfig
 from common.errors import UserError
 from policies import PolicyConfig
 
-SLOTS, UNROLL = 6, 10
-ROLLOUT = SLOTS * UNROLL
+NUM_ENVS, UNROLL = 6, 10
+ROLLOUT = NUM_ENVS * UNROLL
 
 Tiny = Callable[..., PolicyConfig]
 MakeEnv = Callable[..., Any]
@@ -40,7 +40,7 @@ def make(algorithm: str, policy: PolicyConfig, env: Any, **more: Any) -> Agent:
 
 @pytest.fixture(params=list(ALGORITHMS))
 def agent(request: pytest.FixtureRequest, procgen: MakeEnv, tiny: Tiny) -> Agent:
-    return make(request.param, tiny("srwm"), procgen(num_envs=SLOTS))
+    return make(request.param, tiny("srwm"), procgen(num_envs=NUM_ENVS))
 
 
 def test_evaluate_policy(agent: Agent, procgen: MakeEnv) -> None:
@@ -53,7 +53,7 @@ def test_evaluate_policy(agent: Agent, procgen: MakeEnv) -> None:
 def test_evaluation_does_not_change_what_training_draws(procgen: MakeEnv, tiny: Tiny) -> None:
     weights = []
     for evaluate in (False, True):
-        agent = make("impala", tiny("srwm"), procgen(num_envs=SLOTS))
+        agent = make("impala", tiny("srwm"), procgen(num_envs=NUM_ENVS))
         agent.learn(ROLLOUT)
         if evaluate:
             evaluate_policy(agent, procgen(seed=9), n_eval_episodes=6, deterministic=False)
@@ -91,7 +91,7 @@ def test_checkpoint_callback(agent: Agent, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:The environment is already wrapped with a `Monitor`")
 def test_vec_monitor(procgen: MakeEnv, tiny: Tiny) -> None:
-    monitored = VecMonitor(procgen(num_envs=SLOTS))
+    monitored = VecMonitor(procgen(num_envs=NUM_ENVS))
     agent = make("impala", tiny(), monitored)
     agent.learn(20 * ROLLOUT)
     assert monitored.episode_count > 0
@@ -101,7 +101,7 @@ def test_vec_monitor(procgen: MakeEnv, tiny: Tiny) -> None:
 
 
 def test_exact_continuation_through_a_wrapper(procgen: MakeEnv, tiny: Tiny, tmp_path: Path) -> None:
-    agent = make("impala", tiny("lstm"), procgen(num_envs=SLOTS))
+    agent = make("impala", tiny("lstm"), procgen(num_envs=NUM_ENVS))
     agent.learn(2 * ROLLOUT)
     agent.save(tmp_path / "two")
     agent.learn(ROLLOUT, reset_num_timesteps=False)
@@ -114,7 +114,7 @@ def test_exact_continuation_through_a_wrapper(procgen: MakeEnv, tiny: Tiny, tmp_
             return self.venv.step_wait()
 
     other = IMPALA.load(
-        tmp_path / "two", env=Transparent(procgen(num_envs=SLOTS)), device="cpu", force_reset=False
+        tmp_path / "two", env=Transparent(procgen(num_envs=NUM_ENVS)), device="cpu", force_reset=False
     )
     other.learn(ROLLOUT, reset_num_timesteps=False)
     for name, tensor in agent.policy.state_dict().items():
@@ -155,7 +155,7 @@ def test_log_interval_counts_from_the_beginning_of_the_run(
     procgen: MakeEnv, tiny: Tiny, tmp_path: Path
 ) -> None:
     """So that a run that was continued has the entries of one that was not interrupted."""
-    agent = make("impala", tiny(), procgen(num_envs=SLOTS))
+    agent = make("impala", tiny(), procgen(num_envs=NUM_ENVS))
     logger = configure(str(tmp_path), ["csv"])
     agent.set_logger(logger)
     agent.learn(3 * ROLLOUT, log_interval=2)
@@ -177,9 +177,9 @@ class StopAfter(BaseCallback):
 
 def test_a_callback_stops_training(agent: Agent) -> None:
     agent.learn(10 * ROLLOUT, StopAfter(UNROLL + 3))
-    assert agent.num_timesteps == SLOTS * (UNROLL + 3)
+    assert agent.num_timesteps == NUM_ENVS * (UNROLL + 3)
     agent.learn(ROLLOUT, reset_num_timesteps=False)
-    assert agent.num_timesteps == SLOTS * (2 * UNROLL + 3)
+    assert agent.num_timesteps == NUM_ENVS * (2 * UNROLL + 3)
 
 
 # predict
@@ -207,7 +207,7 @@ def rollout_by_predict(agent: Agent, env: VecEnv, steps: int, batch: bool) -> np
 
 
 def test_predict_one_by_one_is_predict_of_all(procgen: MakeEnv, tiny: Tiny) -> None:
-    agent = make("impala", tiny("srwm"), procgen(num_envs=SLOTS))
+    agent = make("impala", tiny("srwm"), procgen(num_envs=NUM_ENVS))
     with torch.no_grad():  # actions that depend on what is seen
         agent.policy.encoder.linear.weight.mul_(10)
         agent.policy.actor.weight.mul_(10)
@@ -278,7 +278,7 @@ def test_an_agent_with_the_default_number_of_environments(procgen: MakeEnv) -> N
 )
 def test_impossible_agents(procgen: MakeEnv, arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        IMPALA(env=procgen(num_envs=SLOTS), device="cpu", **arguments)
+        IMPALA(env=procgen(num_envs=NUM_ENVS), device="cpu", **arguments)
 
 
 def test_spaces_of_another_form() -> None:
@@ -296,7 +296,7 @@ def test_learning_needs_an_environment(agent: Agent, tmp_path: Path) -> None:
 def test_checkpoints_of_the_other_algorithm_and_of_other_environments(
     procgen: MakeEnv, tiny: Tiny, tmp_path: Path
 ) -> None:
-    agent = make("ppo", tiny("srwm"), procgen(num_envs=SLOTS))
+    agent = make("ppo", tiny("srwm"), procgen(num_envs=NUM_ENVS))
     agent.learn(ROLLOUT)
     agent.save(tmp_path / "agent")
     assert isinstance(agents.load(tmp_path / "agent.ckpt"), PPO)
@@ -307,7 +307,7 @@ def test_checkpoints_of_the_other_algorithm_and_of_other_environments(
     with pytest.raises(UserError, match="games"):
         agents.load(
             tmp_path / "agent",
-            env=procgen(("maze", "bigfish", "fruitbot"), num_envs=SLOTS),
+            env=procgen(("maze", "bigfish", "fruitbot"), num_envs=NUM_ENVS),
             force_reset=False,
         )
     # Other environments are welcome for a fresh start.
