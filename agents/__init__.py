@@ -6,7 +6,6 @@ from common.quiet_gym import silence_gym
 
 silence_gym()
 
-import os
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from agents.acting import ActionStep, Actor
 from agents.agent import Agent
 from agents.appo import APPO, AppoConfig
-from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
+from agents.checkpoint import CheckpointError, PathOrFile, read_checkpoint, write_checkpoint
 from agents.config import AgentConfig
 from agents.impala import IMPALA, ImpalaConfig
 from agents.ppo import PPO, PPOConfig
@@ -25,7 +24,7 @@ ALGORITHMS: dict[str, type[Agent]] = {algorithm.algorithm: algorithm for algorit
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: PathOrFile,
     env: GymEnv | None = None,
     device: torch.device | str = "auto",
     force_reset: bool = True,

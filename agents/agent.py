@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
@@ -17,13 +15,13 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage, is_vecenv_wrapped
 
 from agents.acting import Actor
 from agents.actor_side import ActorSide
-from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from agents.collector import Infos, Stream
+from agents.checkpoint import CheckpointError, PathOrFile, read_checkpoint, write_checkpoint
+from agents.collector import Step, Stream
 from agents.config import AgentConfig
 from agents.content import AgentContent, fitting
 from agents.device import keep_large_buffers, peak_memory
@@ -86,6 +84,8 @@ class Agent(BaseAlgorithm):
         device: torch.device | str = "auto",
         tensorboard_log: str | None = None,
         verbose: int = 0,
+        policy_kwargs: Mapping[str, Any] | None = None,
+        _init_setup_model: bool = True,
         **overrides: Any,
     ) -> None:
         """Make an agent with fresh weights.
@@ -99,7 +99,9 @@ class Agent(BaseAlgorithm):
             device: "cpu", "cuda" or "auto".
             tensorboard_log: directory for TensorBoard files, as in Stable-Baselines3.
             verbose: 1 prints what is logged.
-            overrides: single hyperparameters by name, instead of or on top of `config`.
+            policy_kwargs: fields of `PolicyConfig`, where `policy` is the name of a core.
+            overrides: single hyperparameters by name, instead of or on top of `config`. `learning_rate` may be a
+                schedule, a function of the share of training that remains; functions are not in checkpoints.
 
         Raises:
             UserError: unknown policy or hyperparameter, values that do not fit together, or spaces of another form.
@@ -111,8 +113,16 @@ class Agent(BaseAlgorithm):
             raise UserError(
                 f"{self.algorithm} takes hyperparameters as {self.config_class.__name__}, not {type(config).__name__}"
             )
+        self._schedule: Schedule | None = None
+        if callable(overrides.get("learning_rate")):
+            self._schedule = overrides["learning_rate"]
+            overrides["learning_rate"] = float(self._schedule(1.0))
         self.config = replace(config if config is not None else self.config_class(), **overrides)
-        self.policy_config = policy_config(policy) if isinstance(policy, str) else policy
+        if policy_kwargs and not isinstance(policy, str):
+            raise UserError("policy_kwargs are for a policy by name: put them into the PolicyConfig")
+        self.policy_config = (
+            policy_config(policy, **policy_kwargs or {}) if isinstance(policy, str) else policy
+        )
         self.experiment: dict[str, Any] = {}
         self.stop_when: Callable[[], bool] | None = None
         self.diagnostics: Path | None = None
@@ -129,19 +139,25 @@ class Agent(BaseAlgorithm):
             tensorboard_log=tensorboard_log,
             verbose=verbose,
         )
-        if env is not None:
+        if env is not None and _init_setup_model:
             self._setup_model()
 
     def _learning_rate_at(self, progress_remaining: float) -> float:
+        if self._schedule is not None:
+            return float(self._schedule(progress_remaining))
         share = max(0.0, progress_remaining) if self.config.learning_rate_decay else 1.0
         return self.config.learning_rate * share
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         """Make a single environment a vector of one. Images stay height-width-channel, as the encoder takes them."""
-        if isinstance(env, VecEnv):
-            return env
-        return DummyVecEnv([lambda: Monitor(env) if monitor_wrapper else env])
+        if not isinstance(env, VecEnv):
+            return DummyVecEnv([lambda: Monitor(env) if monitor_wrapper else env])
+        if is_vecenv_wrapped(env, VecTransposeImage):
+            raise UserError(
+                "VecTransposeImage puts channels first, this encoder takes them last: leave it out"
+            )
+        return env
 
     def _setup_model(self) -> None:
         image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
@@ -286,15 +302,14 @@ class Agent(BaseAlgorithm):
         self.learner.diagnostics = self.diagnostics
         callback.on_training_start(locals(), globals())
         self.actors.times.clear()
-        began = (time.perf_counter(), self.num_timesteps)
+        self._logged = (time.perf_counter(), self.num_timesteps)
         phases = self._overlapping if self.config.lag else self._alternating
         with contextlib.suppress(Interrupted):
             for metrics in phases(total_timesteps, callback):
                 # Counted from the beginning of the run, so that one that was continued logs at the same steps.
                 rollouts = self.num_timesteps // (self.n_envs * self.config.rollout_steps)
                 if rollouts % log_interval == 0:
-                    self._log(metrics or {}, began)
-                    began = (time.perf_counter(), self.num_timesteps)
+                    self._log(metrics or {})
         callback.on_training_end()
         return self
 
@@ -307,7 +322,7 @@ class Agent(BaseAlgorithm):
                 return None
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
             callback.on_rollout_start()
-            if not self._play(store, lambda infos: self._after_step(infos, callback)):
+            if not self._play(store, lambda step: self._after_step(step, callback)):
                 return None
             callback.on_rollout_end()
             return store.batch
@@ -323,15 +338,17 @@ class Agent(BaseAlgorithm):
 
     def _overlapping(self, total_timesteps: int, callback: BaseCallback) -> Iterator[Metrics | None]:
         """Play each rollout with the weights of before the update that runs meanwhile."""
-        free, steps, after = list(self.actors.stores), list[Infos](), dict[str, Any]()
+        free, steps, after = list(self.actors.stores), list[Step](), dict[str, Any]()
         skipped = False
 
         def play() -> RolloutStore | None:
             store = free.pop()
             steps.clear()
 
-            def keep(infos: Infos) -> bool:
-                steps.append(infos)
+            def keep(step: Step) -> bool:
+                steps.append(
+                    replace(step, observation={})
+                )  # frames of a whole rollout would take much memory
                 return not self._stop_asked()
 
             return store if self._play(store, keep) else None
@@ -339,7 +356,7 @@ class Agent(BaseAlgorithm):
         def accept(store: RolloutStore) -> bool | None:
             nonlocal after
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-            if not all(self._after_step(infos, callback) for infos in steps):
+            if not all(self._after_step(step, callback) for step in steps):
                 return None
             callback.on_rollout_end()
             if skipped:
@@ -365,7 +382,7 @@ class Agent(BaseAlgorithm):
             callback.on_rollout_start()
             yield from overlap(play, accept, learn)
 
-    def _play(self, store: RolloutStore, on_step: Callable[[Infos], bool]) -> bool:
+    def _play(self, store: RolloutStore, on_step: Callable[[Step], bool]) -> bool:
         """Fill `store`; whether that was not broken off."""
         try:
             self.stream, complete = self.actors.collector.collect(self.stream, store, on_step)
@@ -374,11 +391,13 @@ class Agent(BaseAlgorithm):
             raise EnvironmentFault(f"environments died after {self.num_timesteps:,} steps: {what}") from error
         return complete
 
-    def _after_step(self, infos: Infos, callback: BaseCallback) -> bool:
+    def _after_step(self, step: Step, callback: BaseCallback) -> bool:
         self.num_timesteps += self.n_envs
-        self._update_info_buffer(infos)
-        self.actors.count_episodes(infos)
-        callback.update_locals({"infos": infos, "self": self})
+        self._update_info_buffer(step.infos, step.dones)
+        self.actors.count_episodes(step.infos)
+        # What the callbacks of Stable-Baselines3 and its users look for, under the names it has there.
+        names = {"actions": step.actions, "rewards": step.rewards, "dones": step.dones, "infos": step.infos}
+        callback.update_locals({**names, "new_obs": step.observation, "self": self})
         return callback.on_step()
 
     def _learn(self, rollout: Batch) -> Metrics | None:
@@ -396,9 +415,15 @@ class Agent(BaseAlgorithm):
 
     # Logging
 
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write an entry of the log now, as callbacks such as `LogEveryNTimesteps` ask for."""
+        self._log({})
+
     @stage("logging")
-    def _log(self, metrics: Metrics, began: tuple[float, int]) -> None:
-        seconds, steps = time.perf_counter() - began[0], self.num_timesteps - began[1]
+    def _log(self, metrics: Metrics) -> None:
+        time_before, steps_before = self._logged
+        self._logged = (time.perf_counter(), self.num_timesteps)
+        seconds, steps = self._logged[0] - time_before, self.num_timesteps - steps_before
         record = self.logger.record
         for tag, value in self.actors.episodes.metrics().items():
             record(tag, value)
@@ -458,21 +483,34 @@ class Agent(BaseAlgorithm):
         standing = self._last_obs is not None
         return {**state, **(self.actors.state(self.stream) if standing else self.actors.statistics())}
 
+    def set_parameters(
+        self,
+        load_path_or_dict: PathOrFile | TensorDict,
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Take weights from a checkpoint, or from what `get_parameters` returned: as in Stable-Baselines3."""
+        parameters = load_path_or_dict
+        if not isinstance(parameters, dict):
+            parameters = {"policy": read_checkpoint(parameters)["learner"]["policy"]}
+        super().set_parameters(parameters, exact_match, device)
+
+    def __getstate__(self) -> Any:
+        raise TypeError("an agent holds environments and generators and cannot be pickled: use save and load")
+
     def save(
         self,
-        path: str | Path | io.BufferedIOBase,
+        path: PathOrFile,
         exclude: Iterable[str] | None = None,
         include: Iterable[str] | None = None,
     ) -> None:
-        """Write a checkpoint to `path` atomically (suffix ``.ckpt`` if it has none); see `agents.checkpoint`.
+        """Write a checkpoint to `path` atomically (suffix ``.ckpt`` if it has none), or into an open binary file.
 
         Raises:
             OSError: it could not be written; an earlier file at `path` is untouched.
         """
         if exclude or include:
             raise UserError("a checkpoint is always whole: exclude and include are not supported")
-        if not isinstance(path, (str, os.PathLike)):
-            raise UserError("a checkpoint is written to a path, not to an open file")
         image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
         content = AgentContent(
             algorithm=self.algorithm,
@@ -490,7 +528,7 @@ class Agent(BaseAlgorithm):
     @classmethod
     def load(  # type: ignore[override]  # no custom_objects: nothing in a checkpoint is code
         cls: type[SelfAgent],
-        path: str | Path,
+        path: PathOrFile,
         env: GymEnv | None = None,
         device: torch.device | str = "auto",
         force_reset: bool = True,
@@ -499,11 +537,13 @@ class Agent(BaseAlgorithm):
         """Read a checkpoint.
 
         Args:
-            path: a file that `save` wrote.
+            path: what `save` wrote, a path or an open binary file. A path without suffix is also looked for with
+                ``.ckpt`` and ``.zip``, under which Stable-Baselines3's `CheckpointCallback` saves.
             env: environments to go on training in; None if the agent shall only predict, or get them by `set_env`.
             device: "cpu", "cuda" or "auto".
             force_reset: start new episodes in `env`. False continues the episodes of the checkpoint, exactly.
-            kwargs: `retention`, `tensorboard_log` and `verbose`, as for a new agent.
+            kwargs: `retention`, `tensorboard_log` and `verbose`, as for a new agent, and hyperparameters in place of
+                stored ones.
 
         Raises:
             CheckpointError: the file is missing, damaged or foreign, of another algorithm, or does not fit `env`.

@@ -15,6 +15,7 @@ In the content, ``{"$tensor": number, "as": kind}`` stands for a tensor, an arra
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -58,39 +59,53 @@ class CheckpointError(UserError):
     """A checkpoint file cannot be read, or does not fit what it is loaded into."""
 
 
+PathOrFile = str | os.PathLike[str] | IO[bytes] | io.BufferedIOBase
+"""Where a checkpoint is: a path, or a binary file that is open and can be sought."""
+
+
 def checkpoint_path(path: str | os.PathLike[str]) -> Path:
     """`path`, with the suffix of checkpoints if it has none."""
     path = Path(path)
     return path if path.suffix else path.with_suffix(SUFFIX)
 
 
+def existing_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """`path`, or what is there under its name with a suffix: Stable-Baselines3's callbacks give theirs, ``.zip``."""
+    path = Path(path)
+    candidates = (path, *(path.with_name(path.name + suffix) for suffix in (SUFFIX, ".zip")))
+    return next((candidate for candidate in candidates if candidate.exists()), path)
+
+
 # Writing
 
 
-def write_checkpoint(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:
+def write_checkpoint(path: PathOrFile, content: Mapping[str, Any]) -> Path | None:
     """Write nested dicts and lists of plain values, tensors, arrays and bytes.
 
-    The file appears whole or not at all: it is written beside its place, flushed to the disk and then renamed.
+    At a path the file appears whole or not at all: it is written beside its place, flushed to the disk and renamed.
 
     Returns:
-        Where it was written: `path`, with the suffix of checkpoints if it had none.
+        Where it was written: `path`, with the suffix of checkpoints if it had none; None for an open file.
 
     Raises:
         OSError: the directory cannot be written or the disk is full; an earlier file at `path` is untouched.
         TypeError: `content` holds something that is neither data nor a tensor.
     """
-    target = checkpoint_path(path)
     tensors: list[Tensor] = []
     packed = _pack(content, "", tensors)
     described = [[_DTYPE_NAMES[tensor.dtype], list(tensor.shape)] for tensor in tensors]
     header = json.dumps({"tensors": described, "content": packed}).encode()
+    if not isinstance(path, (str, os.PathLike)):
+        _write(path, header, tensors)
+        return None
+    target = checkpoint_path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(target, "wb") as file:
         _write(file, header, tensors)
     return target
 
 
-def _write(file: IO[bytes], header: bytes, tensors: Sequence[Tensor]) -> None:
+def _write(file: IO[bytes] | io.BufferedIOBase, header: bytes, tensors: Sequence[Tensor]) -> None:
     digest = _DIGEST()
 
     def put(data: bytes | memoryview) -> None:
@@ -112,7 +127,7 @@ def _as_bytes(tensor: Tensor) -> Tensor:
 # Reading
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_checkpoint(path: PathOrFile) -> dict[str, Any]:
     """What `write_checkpoint` was given: tensors stay tensors (on the CPU), arrays arrays, bytes bytes.
 
     Nothing in a file is executed, and no more memory is taken than the file is long.
@@ -121,10 +136,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: the file is missing, truncated, damaged, larger than this machine's memory, not a checkpoint of
             this project, or of a version that this code does not know.
     """
-    source = Path(path)
-    if not source.exists() and checkpoint_path(source).exists():
-        source = checkpoint_path(source)
+    is_path = isinstance(path, (str, os.PathLike))
+    source: Path | str = Path(path) if is_path else "the open file"  # type: ignore[arg-type]
     try:
+        if not isinstance(source, Path):
+            return _read(path, source)  # type: ignore[arg-type]
+        source = existing_checkpoint(source)
         with _open_regular(source) as file:
             return _read(file, source)
     except OSError as error:
@@ -145,8 +162,10 @@ def _open_regular(source: Path) -> IO[bytes]:
     return source.open("rb")
 
 
-def _read(file: IO[bytes], source: Path) -> dict[str, Any]:
-    size = os.fstat(file.fileno()).st_size
+def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, Any]:
+    begin = file.tell()
+    size = file.seek(0, os.SEEK_END) - begin
+    file.seek(begin)
     memory = _physical_memory()
     start = file.read(_FIXED.size)
     if not start.startswith(_MAGIC):
@@ -175,7 +194,7 @@ def _read(file: IO[bytes], source: Path) -> dict[str, Any]:
     values: dict[str, Tensor] = {}
     for number, ((dtype, shape), length) in enumerate(zip(shapes, lengths, strict=True)):
         data = bytearray(length)
-        if file.readinto(data) != length:  # type: ignore[attr-defined]  # a file that is read has it
+        if file.readinto(data) != length:  # type: ignore[union-attr]  # a file that is read has it
             raise not_whole(source)
         digest.update(data)
         values[str(number)] = _tensor(data, dtype, shape)
@@ -200,7 +219,7 @@ def _tensor(data: bytearray, dtype: torch.dtype, shape: Sequence[int]) -> Tensor
     return torch.frombuffer(data, dtype=dtype).reshape(tuple(shape))
 
 
-def _content(source: Path, packed: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _content(source: Path | str, packed: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     try:
         content = _unpack(packed, tensors)
         if not isinstance(content, dict):
@@ -212,14 +231,14 @@ def _content(source: Path, packed: Any, tensors: Mapping[str, Tensor]) -> dict[s
     return content
 
 
-def not_whole(source: Path) -> CheckpointError:
+def not_whole(source: Path | str) -> CheckpointError:
     """What is said of a file that may be anything."""
     return CheckpointError(
         f"{source} is not a whole checkpoint of this project (truncated, damaged or foreign): use another one"
     )
 
 
-def unknown_version(source: Path, version: object) -> CheckpointError:
+def unknown_version(source: Path | str, version: object) -> CheckpointError:
     """What is said of a file that another release wrote."""
     return CheckpointError(
         f"{source} has checkpoint format version {version}, this code reads version {VERSION}: "
@@ -227,7 +246,7 @@ def unknown_version(source: Path, version: object) -> CheckpointError:
     )
 
 
-def _too_large(source: Path, size: int, memory: int) -> CheckpointError:
+def _too_large(source: Path | str, size: int, memory: int) -> CheckpointError:
     return CheckpointError(
         f"{source} has {size / 2**30:,.0f} GiB, this machine {memory / 2**30:,.0f} GiB of memory: "
         "it cannot be read here"

@@ -35,6 +35,25 @@ class Stream:
     episode_start: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a step of all environments led to.
+
+    Attributes:
+        actions: that were taken, (B,).
+        rewards: as the games give them, (B,).
+        dones: whether an episode ended, (B,).
+        infos: of each environment.
+        observation: what follows.
+    """
+
+    actions: NDArray[np.int64]
+    rewards: NDArray[np.float32]
+    dones: NDArray[np.bool_]
+    infos: Infos
+    observation: dict[str, NDArray[Any]]
+
+
 @dataclass
 class StageTimes:
     """Seconds spent in the stages of training since the last reading.
@@ -78,6 +97,7 @@ class _Group:
         self.upload = Upload(device)
         self.observation: dict[str, NDArray[Any]] = {}
         self.dones: NDArray[np.bool_] = np.zeros(env.num_envs, dtype=bool)
+        self.actions: NDArray[np.int64] = np.zeros(env.num_envs, dtype=np.int64)
 
 
 class Collector:
@@ -149,14 +169,14 @@ class Collector:
         self.core_state = {name: tensor.to(self._device) for name, tensor in state["core_state"].items()}
 
     def collect(
-        self, stream: Stream, store: RolloutStore, on_step: Callable[[Infos], bool]
+        self, stream: Stream, store: RolloutStore, on_step: Callable[[Step], bool]
     ) -> tuple[Stream, bool]:
         """Fill `store` with a rollout.
 
         Args:
             stream: where they stand now; not modified.
             store: is overwritten.
-            on_step: called with the infos after each step of all environments; False abandons the rollout, and
+            on_step: called after each step of all environments; False abandons the rollout, and
                 what groups did that were a step ahead is not seen.
 
         Returns:
@@ -166,7 +186,7 @@ class Collector:
             return self._collect(stream, store, on_step)
 
     def _collect(
-        self, stream: Stream, store: RolloutStore, on_step: Callable[[Infos], bool]
+        self, stream: Stream, store: RolloutStore, on_step: Callable[[Step], bool]
     ) -> tuple[Stream, bool]:
         initial_state = self.core_state
         for group in self._groups:
@@ -178,12 +198,13 @@ class Collector:
         for t in range(1, store.steps + 1):
             going_on = t < store.steps
             infos: Infos = []
+            actions = [group.actions for group in self._groups]
             for group in ahead:
                 infos += self._finish_step(group, store, t)
                 if going_on:  # this group steps again while those after it finish theirs
                     self._begin_step(group, store, t)
             infos += self._finish_step(last, store, t)
-            if not self._complete_step(store, t - 1, infos, on_step):
+            if not on_step(self._complete_step(store, t - 1, _joined(actions), infos)):
                 self._abandon(ahead if going_on else ())
                 return self._stream(), False
             if going_on:
@@ -195,9 +216,9 @@ class Collector:
         began = time.perf_counter()
         with stage("acting"):
             step = group.actor.step(*store.observation(t, group.envs))
-            actions = step.actions.cpu().numpy()
+            group.actions = step.actions.cpu().numpy()
         self.times.acting += time.perf_counter() - began
-        group.env.step_async(actions)
+        group.env.step_async(group.actions)
         store.put_action(t, group.envs, step.actions, step.log_probs, step.values)
 
     def _finish_step(self, group: _Group, store: RolloutStore, t: int) -> Infos:
@@ -212,14 +233,14 @@ class Collector:
         self.times.environment += time.perf_counter() - began
         return list(infos)
 
-    def _complete_step(
-        self, store: RolloutStore, t: int, infos: Infos, on_step: Callable[[Infos], bool]
-    ) -> bool:
+    def _complete_step(self, store: RolloutStore, t: int, actions: NDArray[np.int64], infos: Infos) -> Step:
         """What concerns all environments, after each has made step `t`."""
-        dones = np.concatenate([group.dones for group in self._groups])
+        dones = _joined([group.dones for group in self._groups])
         store.put_outcome(t, self.transform(self._rewards, dones, self.games), dones)
         self._follow_games(infos)
-        return on_step(infos)
+        names = self._groups[0].observation
+        observation = {name: _joined([group.observation[name] for group in self._groups]) for name in names}
+        return Step(actions, self._rewards.copy(), dones, infos, observation)
 
     def _follow_games(self, infos: Infos) -> None:
         """Say which game an episode was of, and take note of environments that go on with another game."""
@@ -239,6 +260,7 @@ class Collector:
             group.observation = observation
 
     def _stream(self) -> Stream:
+        """A copy: environments may write into what they have returned."""
         names = self._groups[0].observation
         return Stream(
             {name: np.concatenate([group.observation[name] for group in self._groups]) for name in names},
@@ -255,3 +277,8 @@ class Collector:
             upload("reward", group.observation["reward"]),
             upload("dones", group.dones),
         )
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The rows of all groups; no copy where there is one group."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import agents
 from agents import Agent
-from agents.checkpoint import SUFFIX, checkpoint_path
+from agents.checkpoint import SUFFIX, existing_checkpoint
 from common.errors import UserError
 from envs import parse_levels
 from evaluation.agent_info import agent_problems
@@ -46,7 +46,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         UserError: there is nothing, or a directory without checkpoints.
     """
     path = Path(path)
-    if not (path.exists() or checkpoint_path(path).exists()):
+    if not existing_checkpoint(path).exists():
         raise UserError(f"{path} does not exist: name the directory of a run, or a {SUFFIX} file")
     if not path.is_dir():
         return path

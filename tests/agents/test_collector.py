@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 from torch import Tensor, nn
 
 from agents.acting import Actor
-from agents.collector import Collector, Stream, groups_of
+from agents.collector import Collector, Step, Stream, groups_of
 from agents.rewards import RawReward
 from agents.rollout import Batch, RolloutStore
 from envs.grouped import GroupedVecEnv
@@ -205,9 +205,14 @@ def test_callbacks_follow_each_step_and_may_stop(groups: Sequence[int]) -> None:
     collector, stream, store = make_collector(course, groups)
     seen: list[int] = []
 
-    def on_step(infos: list[dict[str, Any]]) -> bool:
-        assert [info["slot"] for info in infos] == list(range(NUM_ENVS))
-        seen.append(infos[0]["t"])
+    def on_step(step: Step) -> bool:
+        assert [info["slot"] for info in step.infos] == list(range(NUM_ENVS))
+        t = len(seen)
+        np.testing.assert_array_equal(step.actions, course.action[t])
+        np.testing.assert_array_equal(step.dones, course.ends[t])
+        np.testing.assert_array_equal(step.rewards, course.reward[t])  # as the games give them
+        np.testing.assert_array_equal(step.observation["rgb"][:, 0, 0, 2], course.step[t + 1])
+        seen.append(step.infos[0]["t"])
         return len(seen) < 9
 
     first, complete = collector.collect(stream, store, on_step)
