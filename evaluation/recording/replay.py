@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from agents.acting import greedy
 from envs import ProcgenVecEnv
 from evaluation.play import LevelOrder, Player, native_mode, sampler
-from evaluation.progress import Progress, Report, no_report
 from evaluation.scoring.protocol import Protocol
 from policies import Policy
 
@@ -35,9 +34,7 @@ class Replay:
     score: float
 
 
-def play_candidates(
-    policy: Policy, game: str, count: int, protocol: Protocol, report: Report = no_report
-) -> list[Replay]:
+def play_candidates(policy: Policy, game: str, count: int, protocol: Protocol) -> list[Replay]:
     """Play `count` episodes of a game side by side, on levels of the first split of `protocol`."""
     order = LevelOrder(game, protocol.mode, protocol.levels[0], protocol.seed)
     levels = [order.next() for _ in range(count)]
@@ -53,7 +50,6 @@ def play_candidates(
             for index in np.flatnonzero(step.ended):
                 scores[index] = float(step.infos[index]["episode"]["r"])
             player.active &= ~step.ended
-            report(Progress(count - int(player.active.sum()), count, game))
     finally:
         env.close()
     return [
