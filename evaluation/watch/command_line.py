@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+import sys
+import threading
+import webbrowser
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,7 +20,6 @@ from envs import expand_games
 from evaluation.intervention import Intervention, parse_intervention
 from evaluation.loading import TrainingInfo, load_agent
 from evaluation.watch.controls import MAX_SPEED, MIN_SPEED
-from evaluation.watch.desktop import has_desktop, open_page
 from evaluation.watch.runner import SessionRunner
 from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, quiet_library, serve
 from evaluation.watch.session import DEFAULT_SPEED, Session, SessionConfig
@@ -97,8 +99,9 @@ def main(words: Sequence[str]) -> int:
                 soft_wrap=True,
             )
         console.print("Stop with Ctrl-C.")
-        if not options.no_browser and has_desktop():
-            open_page(address)
+        if not options.no_browser and has_desktop(os.environ):
+            # In a thread of its own: some browsers keep whoever opens them waiting.
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
     quiet_library()
     try:
@@ -106,6 +109,13 @@ def main(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         console.print("Stopped.")
     return 0
+
+
+def has_desktop(variables: Mapping[str, str]) -> bool:
+    """Whether a browser opened here would be seen: not over SSH, nor on a machine without a screen."""
+    if variables.get("SSH_CONNECTION") or variables.get("SSH_TTY"):
+        return False
+    return sys.platform == "darwin" or bool(variables.get("DISPLAY") or variables.get("WAYLAND_DISPLAY"))
 
 
 def prepare(options: Options) -> Session:

@@ -32,7 +32,6 @@ from evaluation.watch.controls import (
 )
 from evaluation.watch.history import History, Tick
 from evaluation.watch.side import Side, WatchedAgent, action_labels
-from policies import name_of
 
 MAX_GAMES = 16
 DEFAULT_SPEED = 15.0
@@ -83,6 +82,7 @@ class Session:
         UserError: it cannot be played.
 
     Attributes:
+        tick: steps that were played so far.
         playing: whether steps should follow one another; looking back and single steps pause.
         speed: steps per second that viewers want; None for as fast as possible.
         looking: the tick that viewers look back at; None for the present.
@@ -100,62 +100,42 @@ class Session:
         if not 1 <= len(watched) <= 2:
             raise ValueError(f"{len(watched)} agents: a session has one or two")
         raise_problems([*config.problems(), *_intervention_problems(watched)])
-        self._watched, self._render = list(watched), render
+        self._history_bytes, self._render = history_bytes, render
         self.playing = True
         self.speed: float | None = DEFAULT_SPEED
-        self.looking: int | None = None
-        self.history = History(history_bytes)
-        self._ticks = 0
+        self.tick = 0
         self.sides: list[Side] = []
-        self._begin(config)
+        self._begin(config, watched)
 
-    @property
-    def tick(self) -> int:
-        """Steps that were played so far."""
-        return self._ticks
-
-    def _begin(self, config: SessionConfig) -> None:
-        """Play `config` from its start, with the sides' present settings."""
-        orders = _level_orders(config)
-        self._levels = [order.next() for order in orders]
-        watched = self._present_agents()
-        for side in self.sides:
-            side.close()
-        self.config, self._orders = config, orders
+    def _begin(self, config: SessionConfig, watched: Sequence[WatchedAgent]) -> None:
+        """Play `config` from its start."""
+        self.close()
+        self.config, self._orders = config, _level_orders(config)
+        self._levels = [order.next() for order in self._orders]
         self.sides = [
             Side(one, config.games, config.mode, self._levels, config.seed, self._render) for one in watched
         ]
         self.full = [False] * len(config.games)
-        self.history.clear()
-        self.looking = None
-
-    def _present_agents(self) -> list[WatchedAgent]:
-        """The agents with the settings that their sides have now."""
-        if not self.sides:
-            return self._watched
-        return [
-            replace(one, greedy=side.greedy, intervention=side.intervention)
-            for one, side in zip(self._watched, self.sides, strict=True)
-        ]
+        self.history = History(self._history_bytes)
+        self.looking: int | None = None
 
     def advance(self) -> Tick:
         """Play one step of all games."""
-        for side in self.sides:
-            side.act()
-        fresh = tuple(tuple(bool(active) for active in side.active) for side in self.sides)
-        records = tuple(tuple(side.records(self.full)) for side in self.sides)
+        views = [side.player.view() for side in self.sides]
+        fresh = tuple(tuple(side.player.active.tolist()) for side in self.sides)
+        records = tuple(side.records(view, self.full) for side, view in zip(self.sides, views, strict=True))
         for side in self.sides:
             side.collect()
-        self._ticks += 1
-        tick = Tick(self._ticks, records, fresh)
+        self.tick += 1
+        tick = Tick(self.tick, records, fresh)
         self.history.add(tick)
         # A game goes on to its next level once it has ended on all sides.
-        ended = np.flatnonzero(~np.any([side.active for side in self.sides], axis=0)).tolist()
+        ended = np.flatnonzero(~np.any([side.player.active for side in self.sides], axis=0)).tolist()
         for game in ended:
             self._levels[game] = self._orders[game].next()
         if ended:
             for side in self.sides:
-                side.play_levels(ended, [self._levels[game] for game in ended], after_episode=True)
+                side.player.play_levels(ended, [self._levels[game] for game in ended], after_episode=True)
         return tick
 
     def apply(self, control: Control) -> bool:
@@ -186,7 +166,7 @@ class Session:
                 self._change_config(replace(self.config, split=split, level=level))
             case ChooseActions(greedy, side):
                 for chosen in self._sides(side):
-                    chosen.greedy = greedy
+                    chosen.choose_actions(greedy)
             case Intervene(kind, span, side):
                 self._intervene(Intervention(kind, span), side)
             case _:
@@ -205,13 +185,13 @@ class Session:
             self._levels = [order.next() for order in self._orders]
         games = range(len(self.config.games))
         for side in self.sides:
-            side.play_levels(games, self._levels, after_episode=False)
+            side.player.play_levels(games, self._levels, after_episode=False)
         self.looking = None
 
     def _change_config(self, config: SessionConfig) -> None:
         raise_problems(config.problems())
         if config.games != self.config.games:
-            self._begin(config)
+            self._begin(config, [side.watched for side in self.sides])
             return
         self.config = config
         self._orders = _level_orders(config)
@@ -222,10 +202,9 @@ class Session:
         chosen = self._sides(side)
         if side is None:
             # Asked of both, it is done where it can be: SRWM beside an LSTM.
-            able = [
-                one for one in chosen if unsupported(one.player.policy, one.core)[intervention.kind] is None
-            ]
-            chosen = able or chosen
+            chosen = [
+                one for one in chosen if not unsupported(one.player.policy)[intervention.kind]
+            ] or chosen
         for one in chosen:
             one.intervene(intervention)
 
@@ -243,7 +222,7 @@ class Session:
             "playing": self.playing,
             "speed": self.speed,
             "looking": self.looking,
-            "tick": self._ticks,
+            "tick": self.tick,
             "first": self.history.first,
             "games": list(config.games),
             "available": [name for name, game in GAMES.items() if config.mode in game.modes],
@@ -270,9 +249,8 @@ def _level_orders(config: SessionConfig) -> list[LevelOrder]:
 def _intervention_problems(watched: Sequence[WatchedAgent]) -> list[str]:
     found = []
     for one in watched:
-        policy, intervention = one.agent.policy, one.intervention
-        found += problems(intervention)
-        reason = unsupported(policy, name_of(policy.config.core)).get(intervention.kind)
+        found += problems(one.intervention)
+        reason = unsupported(one.agent.policy).get(one.intervention.kind)
         if reason is not None:
-            found.append(f"self-modification {intervention} of {one.name}: {reason}")
+            found.append(f"self-modification {one.intervention} of {one.name}: {reason}")
     return found
