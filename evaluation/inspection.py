@@ -13,7 +13,6 @@ from torch import Tensor
 
 from agents.acting import greedy, sample
 from envs import ProcgenVecEnv
-from evaluation.intervention import carried_state
 from evaluation.play import Player, Step
 from policies import Policy, PolicyOutput, State
 from policies.diagnostics import Kind, Reading
@@ -82,8 +81,12 @@ class InspectedPlayer(Player):
         return greedy(logits) if self.greedy else sample(logits, self._generator)
 
     def change_policy(self, policy: Policy) -> None:
-        """Go on with a copy of the policy that has another reset rule, and the same memory."""
-        self.state, self.policy = carried_state(self.state, policy), policy
+        """Go on with a copy of the policy that has another reset rule, and the same memory.
+
+        A rule that counts steps starts to count, and so clears before the next step.
+        """
+        self.state = {**policy.initial_state(self.num_envs), **policy.core.memory(self.state)}
+        self.policy = policy
 
     def view(self, forced: NDArray[np.int64] | None = None) -> StepView:
         """Look at the games, choose actions and start a step; `forced` as for `act`."""

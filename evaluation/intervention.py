@@ -9,8 +9,8 @@ from agents import Agent
 from common.config import OneOf, Range, check
 from common.errors import UserError
 from evaluation.agent_info import policy_copy
-from policies import Policy, State, name_of
-from policies.resets import MAX_SPAN, parse_reset
+from policies import Policy, name_of
+from policies.resets import MAX_SPAN
 
 KINDS = ("on", "frozen", "reset")
 
@@ -75,15 +75,3 @@ def policy_under(agent: Agent, intervention: Intervention) -> Policy:
     if intervention.kind == "frozen":
         policy.core.set_writing(False)
     return policy
-
-
-def carried_state(state: State, policy: Policy) -> State:
-    """`state`, which may come from a copy with another reset rule, as a state of `policy`.
-
-    The memory stays as it is. A rule that counts steps starts to count, and so clears before the next step.
-    """
-    batch = next((len(tensor) for tensor in state.values()), None)
-    if batch is None:
-        return {}
-    rule = parse_reset(policy.config.reset).initial_state(batch, policy.device)
-    return {**policy.core.memory(state), **rule}

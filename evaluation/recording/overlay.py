@@ -38,7 +38,7 @@ HISTORY = 120
 _LETTERS = {"Q": (0, 0), "W": (1, 0), "E": (2, 0), "A": (0, 1), "S": (1, 1), "D": (2, 1)}
 _ARROWS = {"UP": (4.4, 0), "LEFT": (3.4, 1), "DOWN": (4.4, 1), "RIGHT": (5.4, 1)}
 _KEYS_WIDE, _KEYS_HIGH = 6.4, 2
-_POINTS = {"UP": (0, -1), "DOWN": (0, 1), "LEFT": (-1, 0), "RIGHT": (1, 0)}
+_ROTATIONS = {"UP": 0, "LEFT": 90, "DOWN": 180, "RIGHT": 270}
 
 
 TITLE, TEXT, LETTER = 16, 13.5, 11
@@ -224,22 +224,10 @@ class TilePainter:
             draw.rounded_rectangle((x, y, x + size, y + size), size / 5, ACCENT if lit else KEY)
             colour = BACKGROUND if lit else KEY_LABEL
             centre = (x + size / 2, y + size / 2)
-            if key in _POINTS:
-                draw.polygon(_arrow(centre, size / 4, _POINTS[key]), colour)
+            if key in _ARROWS:
+                draw.regular_polygon((centre, size / 3), 3, _ROTATIONS[key], colour)
             else:
                 draw.text(centre, key, colour, self._font(LETTER), anchor="mm")
-
-
-def _arrow(
-    centre: tuple[float, float], reach: float, direction: tuple[int, int]
-) -> list[tuple[float, float]]:
-    """A triangle that points to `direction`."""
-    (x, y), (dx, dy) = centre, direction
-    return [
-        (x + reach * dx, y + reach * dy),
-        (x - reach * dx + reach * dy, y - reach * dy + reach * dx),
-        (x - reach * dx - reach * dy, y - reach * dy - reach * dx),
-    ]
 
 
 def _curves(

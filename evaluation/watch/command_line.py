@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 import threading
@@ -21,7 +22,7 @@ from evaluation.intervention import Intervention, parse_intervention
 from evaluation.loading import TrainingInfo, load_agent
 from evaluation.watch.controls import MAX_SPEED, MIN_SPEED
 from evaluation.watch.runner import SessionRunner
-from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, quiet_library, serve
+from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, serve
 from evaluation.watch.session import DEFAULT_SPEED, Session, SessionConfig
 from evaluation.watch.side import WatchedAgent
 from records.validation import device_problems
@@ -103,7 +104,8 @@ def main(words: Sequence[str]) -> int:
             # In a thread of its own: some browsers keep whoever opens them waiting.
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    quiet_library()
+    # The server library's remarks, such as on a browser that left early, do not belong in the terminal.
+    logging.getLogger("aiohttp").setLevel(logging.ERROR)
     try:
         asyncio.run(serve(runner, options.host, options.port, ready))
     except KeyboardInterrupt:
@@ -148,7 +150,8 @@ def prepare(options: Options) -> Session:
     if first is not None and not games:
         problems.append(f"{options.checkpoint} was not made by train.py, so name what to play: --games maze")
     mode = training.mode if options.mode is None else options.mode
-    config = SessionConfig(games, mode, options.split or _unseen(training), options.level, options.seed)
+    unseen = "test1" if training.levels != "test1" else "test2"
+    config = SessionConfig(games, mode, options.split or unseen, options.level, options.seed)
     if games:
         problems += config.problems()
     raise_problems(problems)
@@ -156,10 +159,6 @@ def prepare(options: Options) -> Session:
     session = Session(present, config, options.history_mb * 2**20, render=not options.no_render)
     session.speed = options.speed or None
     return session
-
-
-def _unseen(training: TrainingInfo) -> str:
-    return "test1" if training.levels != "test1" else "test2"
 
 
 def _watched_agent(

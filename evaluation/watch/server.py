@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import json
-import logging
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from urllib.parse import urlsplit
@@ -172,8 +171,3 @@ def _read(data: str | bytes) -> object:
         return json.loads(data)
     except (ValueError, RecursionError):
         raise UserError("a message must be JSON") from None
-
-
-def quiet_library() -> None:
-    """Keep the server library's remarks (a browser that left early) out of the terminal."""
-    logging.getLogger("aiohttp").setLevel(logging.ERROR)

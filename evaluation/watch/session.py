@@ -6,7 +6,7 @@ viewer asks for. Not safe for threads: whoever uses it calls one method at a tim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,19 +17,8 @@ from common.errors import UserError, raise_problems
 from envs import GAMES, environment_problems, expand_games, parse_levels
 from envs.levels import MAX_LEVEL, SPLITS
 from evaluation.intervention import Intervention, unsupported
-from evaluation.play import LevelOrder
-from evaluation.watch.controls import (
-    ChooseActions,
-    ChooseGames,
-    ChooseLevels,
-    Control,
-    Intervene,
-    Look,
-    Play,
-    Restart,
-    Speed,
-    Step,
-)
+from evaluation.play import level_order
+from evaluation.watch import controls
 from evaluation.watch.history import History, Tick
 from evaluation.watch.side import Side, WatchedAgent, action_labels
 
@@ -44,8 +33,6 @@ class SessionConfig:
     """What is played.
 
     Attributes:
-        games: The games that each side plays.
-        mode: The mode of the games.
         split: The levels that are drawn from: train, test1, test2, test3, all, or "A:B".
         level: The only level, instead of drawing.
         seed: The seed of levels and actions.
@@ -111,7 +98,7 @@ class Session:
         """Play `config` from its start."""
         self.close()
         self.config, self._orders = config, _level_orders(config)
-        self._levels = [order.next() for order in self._orders]
+        self._levels = [next(order) for order in self._orders]
         self.sides = [
             Side(one, config.games, config.mode, self._levels, config.seed, self._render) for one in watched
         ]
@@ -132,13 +119,13 @@ class Session:
         # A game goes on to its next level once it has ended on all sides.
         ended = np.flatnonzero(~np.any([side.player.active for side in self.sides], axis=0)).tolist()
         for game in ended:
-            self._levels[game] = self._orders[game].next()
+            self._levels[game] = next(self._orders[game])
         if ended:
             for side in self.sides:
                 side.player.play_levels(ended, [self._levels[game] for game in ended], after_episode=True)
         return tick
 
-    def apply(self, control: Control) -> bool:
+    def apply(self, control: controls.Control) -> bool:
         """Do what a viewer asks for.
 
         Returns:
@@ -148,30 +135,32 @@ class Session:
             UserError: it cannot be done; nothing has changed then.
         """
         match control:
-            case Play(playing):
+            case controls.Play(playing):
                 self.playing = playing
                 if playing:
                     self.looking = None
-            case Step():
+            case controls.Step():
                 self.playing, self.looking = False, None
-            case Speed(steps_per_second):
+            case controls.Speed(steps_per_second):
                 self.speed = steps_per_second
-            case Look(tick):
+            case controls.Look(tick):
                 self._look(tick)
-            case Restart(next_levels):
+            case controls.Restart(next_levels):
                 self._restart(next_levels)
-            case ChooseGames(games):
+            case controls.ChooseGames(games):
                 self._change_config(replace(self.config, games=expand_games(games)))
-            case ChooseLevels(split, level):
+            case controls.ChooseLevels(split, level):
                 self._change_config(replace(self.config, split=split, level=level))
-            case ChooseActions(greedy, side):
+            case controls.ChooseActions(greedy, side):
                 for chosen in self._sides(side):
                     chosen.choose_actions(greedy)
-            case Intervene(kind, span, side):
+            case controls.Intervene(kind, span, side):
                 self._intervene(Intervention(kind, span), side)
             case _:
                 raise UserError(f"{type(control).__name__} concerns one viewer, not the session")
-        return isinstance(control, (Step, Restart, ChooseGames, ChooseLevels))
+        return isinstance(
+            control, (controls.Step, controls.Restart, controls.ChooseGames, controls.ChooseLevels)
+        )
 
     def _look(self, tick: int | None) -> None:
         if tick is not None:
@@ -182,7 +171,7 @@ class Session:
 
     def _restart(self, next_levels: bool) -> None:
         if next_levels:
-            self._levels = [order.next() for order in self._orders]
+            self._levels = [next(order) for order in self._orders]
         games = range(len(self.config.games))
         for side in self.sides:
             side.player.play_levels(games, self._levels, after_episode=False)
@@ -241,9 +230,9 @@ class Session:
             side.close()
 
 
-def _level_orders(config: SessionConfig) -> list[LevelOrder]:
+def _level_orders(config: SessionConfig) -> list[Iterator[int]]:
     levels = parse_levels(config.split, config.mode)
-    return [LevelOrder(game, config.mode, levels, config.seed, config.level) for game in config.games]
+    return [level_order(game, config.mode, levels, config.seed, config.level) for game in config.games]
 
 
 def _intervention_problems(watched: Sequence[WatchedAgent]) -> list[str]:
