@@ -108,10 +108,7 @@ class TilePainter:
     """Paints tiles whose frames are `frame_size` pixels wide and high, in one of `STYLES`."""
 
     def __init__(self, frame_size: int, style: str = "scores") -> None:
-        if style not in STYLES:
-            raise ValueError(f"unknown style {style!r}: use {', '.join(STYLES)}")
-        self.frame_size = frame_size
-        self._style = style
+        self.frame_size, self._style = frame_size, style
         self._unit = frame_size / 320
         framed = style != "plain"
         self.header = self._px(26) if framed else 0
@@ -303,19 +300,17 @@ class Grid:
     def __init__(self, tiles: int, tile_size: tuple[int, int]) -> None:
         self.columns = math.ceil(math.sqrt(tiles))
         self.rows = math.ceil(tiles / self.columns)
-        self._tile_width, self._tile_height = tile_size
+        self._pitch = tile_size[0] + GAP, tile_size[1] + GAP
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the picture."""
-        width = GAP + self.columns * (self._tile_width + GAP)
-        height = GAP + self.rows * (self._tile_height + GAP)
-        return width, height
+        return GAP + self.columns * self._pitch[0], GAP + self.rows * self._pitch[1]
 
     def position(self, index: int) -> tuple[int, int]:
         """Left and upper edge of a tile."""
         row, column = divmod(index, self.columns)
-        return GAP + column * (self._tile_width + GAP), GAP + row * (self._tile_height + GAP)
+        return GAP + column * self._pitch[0], GAP + row * self._pitch[1]
 
     def compose(self, tiles: Sequence[Image.Image]) -> NDArray[np.uint8]:
         """The picture (height, width, 3)."""

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -76,24 +77,17 @@ def video_writer(
         container.mux(stream.encode(None))
 
 
-def animation_of(path: str | os.PathLike[str], width: int, every: int = 2) -> tuple[bytes, int, int]:
-    """A film as a small gif: its bytes, width and height.
-
-    Args:
-        path: of the film.
-        width: at most so many pixels.
-        every: of so many frames, one is kept.
-    """
+def animation_of(path: str | os.PathLike[str], width: int) -> tuple[bytes, int, int]:
+    """Every other frame of a film as a small gif, at most `width` pixels wide: its bytes, width and height."""
     with tempfile.TemporaryDirectory() as folder, av.open(str(path)) as film:
         stream = film.streams.video[0]
         scale = min(1.0, width / stream.width)
         size = (2 * max(1, round(stream.width * scale / 2)), 2 * max(1, round(stream.height * scale / 2)))
         target = Path(folder) / "animation.gif"
-        rate = max(1, round(float(stream.average_rate or every) / every))
+        rate = max(1, round(float(stream.average_rate or 2) / 2))
         with video_writer(target, *size, rate) as write:
-            for index, frame in enumerate(film.decode(stream)):
-                if index % every == 0:
-                    write(np.asarray(frame.to_image().resize(size, Image.Resampling.BILINEAR)))
+            for frame in islice(film.decode(stream), 0, None, 2):
+                write(np.asarray(frame.to_image().resize(size, Image.Resampling.BILINEAR)))
         return target.read_bytes(), *size
 
 

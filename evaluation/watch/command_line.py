@@ -23,8 +23,8 @@ from evaluation.loading import TrainingInfo, load_agent
 from evaluation.watch.controls import MAX_SPEED, MIN_SPEED
 from evaluation.watch.runner import SessionRunner
 from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, serve
-from evaluation.watch.session import DEFAULT_SPEED, Session, SessionConfig
-from evaluation.watch.side import WatchedAgent
+from evaluation.watch.session import DEFAULT_SPEED, Session
+from evaluation.watch.side import SessionConfig, WatchedAgent
 from records.validation import device_problems
 
 PROGRAM = "python eval.py watch"
@@ -140,11 +140,11 @@ def prepare(options: Options) -> Session:
             "--versus-sample and --versus-modification are about a second side: name it with --versus"
         )
     device = "cpu" if problems else options.device
-    first = _watched_agent(options.checkpoint, options.modification, not options.sample, device, problems)
-    watched = [first]
+    sides = [(options.checkpoint, options.modification, not options.sample)]
     if options.versus is not None:
-        greedy, how = not options.versus_sample, options.versus_modification
-        watched.append(_watched_agent(options.versus, how, greedy, device, problems))
+        sides.append((options.versus, options.versus_modification, not options.versus_sample))
+    watched = [_watched_agent(*side, device, problems) for side in sides]
+    first = watched[0]
     training = first.training if first is not None else TrainingInfo()
     games = expand_games(options.games or training.games)
     if first is not None and not games:

@@ -7,53 +7,24 @@ viewer asks for. Not safe for threads: whoever uses it calls one method at a tim
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from common.config import check, problems
+from common.config import check, plain, problems
 from common.errors import UserError, raise_problems
-from envs import GAMES, environment_problems, expand_games, parse_levels
-from envs.levels import MAX_LEVEL, SPLITS
+from envs import GAMES, expand_games, parse_levels
+from envs.levels import SPLITS
 from evaluation.intervention import Intervention, unsupported
 from evaluation.play import level_order
 from evaluation.watch import controls
 from evaluation.watch.history import History, Tick
-from evaluation.watch.side import Side, WatchedAgent, action_labels
+from evaluation.watch.side import SessionConfig, Side, WatchedAgent, action_labels
 
-MAX_GAMES = 16
 DEFAULT_SPEED = 15.0
 """ProcGen's human speed."""
 DEFAULT_HISTORY = 512 * 2**20
-
-
-@dataclass(frozen=True)
-class SessionConfig:
-    """What is played.
-
-    Attributes:
-        split: The levels that are drawn from: train, test1, test2, test3, all, or "A:B".
-        level: The only level, instead of drawing.
-        seed: The seed of levels and actions.
-    """
-
-    games: tuple[str, ...]
-    mode: str = "easy"
-    split: str = "test1"
-    level: int | None = None
-    seed: int = 0
-
-    def problems(self) -> list[str]:
-        """Everything that is wrong with it, a line each."""
-        found = environment_problems(self.games, max(1, len(self.games)), self.mode, self.split, self.seed)
-        if len(self.games) > MAX_GAMES:
-            found.append(f"{len(self.games)} games at once: choose at most {MAX_GAMES}")
-        if self.level is not None and not 0 <= self.level <= MAX_LEVEL:
-            found.append(f"level {self.level} does not exist: use 0 to {MAX_LEVEL}")
-        if self.level is not None and self.mode == "exploration":
-            found.append("exploration mode has one level per game: leave the level out")
-        return found
 
 
 class Session:
@@ -99,9 +70,7 @@ class Session:
         self.close()
         self.config, self._orders = config, _level_orders(config)
         self._levels = [next(order) for order in self._orders]
-        self.sides = [
-            Side(one, config.games, config.mode, self._levels, config.seed, self._render) for one in watched
-        ]
+        self.sides = [Side(one, config, self._levels, self._render) for one in watched]
         self.full = [False] * len(config.games)
         self.history = History(self._history_bytes)
         self.looking: int | None = None
@@ -144,7 +113,9 @@ class Session:
             case controls.Speed(steps_per_second):
                 self.speed = steps_per_second
             case controls.Look(tick):
-                self._look(tick)
+                if tick is not None and self.history.get(tick) is None:
+                    raise UserError(f"step {tick} is not remembered: look at {self.history.first} or later")
+                self.playing, self.looking = self.playing and tick is None, tick
             case controls.Restart(next_levels):
                 self._restart(next_levels)
             case controls.ChooseGames(games):
@@ -161,13 +132,6 @@ class Session:
         return isinstance(
             control, (controls.Step, controls.Restart, controls.ChooseGames, controls.ChooseLevels)
         )
-
-    def _look(self, tick: int | None) -> None:
-        if tick is not None:
-            if self.history.get(tick) is None:
-                raise UserError(f"step {tick} is not remembered: look at {self.history.first} or later")
-            self.playing = False
-        self.looking = tick
 
     def _restart(self, next_levels: bool) -> None:
         if next_levels:
@@ -206,20 +170,15 @@ class Session:
 
     def describe(self) -> dict[str, Any]:
         """The whole state but the games' own, as plain JSON values."""
-        config = self.config
         return {
             "playing": self.playing,
             "speed": self.speed,
             "looking": self.looking,
             "tick": self.tick,
             "first": self.history.first,
-            "games": list(config.games),
-            "available": [name for name, game in GAMES.items() if config.mode in game.modes],
-            "mode": config.mode,
-            "split": config.split,
+            **plain(self.config),
+            "available": [name for name, game in GAMES.items() if self.config.mode in game.modes],
             "splits": list(SPLITS),
-            "level": config.level,
-            "seed": config.seed,
             "actions": action_labels(),
             "sides": [side.describe() for side in self.sides],
         }
@@ -227,7 +186,7 @@ class Session:
     def close(self) -> None:
         """Free the environments."""
         for side in self.sides:
-            side.close()
+            side.player.env.close()
 
 
 def _level_orders(config: SessionConfig) -> list[Iterator[int]]:

@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from agents import Agent
-from envs import BUTTON_COMBOS, ProcgenVecEnv
+from envs import BUTTON_COMBOS, ProcgenVecEnv, environment_problems
+from envs.levels import MAX_LEVEL
 from envs.native import ACTION_NAMES
 from evaluation.inspection import InspectedPlayer, StepView
 from evaluation.intervention import Intervention, policy_under, unsupported
@@ -19,6 +20,7 @@ from evaluation.play import native_mode
 from evaluation.watch.history import FULL, HALF, FrameRecord, Numbers
 from policies import name_of
 
+MAX_GAMES = 16
 NUM_THREADS = 2
 """Native threads that step and render the games of a side."""
 
@@ -40,15 +42,41 @@ class WatchedAgent:
     intervention: Intervention = field(default_factory=Intervention)
 
 
+@dataclass(frozen=True)
+class SessionConfig:
+    """What is played.
+
+    Attributes:
+        split: The levels that are drawn from: train, test1, test2, test3, all, or "A:B".
+        level: The only level, instead of drawing.
+        seed: The seed of levels and actions.
+    """
+
+    games: tuple[str, ...]
+    mode: str = "easy"
+    split: str = "test1"
+    level: int | None = None
+    seed: int = 0
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with it, a line each."""
+        found = environment_problems(self.games, max(1, len(self.games)), self.mode, self.split, self.seed)
+        if len(self.games) > MAX_GAMES:
+            found.append(f"{len(self.games)} games at once: choose at most {MAX_GAMES}")
+        if self.level is not None and not 0 <= self.level <= MAX_LEVEL:
+            found.append(f"level {self.level} does not exist: use 0 to {MAX_LEVEL}")
+        if self.level is not None and self.mode == "exploration":
+            found.append("exploration mode has one level per game: leave the level out")
+        return found
+
+
 class Side:
     """A watched agent at play. For each step, call `player.view`, `records` and `collect`.
 
     Args:
         watched: who plays.
-        games: what it plays, one environment each.
-        mode: of the games.
+        config: what it plays, each game in one environment; sides with equal seeds draw equal actions.
         levels: seeds of the levels to begin with.
-        seed: of sampled actions; sides with equal seeds draw equally.
         render: whether frames are rendered at full size; where they are not, there is what the policy sees.
 
     Attributes:
@@ -57,28 +85,21 @@ class Side:
     """
 
     def __init__(
-        self,
-        watched: WatchedAgent,
-        games: Sequence[str],
-        mode: str,
-        levels: Sequence[int],
-        seed: int,
-        render: bool = True,
+        self, watched: WatchedAgent, config: SessionConfig, levels: Sequence[int], render: bool
     ) -> None:
-        self.watched = watched
-        self._games, self._mode = games, mode
+        self.watched, self._config = watched, config
         env = ProcgenVecEnv(
-            games,
-            len(games),
-            native_mode(mode),
+            config.games,
+            len(config.games),
+            native_mode(config.mode),
             "all",
             render_mode="rgb_array" if render else None,
             num_threads=NUM_THREADS,
             level_seeds=levels,
         )
         policy = policy_under(watched.agent, watched.intervention)
-        self.player = InspectedPlayer(policy, env, seed, watched.greedy)
-        self._scores: list[list[float]] = [[] for _ in games]
+        self.player = InspectedPlayer(policy, env, config.seed, watched.greedy)
+        self._scores: list[list[float]] = [[] for _ in config.games]
         self._records: list[FrameRecord] = []
 
     def choose_actions(self, greedy: bool) -> None:
@@ -121,7 +142,7 @@ class Side:
             "step": int(view.steps[game]),
             "start": bool(view.starts[game]),
             "level": level,
-            "kind": self.watched.training.level_kind(self._games[game], self._mode, level),
+            "kind": self.watched.training.level_kind(self._config.games[game], self._config.mode, level),
             "return": float(view.returns[game]),
             "value": _short(view.values[game]),
             "action": int(view.actions[game]),
@@ -173,10 +194,6 @@ class Side:
                 for name, tensor in policy.core.written_weights(self.player.state).items()
             ],
         }
-
-    def close(self) -> None:
-        """Free the environments."""
-        self.player.env.close()
 
 
 def column_blocks(name: str, weights: Tensor) -> list[tuple[str, int]]:

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from evaluation.watch.session import Session, SessionConfig
-from evaluation.watch.side import WatchedAgent
+from evaluation.watch.session import Session
+from evaluation.watch.side import SessionConfig, WatchedAgent
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
