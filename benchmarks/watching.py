@@ -19,8 +19,8 @@ from agents import IMPALA, Actor, Agent
 from benchmarks.figures import Figure, Part, best_seconds, main
 from envs import TASK_SETS, ProcgenVecEnv
 from evaluation.loading import TrainingInfo
-from evaluation.watch.session import DEFAULT_SPEED, Session, SessionConfig
-from evaluation.watch.side import NUM_THREADS, WatchedAgent
+from evaluation.watch.session import DEFAULT_SPEED, Session
+from evaluation.watch.side import NUM_THREADS, SessionConfig, WatchedAgent
 from evaluation.watch.viewer import Viewer, Wanted
 
 GAMES = TASK_SETS["easy6"]

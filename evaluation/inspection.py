@@ -13,7 +13,6 @@ from torch import Tensor
 
 from agents.acting import greedy, sample
 from envs import ProcgenVecEnv
-from evaluation.intervention import carried_state, write_norms, written_weights
 from evaluation.play import Player, Step
 from policies import Policy, PolicyOutput, State
 from policies.diagnostics import Kind, Reading
@@ -33,15 +32,13 @@ class StepView:
         rgb: what the policy sees, uint8 (N, 64, 64, 3).
         frames: the same at full size, N of (512, 512, 3); None where nothing is rendered.
         levels: seeds of the levels (N,).
-        steps: of the episode so far (N,).
-        returns: of the episode so far (N,).
+        steps, returns: of the episode so far (N,).
         starts: whether the episode starts here (N,).
-        values: the policy's estimates (N,).
+        values, actions: the policy's (N,).
         probabilities: of the actions (N, 15).
-        actions: chosen (N,).
         readings: by kind and name, what the core says of each game (N,): norms such as "layer0/shift_norm", rates such
             as "layer0/rate_y", and what the step wrote, such as "layer0/shift_written".
-        weights: W_t - W_0 by name (N, heads, rows, columns); see `written_weights`.
+        weights: W_t - W_0 by name such as "layer0/shift" (N, heads, rows, columns).
     """
 
     rgb: NDArray[np.uint8]
@@ -77,21 +74,26 @@ class InspectedPlayer(Player):
         self._returns = np.zeros(env.num_envs)
         self._steps = np.zeros(env.num_envs, dtype=np.int64)
         self._shown: dict[str, Numbers] = {}
-        self._kinds: dict[str, Kind] = {}
+        self._readings: dict[Kind, dict[str, Numbers]] = {kind: {} for kind in Kind}
         self._frames: Sequence[NDArray[np.uint8] | None] = [None] * env.num_envs
 
     def _choose_action(self, logits: Tensor) -> Tensor:
         return greedy(logits) if self.greedy else sample(logits, self._generator)
 
     def change_policy(self, policy: Policy) -> None:
-        """Go on with a copy of the policy that has another reset rule, and the same memory."""
-        self.state, self.policy = carried_state(self.state, policy), policy
+        """Go on with a copy of the policy that has another reset rule, and the same memory.
+
+        A rule that counts steps starts to count, and so clears before the next step.
+        """
+        self.state = {**policy.initial_state(self.num_envs), **policy.core.memory(self.state)}
+        self.policy = policy
 
     def view(self, forced: NDArray[np.int64] | None = None) -> StepView:
         """Look at the games, choose actions and start a step; `forced` as for `act`."""
         images = zip(self.active, self.env.get_images(), self._frames, strict=True)
         self._frames = [new if active else old for active, new, old in images]
         self._show(
+            self._shown,
             rgb=self._seen("rgb"),
             levels=np.array(self.env.current_levels)[self.active],
             steps=self._steps[self.active],
@@ -99,31 +101,30 @@ class InspectedPlayer(Player):
             starts=self.starts[self.active],
         )
         self.act(forced)
-        self._show(actions=self._actions[self.active])
-        shown = {name: values for name, values in self._shown.items() if name not in self._kinds}
-        readings: dict[Kind, dict[str, Numbers]] = {kind: {} for kind in Kind}
-        for name, kind in self._kinds.items():
-            readings[kind][name] = self._shown[name]
-        weights = {name: tensor.cpu() for name, tensor in written_weights(self.policy, self.state).items()}
-        return StepView(**shown, frames=self._frames, readings=readings, weights=weights)
+        self._show(self._shown, actions=self._actions[self.active])
+        readings = {kind: dict(named) for kind, named in self._readings.items()}
+        written = self.policy.core.written_weights(self.state)
+        weights = {name: tensor.cpu() for name, tensor in written.items()}
+        return StepView(**self._shown, frames=self._frames, readings=readings, weights=weights)
 
-    def _show(self, **values: Numbers) -> None:
+    def _show(self, shown: dict[str, Numbers], **values: Numbers) -> None:
         """Show new values of the active games, and of the others the last ones."""
         for name, part in values.items():
-            old = self._shown.get(name)
+            old = shown.get(name)
             whole = np.zeros((self.num_envs, *part.shape[1:]), part.dtype) if old is None else old.copy()
             whole[self.active] = part
-            self._shown[name] = whole
+            shown[name] = whole
 
     def _run_policy(self, rgb: Tensor, reward: Tensor, state: State, starts: Tensor) -> PolicyOutput:
         output, readings = self.policy.examine(rgb, reward, state, starts)
-        written = write_norms(self.policy, state, output.state, starts[0])
-        readings += [Reading(None, f"{name}_written", Kind.WRITTEN, norm) for name, norm in written.items()]
-        self._kinds = {reading.tag: reading.kind for reading in readings}
+        for name, norms in write_norms(self.policy, state, output.state, starts[0]).items():
+            readings.append(Reading(None, f"{name}_written", Kind.WRITTEN, norms))
+        for reading in readings:
+            self._show(self._readings[reading.kind], **{reading.tag: reading.values.cpu().numpy()})
         self._show(
+            self._shown,
             values=output.value[0].cpu().numpy(),
             probabilities=output.logits[0].softmax(-1).cpu().numpy(),
-            **{reading.tag: reading.values.cpu().numpy() for reading in readings},
         )
         return output
 
@@ -151,6 +152,23 @@ class InspectedPlayer(Player):
         self._steps[list(envs)] = 0
         self.starts[list(envs)] = True
         self.active[list(envs)] = True
+
+
+@torch.no_grad()
+def write_norms(policy: Policy, before: State, after: State, starts: Tensor) -> dict[str, Tensor]:
+    """How much one step has written: the Frobenius norm of W_t - W_{t-1}, all heads together, by name (B,).
+
+    Args:
+        policy: that made the step.
+        before, after: its states.
+        starts: where the step was the first of an episode (B,).
+    """
+    cleared, _ = policy.core.reset_rule.mask(before, starts.unsqueeze(0))
+    norms = {}
+    for name, old in policy.core.written_weights(before).items():
+        kept = torch.where(cleared[0, :, None, None, None], 0.0, old)
+        norms[name] = (after[name] - kept).flatten(1).norm(dim=1)
+    return norms
 
 
 def layer_of(name: str) -> str:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
-from torch import Tensor
-
 from agents import Agent
 from common.config import OneOf, Range, check
+from common.errors import UserError
 from evaluation.agent_info import policy_copy
-from policies import Policy, State
-from policies.resets import parse_reset
+from policies import Policy, name_of
+from policies.resets import MAX_SPAN
 
 KINDS = ("on", "frozen", "reset")
-MAX_SPAN = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -54,14 +51,9 @@ def parse_intervention(text: str) -> Intervention:
     return intervention
 
 
-def unsupported(policy: Policy, name: str) -> dict[str, str | None]:
-    """For each kind of `Intervention`, why it cannot be done to this policy, or None if it can.
-
-    Args:
-        policy: in question.
-        name: of its core, for the reasons.
-    """
-    core = policy.core
+def unsupported(policy: Policy) -> dict[str, str | None]:
+    """For each kind of `Intervention`, why it cannot be done to this policy, or None if it can."""
+    core, name = policy.core, name_of(policy.config.core)
     return {
         "on": None,
         "frozen": None if core.self_modifying else f"{name} does not modify its weights",
@@ -75,46 +67,11 @@ def policy_under(agent: Agent, intervention: Intervention) -> Policy:
     Raises:
         UserError: it is impossible for this policy.
     """
+    reason = unsupported(agent.policy)[intervention.kind]
+    if reason is not None:
+        raise UserError(reason)
     rule = {"on": agent.policy.config.reset, "frozen": "never", "reset": str(intervention.span)}
     policy = policy_copy(agent, rule[intervention.kind])
     if intervention.kind == "frozen":
         policy.core.set_writing(False)
     return policy
-
-
-def carried_state(state: State, policy: Policy) -> State:
-    """`state`, which may come from a copy with another reset rule, as a state of `policy`.
-
-    The memory stays as it is. A rule that counts steps starts to count, and so clears before the next step.
-    """
-    batch = next((len(tensor) for tensor in state.values()), None)
-    if batch is None:
-        return {}
-    rule = parse_reset(policy.config.reset).initial_state(batch, policy.device)
-    return {**policy.core.memory(state), **rule}
-
-
-def written_weights(policy: Policy, state: State) -> dict[str, Tensor]:
-    """The weights that `policy` has written, W_t - W_0: by name, such as "layer0/shift", (B, heads, rows, columns).
-
-    Empty for a policy that does not modify itself.
-    """
-    return policy.core.written_weights(state)
-
-
-@torch.no_grad()
-def write_norms(policy: Policy, before: State, after: State, starts: Tensor) -> dict[str, Tensor]:
-    """How much one step has written: the Frobenius norm of W_t - W_{t-1}, all heads together, by name (B,).
-
-    Args:
-        policy: that made the step.
-        before, after: its states.
-        starts: where the step was the first of an episode (B,).
-    """
-    weights = written_weights(policy, before)
-    cleared, _ = policy.core.reset_rule.mask(before, starts.unsqueeze(0))
-    norms = {}
-    for name, old in weights.items():
-        kept = torch.where(cleared[0, :, None, None, None], 0.0, old)
-        norms[name] = (after[name] - kept).flatten(1).norm(dim=1)
-    return norms

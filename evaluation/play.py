@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from agents.acting import sample
+from common.stages import stage
 from envs import Levels
 from envs.games import EXPLORATION_LEVELS
 from envs.levels import MAX_LEVEL
@@ -136,10 +137,12 @@ class Player:
             torch.as_tensor(values, device=self.policy.device).unsqueeze(0)
             for values in (self._seen("rgb"), self._seen("reward"), self.starts[self.active])
         )
-        output = self._run_policy(rgb, reward, self._state, starts)
+        with stage("acting"):
+            output = self._run_policy(rgb, reward, self._state, starts)
         self._state = output.state
         self._actions[self.active] = self._choose(output.logits[0]) if forced is None else forced[self.active]
-        for env, active, actions in self._parts(self._actions):
+        parts = zip(self.envs, self.split(self.active), self.split(self._actions), strict=True)
+        for env, active, actions in parts:
             if active.any():
                 env.step_async(actions)
 
@@ -158,25 +161,24 @@ class Player:
         parts = zip(self._choosers, logits.split(counts), strict=True)
         return np.concatenate([choose(part).cpu().numpy() for choose, part in parts if len(part)])
 
-    def _parts(self, values: NDArray[Any]) -> Iterator[tuple[VecEnv, NDArray[np.bool_], NDArray[Any]]]:
-        return zip(self.envs, self.split(self.active), self.split(values), strict=True)
-
     def collect(self) -> Step:
         """Finish the step that `act` started."""
         rewards = np.zeros(self.num_envs, dtype=np.float32)
         ended = np.zeros(self.num_envs, dtype=bool)
         infos: list[dict[str, Any]] = []
-        for number, (env, active, part) in enumerate(self._parts(rewards)):
+        parts = zip(self.envs, self.split(self.active), self.split(rewards), self.split(ended), strict=True)
+        for number, (env, active, env_rewards, env_ended) in enumerate(parts):
             if not active.any():
                 infos += [{} for _ in active]
                 continue
             before = self._observations[number]["reward"]
             seen: Any
-            seen, gained, dones, found = env.step_wait()
+            with stage("environment"):
+                seen, gained, dones, found = env.step_wait()
             reward = np.where(active.reshape(-1, *[1] * (before.ndim - 1)), seen["reward"], before)
             self._observations[number] = {**seen, "reward": reward}
-            part[:] = gained * active
-            self.split(ended)[number][:] = dones & active
+            env_rewards[:] = gained * active
+            env_ended[:] = dones & active
             infos += found
         self.starts = np.where(self.active, ended, self.starts)
         return Step(self._actions, rewards, ended, infos)
@@ -192,8 +194,8 @@ def action_seed(seed: int, game: str, levels: Levels) -> int:
     return int(_entropy(seed, game, levels).generate_state(1, np.uint64)[0]) >> 1
 
 
-class LevelOrder:
-    """Which level each episode of one game plays.
+def level_order(game: str, mode: str, levels: Levels, seed: int, level: int | None = None) -> Iterator[int]:
+    """Which level each episode of one game plays, without end.
 
     Args:
         game: its name.
@@ -202,18 +204,11 @@ class LevelOrder:
         seed: of the draws.
         level: the only one, instead of drawing.
     """
-
-    def __init__(self, game: str, mode: str, levels: Levels, seed: int, level: int | None = None) -> None:
-        self._generator = np.random.default_rng(_entropy(seed, game, levels))
-        self._levels = levels
-        self._level = EXPLORATION_LEVELS[game] if mode == "exploration" else level
-
-    def next(self) -> int:
-        """The level of the next episode."""
-        if self._level is not None:
-            return self._level
-        end = self._levels.start + self._levels.count if self._levels.count else MAX_LEVEL + 1
-        return int(self._generator.integers(self._levels.start, end))
+    generator = np.random.default_rng(_entropy(seed, game, levels))
+    only = EXPLORATION_LEVELS[game] if mode == "exploration" else level
+    end = levels.start + levels.count if levels.count else MAX_LEVEL + 1
+    while True:
+        yield int(generator.integers(levels.start, end)) if only is None else only
 
 
 def native_mode(mode: str) -> str:

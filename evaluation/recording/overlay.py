@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache
+from itertools import cycle
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+
+from envs.native import ACTION_NAMES
 
 BACKGROUND = (15, 17, 21)
 PANEL = (24, 27, 33)
@@ -35,7 +38,16 @@ HISTORY = 120
 _LETTERS = {"Q": (0, 0), "W": (1, 0), "E": (2, 0), "A": (0, 1), "S": (1, 1), "D": (2, 1)}
 _ARROWS = {"UP": (4.4, 0), "LEFT": (3.4, 1), "DOWN": (4.4, 1), "RIGHT": (5.4, 1)}
 _KEYS_WIDE, _KEYS_HIGH = 6.4, 2
-_POINTS = {"UP": (0, -1), "DOWN": (0, 1), "LEFT": (-1, 0), "RIGHT": (1, 0)}
+_ROTATIONS = {"UP": 0, "LEFT": 90, "DOWN": 180, "RIGHT": 270}
+
+
+TITLE, TEXT, LETTER = 16, 13.5, 11
+"""Sizes of fonts, beside frames of 320 pixels."""
+
+Box = tuple[int, int, int, int]
+"""Left, upper, right and lower edge."""
+Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -43,13 +55,10 @@ class Caption:
     """What is written around one frame.
 
     Attributes:
-        game: The name of the game.
         place: Which level is played.
         episode_return: The return of the episode so far.
         last_return: The return of the episode before; None in the first.
         just_ended: Whether that one has only just ended.
-        step: The step of the episode.
-        value: The policy's estimate.
         keys: The keys that the agent presses, as `envs.BUTTON_COMBOS` names them.
         ended: Whether the episode is over, and this its last frame.
     """
@@ -70,12 +79,9 @@ class PolicyPanel:
     """What the full style shows of the policy.
 
     Attributes:
-        values: The value at each of the latest steps, oldest first; the last is the present one.
-        rewards: The reward at each of these steps.
-        starts: Which of these steps begin an episode.
-        probabilities: The probability of each action now.
-        action: The action that was chosen.
-        action_name: Its name.
+        values, rewards, starts: The value, the reward and whether an episode begins at each of the latest steps,
+            oldest first; the last is the present one.
+        probabilities: The probability of each action now; `action` was chosen.
         norms: How far each layer's weights have moved, at each of the latest steps.
         rates: The self-generated rates of each layer now.
         weights: W_t - W_0 of one head (rows, columns) now; None if nothing modifies itself.
@@ -87,21 +93,22 @@ class PolicyPanel:
     starts: Sequence[bool]
     probabilities: Sequence[float]
     action: int
-    action_name: str
     norms: Sequence[Sequence[float]] = ()
     rates: Sequence[Sequence[float]] = ()
-    weights: NDArray[np.float32] | None = field(default=None, compare=False)
+    weights: NDArray[np.float32] | None = None
     weights_name: str = ""
+
+
+@cache
+def _load_font(size: float) -> Font:
+    return ImageFont.load_default(size)
 
 
 class TilePainter:
     """Paints tiles whose frames are `frame_size` pixels wide and high, in one of `STYLES`."""
 
     def __init__(self, frame_size: int, style: str = "scores") -> None:
-        if style not in STYLES:
-            raise ValueError(f"unknown style {style!r}: use {', '.join(STYLES)}")
-        self.frame_size = frame_size
-        self._style = style
+        self.frame_size, self._style = frame_size, style
         self._unit = frame_size / 320
         framed = style != "plain"
         self.header = self._px(26) if framed else 0
@@ -117,17 +124,8 @@ class TilePainter:
         """A length at 320 pixels as one at this size, rounded to an even number."""
         return 2 * round(length * self._unit / 2)
 
-    @cached_property
-    def _title_font(self) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-        return ImageFont.load_default(16 * self._unit)
-
-    @cached_property
-    def _font(self) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-        return ImageFont.load_default(13.5 * self._unit)
-
-    @cached_property
-    def _key_font(self) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-        return ImageFont.load_default(11 * self._unit)
+    def _font(self, size: float) -> Font:
+        return _load_font(size * self._unit)
 
     def paint(
         self, frame: NDArray[np.uint8], caption: Caption, panel: PolicyPanel | None = None
@@ -150,8 +148,8 @@ class TilePainter:
             return tile
         draw = ImageDraw.Draw(tile)
         middle, edge = self.header / 2, self._px(8)
-        draw.text((edge, middle), caption.game, BRIGHT, self._title_font, anchor="lm")
-        draw.text((self.frame_size - edge, middle), caption.place, DIM, self._font, anchor="rm")
+        draw.text((edge, middle), caption.game, BRIGHT, self._font(TITLE), anchor="lm")
+        draw.text((self.frame_size - edge, middle), caption.place, DIM, self._font(TEXT), anchor="rm")
         self._numbers(draw, caption)
         self._keys(draw, caption.keys)
         if self._style == "full" and panel is not None:
@@ -161,50 +159,42 @@ class TilePainter:
     def _paint_panel(self, tile: Image.Image, draw: ImageDraw.ImageDraw, panel: PolicyPanel) -> None:
         """Curves, bars and the heat map, from top to bottom."""
         left, right = self.frame_size + self._px(10), self.frame_size + self.panel - self._px(8)
+        bottom = 0
+
+        def section(label: str, number: str, height: int) -> Box:
+            """The place of the next drawing, below a line of text."""
+            nonlocal bottom
+            gap, line = self._px(2), self._px(18)
+            middle = bottom + gap + line / 2
+            draw.text((left, middle), label, DIM, self._font(TEXT), anchor="lm")
+            draw.text((right, middle), number, BRIGHT, self._font(TEXT), anchor="rm")
+            top = bottom + gap + line
+            bottom = top + height
+            return left, top, right, bottom
+
         reward = _number(panel.rewards[-1])
-        top = self._label(draw, left, right, 0, f"value {panel.values[-1]:.2f}", f"reward {reward}")
-        box = (left, top, right, top + self._px(62))
+        box = section(f"value {panel.values[-1]:.2f}", f"reward {reward}", self._px(62))
         _bars(draw, box, panel.rewards)
         _curves(draw, box, [panel.values], [VALUE], panel.starts)
-        top = self._label(draw, left, right, box[3], f"action {panel.action_name}", "")
-        box = (left, top, right, top + self._px(44))
+        box = section(f"action {ACTION_NAMES[panel.action]}", "", self._px(44))
         lit = [ACCENT if index == panel.action else KEY_LABEL for index in range(len(panel.probabilities))]
         _columns(draw, box, panel.probabilities, lit)
-        bottom = box[3]
         if panel.norms:
             now = "  ".join(f"{norm[-1]:.2f}" for norm in panel.norms)
-            top = self._label(draw, left, right, bottom, "|W - W0|", now)
-            box = (left, top, right, top + self._px(62))
+            box = section("|W - W0|", now, self._px(62))
             _curves(draw, box, panel.norms, LAYER_COLOURS, panel.starts, zero=True)
-            bottom = box[3]
         if panel.rates:
-            top = self._label(draw, left, right, bottom, "rates", "")
-            box = (left, top, right, top + self._px(30))
-            rates = [rate for layer in panel.rates for rate in layer]
-            colours = [
-                LAYER_COLOURS[index % len(LAYER_COLOURS)]
-                for index, layer in enumerate(panel.rates)
-                for _ in layer
-            ]
-            _columns(draw, box, rates, colours)
-            bottom = box[3]
+            box = section("rates", "", self._px(30))
+            layers = zip(panel.rates, cycle(LAYER_COLOURS), strict=False)
+            rates = [(rate, colour) for layer, colour in layers for rate in layer]
+            _columns(draw, box, [rate for rate, _ in rates], [colour for _, colour in rates])
         if panel.weights is not None:
             scale = float(np.abs(panel.weights).max())
-            top = self._label(draw, left, right, bottom, panel.weights_name, f"±{scale:.2g}")
+            _, top, _, _ = section(panel.weights_name, f"±{scale:.2g}", 0)
             height = self.size[1] - self._px(6) - top
             if height > 0:
                 picture = heat_map(panel.weights, scale)
                 tile.paste(picture.resize((right - left, height), Image.Resampling.NEAREST), (left, top))
-
-    def _label(
-        self, draw: ImageDraw.ImageDraw, left: int, right: int, above: int, first: str, second: str
-    ) -> int:
-        """A line of text below `above`; returns where it ends."""
-        height = self._px(18)
-        middle = above + self._px(2) + height / 2
-        draw.text((left, middle), first, DIM, self._font, anchor="lm")
-        draw.text((right, middle), second, BRIGHT, self._font, anchor="rm")
-        return above + self._px(2) + height
 
     def _numbers(self, draw: ImageDraw.ImageDraw, caption: Caption) -> None:
         last = "-" if caption.last_return is None else _number(caption.last_return)
@@ -217,8 +207,8 @@ class TilePainter:
             for row, (label, value) in enumerate(fields):
                 y = top + self.footer * (0.3 + 0.42 * row)
                 colour = ACCENT if label == "last" and caption.just_ended else BRIGHT
-                draw.text((self._px(left), y), label, DIM, self._font, anchor="lm")
-                draw.text((self._px(right), y), value, colour, self._font, anchor="rm")
+                draw.text((self._px(left), y), label, DIM, self._font(TEXT), anchor="lm")
+                draw.text((self._px(right), y), value, colour, self._font(TEXT), anchor="rm")
 
     def _keys(self, draw: ImageDraw.ImageDraw, pressed: Collection[str]) -> None:
         pitch = self._px(18)
@@ -231,26 +221,10 @@ class TilePainter:
             draw.rounded_rectangle((x, y, x + size, y + size), size / 5, ACCENT if lit else KEY)
             colour = BACKGROUND if lit else KEY_LABEL
             centre = (x + size / 2, y + size / 2)
-            if key in _POINTS:
-                draw.polygon(_arrow(centre, size / 4, _POINTS[key]), colour)
+            if key in _ARROWS:
+                draw.regular_polygon((centre, size / 3), 3, _ROTATIONS[key], colour)
             else:
-                draw.text(centre, key, colour, self._key_font, anchor="mm")
-
-
-def _arrow(
-    centre: tuple[float, float], reach: float, direction: tuple[int, int]
-) -> list[tuple[float, float]]:
-    """A triangle that points to `direction`."""
-    (x, y), (dx, dy) = centre, direction
-    return [
-        (x + reach * dx, y + reach * dy),
-        (x - reach * dx + reach * dy, y - reach * dy + reach * dx),
-        (x - reach * dx - reach * dy, y - reach * dy - reach * dx),
-    ]
-
-
-Box = tuple[int, int, int, int]
-Colour = tuple[int, int, int]
+                draw.text(centre, key, colour, self._font(LETTER), anchor="mm")
 
 
 def _curves(
@@ -326,19 +300,17 @@ class Grid:
     def __init__(self, tiles: int, tile_size: tuple[int, int]) -> None:
         self.columns = math.ceil(math.sqrt(tiles))
         self.rows = math.ceil(tiles / self.columns)
-        self._tile_width, self._tile_height = tile_size
+        self._pitch = tile_size[0] + GAP, tile_size[1] + GAP
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the picture."""
-        width = GAP + self.columns * (self._tile_width + GAP)
-        height = GAP + self.rows * (self._tile_height + GAP)
-        return width, height
+        return GAP + self.columns * self._pitch[0], GAP + self.rows * self._pitch[1]
 
     def position(self, index: int) -> tuple[int, int]:
         """Left and upper edge of a tile."""
         row, column = divmod(index, self.columns)
-        return GAP + column * (self._tile_width + GAP), GAP + row * (self._tile_height + GAP)
+        return GAP + column * self._pitch[0], GAP + row * self._pitch[1]
 
     def compose(self, tiles: Sequence[Image.Image]) -> NDArray[np.uint8]:
         """The picture (height, width, 3)."""

@@ -13,12 +13,12 @@ from common.errors import raise_problems
 from envs import ProcgenVecEnv
 from evaluation.agent_info import agent_problems, policy_with_reset
 from evaluation.inspection import InspectedPlayer
-from evaluation.play import Step, native_mode
+from evaluation.play import native_mode
 from evaluation.progress import Progress, Report, no_report
-from evaluation.recording.film import Film
+from evaluation.recording.film import film_writer
 from evaluation.recording.options import Recording
 from evaluation.recording.replay import Replay, choose_replay, play_candidates
-from evaluation.recording.trace import Frame, TraceWriter
+from evaluation.recording.trace import Frame, trace_writer
 from evaluation.scoring.protocol import Protocol
 from policies import Policy
 
@@ -49,23 +49,21 @@ def record(
     policy = policy_with_reset(agent, protocol.reset)
     replays = _chosen_replays(policy, protocol, recording)
     length = max(len(replay.actions) for replay in replays) if replays else recording.frames
-    with ExitStack() as files:
+    with ExitStack() as stack:
         env = _make_env(protocol, replays, "rgb_array" if recording.video is not None else None)
-        files.callback(env.close)
+        stack.callback(env.close)
         player = InspectedPlayer(policy, env, protocol.seed, protocol.greedy)
         games = env.get_attr("game")
-        film = files.enter_context(Film(recording, protocol, games)) if recording.video is not None else None
-        about = {**_meta(protocol, recording, games, policy), **(meta or {})}
-        writer = (
-            files.enter_context(TraceWriter(recording.trace, length, about, recording.trace_frames))
-            if recording.trace is not None
-            else None
-        )
+        writers = []
+        if recording.video is not None:
+            writers.append(stack.enter_context(film_writer(recording, protocol, games)))
+        if recording.trace is not None:
+            about = {**_meta(protocol, recording, games, policy), **(meta or {})}
+            trace = trace_writer(recording.trace, length, about, recording.trace_frames)
+            writers.append(stack.enter_context(trace))
         for done, frame in enumerate(_frames(player, length, replays), 1):
-            if writer is not None:
-                writer.add(frame)
-            if film is not None:
-                film.add(frame)
+            for write in writers:
+                write(frame)
             report(Progress(done, length, ", ".join(protocol.games)))
 
 
@@ -95,14 +93,9 @@ def _make_env(protocol: Protocol, replays: Sequence[Replay], render: str | None)
     if not replays:
         games, levels = protocol.games, protocol.splits[0]
         return ProcgenVecEnv(games, len(games), protocol.mode, levels, protocol.seed, render_mode=render)
-    return ProcgenVecEnv(
-        protocol.games,
-        len(replays),
-        native_mode(protocol.mode),
-        "all",
-        render_mode=render,
-        level_seeds=[replay.level for replay in replays],
-    )
+    seeds = [replay.level for replay in replays]
+    mode = native_mode(protocol.mode)
+    return ProcgenVecEnv(protocol.games, len(replays), mode, "all", render_mode=render, level_seeds=seeds)
 
 
 def _frames(player: InspectedPlayer, length: int, replays: Sequence[Replay]) -> Iterator[Frame]:
@@ -115,12 +108,8 @@ def _frames(player: InspectedPlayer, length: int, replays: Sequence[Replay]) -> 
         view = player.view(forced)
         step = player.collect()
         for index, replay in enumerate(replays):
-            if time == len(replay.actions) - 1:
-                _check(replay, step, index)
+            if time == len(replay.actions) - 1 and (
+                not step.ended[index] or step.infos[index]["episode"]["r"] != replay.score
+            ):
+                raise RuntimeError(f"level {replay.level} of {replay.game} did not go as it went before")
         yield Frame(view, step, player.active)
-
-
-def _check(replay: Replay, step: Step, index: int) -> None:
-    """Raise RuntimeError unless a replay has just ended as it did before."""
-    if not step.ended[index] or step.infos[index]["episode"]["r"] != replay.score:
-        raise RuntimeError(f"level {replay.level} of {replay.game} did not go as it went before")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.acting import greedy
 from envs import ProcgenVecEnv
-from evaluation.play import LevelOrder, Player, native_mode, sampler
-from evaluation.progress import Progress, Report, no_report
+from evaluation.play import Player, level_order, native_mode, sampler
 from evaluation.scoring.protocol import Protocol
 from policies import Policy
 
@@ -23,8 +24,6 @@ class Replay:
     """An episode that was played, and can be played again since its level and its actions decide it.
 
     Attributes:
-        game: The name of the game.
-        level: The seed of the level.
         actions: The action of each step (T,).
         score: The return of the episode.
     """
@@ -35,17 +34,14 @@ class Replay:
     score: float
 
 
-def play_candidates(
-    policy: Policy, game: str, count: int, protocol: Protocol, report: Report = no_report
-) -> list[Replay]:
+def play_candidates(policy: Policy, game: str, count: int, protocol: Protocol) -> list[Replay]:
     """Play `count` episodes of a game side by side, on levels of the first split of `protocol`."""
-    order = LevelOrder(game, protocol.mode, protocol.levels[0], protocol.seed)
-    levels = [order.next() for _ in range(count)]
+    levels = list(islice(level_order(game, protocol.mode, protocol.levels[0], protocol.seed), count))
     env = ProcgenVecEnv([game], count, native_mode(protocol.mode), "all", level_seeds=levels)
     choose = greedy if protocol.greedy else sampler(protocol.seed, policy.device)
     chosen: list[list[int]] = [[] for _ in levels]
     scores = [0.0] * count
-    try:
+    with closing(env):
         player = Player(policy, [env], [choose])
         for step in player.play():
             for index in np.flatnonzero(player.active):
@@ -53,9 +49,6 @@ def play_candidates(
             for index in np.flatnonzero(step.ended):
                 scores[index] = float(step.infos[index]["episode"]["r"])
             player.active &= ~step.ended
-            report(Progress(count - int(player.active.sum()), count, game))
-    finally:
-        env.close()
     return [
         Replay(game, level, np.array(actions), score)
         for level, actions, score in zip(levels, chosen, scores, strict=True)

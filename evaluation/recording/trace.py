@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,30 @@ class Frame:
     step: Step
     active: NDArray[np.bool_]
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything but pictures by name, as docs/watching.md describes it."""
+        view, step = self.view, self.step
+        names = ("returns", "values", "actions", "steps", "levels", "starts", "probabilities")
+        readings = {name: values for named in view.readings.values() for name, values in named.items()}
+        return {
+            **{name: getattr(view, name) for name in names},
+            "rewards": step.rewards,
+            "ended": step.ended,
+            "active": self.active,
+            **{f"readings/{name}": values for name, values in readings.items()},
+            **{f"weights/{name}": tensor.numpy() for name, tensor in view.weights.items()},
+        }
 
-class TraceWriter:
-    """A trace file that appears at `path`, whole or not at all, when the context is left without an error.
 
-    It is an archive of arrays that `numpy.load` reads (without pickle); docs/watching.md describes them. Steps go to
-    the disk as they come, so that a long trace needs no memory.
+@contextmanager
+def trace_writer(
+    path: str | os.PathLike[str], steps: int, meta: Mapping[str, Any], frames: bool = False
+) -> Iterator[Callable[[Frame], None]]:
+    """Gives a function that adds the next step to a trace.
+
+    The trace appears at `path`, whole or not at all, when the context is left without an error. It is an archive of
+    arrays that `numpy.load` reads (without pickle). Steps go to the disk as they come, so that a long trace needs no
+    memory.
 
     Args:
         path: where it goes; the directory must exist.
@@ -54,70 +72,30 @@ class TraceWriter:
     Raises:
         OSError: the file cannot be written.
     """
+    path = Path(path)
+    arrays: dict[str, NDArray[Any]] = {}
+    indices = count()
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True
+    ) as folder:
 
-    def __init__(
-        self, path: str | os.PathLike[str], steps: int, meta: Mapping[str, Any], frames: bool = False
-    ) -> None:
-        self._path, self._steps, self._frames = Path(path), steps, frames
-        self._meta = dict(meta)
-        self._folder = Path(tempfile.mkdtemp(prefix=f".{self._path.name}.", dir=self._path.parent))
-        self._arrays: dict[str, np.memmap[Any, Any]] = {}
-        self._written = 0
+        def add(frame: Frame) -> None:
+            index = next(indices)
+            pictures = {"frames": frame.view.rgb} if frames else {}
+            for name, values in {**frame.arrays(), **pictures}.items():
+                if name not in arrays:
+                    arrays[name] = np.lib.format.open_memmap(
+                        f"{folder}/{len(arrays)}.npy", "w+", values.dtype, (steps, *values.shape)
+                    )
+                arrays[name][index] = values
 
-    def add(self, frame: Frame) -> None:
-        """The next step."""
-        view, step = frame.view, frame.step
-        names = ("returns", "values", "actions", "steps", "levels", "starts", "probabilities")
-        columns = {
-            **{name: getattr(view, name) for name in names},
-            "rewards": step.rewards,
-            "ended": step.ended,
-            "active": frame.active,
-            **{
-                f"readings/{name}": values
-                for named in view.readings.values()
-                for name, values in named.items()
-            },
-            **{f"weights/{name}": tensor.numpy() for name, tensor in view.weights.items()},
-        }
-        if self._frames:
-            columns["frames"] = view.rgb
-        for name, values in columns.items():
-            if name not in self._arrays:
-                file = self._folder / f"{name.replace('/', '--')}.npy"
-                self._arrays[name] = np.lib.format.open_memmap(
-                    file, mode="w+", dtype=values.dtype, shape=(self._steps, *values.shape)
-                )
-            self._arrays[name][self._written] = values
-        self._written += 1
-
-    def __enter__(self) -> TraceWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            names = list(self._arrays)
-            for array in self._arrays.values():
-                array.flush()
-            self._arrays.clear()
-            if kind is None:
-                if self._written != self._steps:
-                    raise ValueError(f"{self._written} steps were added to a trace of {self._steps}")
-                self._pack(names)
-        finally:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _pack(self, names: list[str]) -> None:
-        archive = self._folder / "archive"
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
-            about = {"format": FORMAT, "version": VERSION, **self._meta}
-            with file.open("meta.npy", "w") as entry:
-                np.lib.format.write_array(entry, np.array(json.dumps(about)), allow_pickle=False)
-            for name in names:
-                file.write(self._folder / f"{name.replace('/', '--')}.npy", f"{name}.npy")
-        os.replace(archive, self._path)
+        yield add
+        about = np.array(json.dumps({"format": FORMAT, "version": VERSION, **meta}))
+        with zipfile.ZipFile(f"{folder}/archive", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, array in {"meta": about, **arrays}.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                    np.lib.format.write_array(entry, array, allow_pickle=False)
+        os.replace(f"{folder}/archive", path)
 
 
 def read_trace(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -4,58 +4,40 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from types import TracebackType
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.files import partial_path
+from common.files import atomic_write
 
-
-@dataclass(frozen=True)
-class _Format:
-    """How one kind of file is written.
-
-    Attributes:
-        container, codec, pixels: their names in FFmpeg.
-        container_options, options: of container and codec.
-    """
-
-    container: str
-    codec: str
-    pixels: str = "yuv420p"
-    container_options: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-# Qualities near the visible limit: letters and sprites a few pixels wide stay sharp.
-_FORMATS = {
-    # The index goes first, so that browsers can play the file while they load it.
-    ".mp4": _Format(
-        "mp4",
-        "libx264",
-        container_options={"movflags": "+faststart"},
-        options={"crf": "18", "preset": "veryfast"},
-    ),
-    ".webm": _Format(
-        "webm",
+# Codec and its options for each kind of file, which FFmpeg calls by its suffix. Qualities are near the visible limit:
+# letters and sprites a few pixels wide stay sharp.
+_CODECS: dict[str, tuple[str, dict[str, str]]] = {
+    ".mp4": ("libx264", {"crf": "18", "preset": "veryfast"}),
+    ".webm": (
         "libvpx-vp9",
-        options={"crf": "24", "b:v": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"},
+        {"crf": "24", "b:v": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"},
     ),
-    ".gif": _Format("gif", "gif", "pal8"),
+    ".gif": ("gif", {}),
 }
 
-SUFFIXES = tuple(_FORMATS)
+SUFFIXES = tuple(_CODECS)
 """Kinds of files that can be written."""
 
 
-class VideoWriter:
-    """A film that appears at `path`, whole or not at all, when the context is left without an error.
+@contextmanager
+def video_writer(
+    path: str | os.PathLike[str], width: int, height: int, frames_per_second: int
+) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+    """Gives a function that adds a frame (height, width, 3), RGB, to a film.
+
+    The film appears at `path`, whole or not at all, when the context is left without an error.
 
     Args:
         path: where it goes, ending in one of `SUFFIXES`; the directory must exist.
@@ -66,69 +48,46 @@ class VideoWriter:
         ValueError: the size is odd, which the usual colour format (yuv420p) cannot have, or an unknown kind of file.
         OSError: the file cannot be written.
     """
-
-    def __init__(self, path: str | os.PathLike[str], width: int, height: int, frames_per_second: int) -> None:
-        if width % 2 or height % 2:
-            raise ValueError(f"video frames must have even sizes, not {width} x {height}")
-        self._path = Path(path)
-        if self._path.suffix.lower() not in _FORMATS:
-            raise ValueError(f"{path} is not a film: use {', '.join(SUFFIXES)}")
-        form = _FORMATS[self._path.suffix.lower()]
-        self._partial = partial_path(self._path)
-        self._partial.touch()  # its error names the file, those of the library do not
-        self._container = av.open(
-            str(self._partial), "w", format=form.container, options=dict(form.container_options)
-        )
-        stream = self._container.add_stream(form.codec, frames_per_second, options=dict(form.options))
+    if width % 2 or height % 2:
+        raise ValueError(f"video frames must have even sizes, not {width} x {height}")
+    suffix = Path(path).suffix.lower()
+    if suffix not in _CODECS:
+        raise ValueError(f"{path} is not a film: use {', '.join(SUFFIXES)}")
+    codec, options = _CODECS[suffix]
+    # The index goes first, so that browsers can play the file while they load it.
+    layout = {"movflags": "+faststart"} if suffix == ".mp4" else {}
+    with (
+        atomic_write(Path(path), "wb", durable=False) as file,
+        av.open(file.name, "w", format=suffix[1:], options=layout) as container,
+    ):
+        stream = container.add_stream(codec, frames_per_second, options=options)
         assert isinstance(stream, av.VideoStream)
-        self._stream = stream
-        self._stream.width, self._stream.height = width, height
-        self._stream.pix_fmt = form.pixels
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "pal8" if suffix == ".gif" else "yuv420p"
 
-    def write(self, frame: NDArray[np.uint8]) -> None:
-        """Add a frame (height, width, 3), RGB."""
-        if self._stream.pix_fmt == "pal8":
-            # The library takes pixels and colours as a pair, though its types do not say so.
-            picture = av.VideoFrame.from_ndarray(_with_palette(frame), format="pal8")  # type: ignore[arg-type]
-        else:
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        self._container.mux(self._stream.encode(picture))
+        def write(frame: NDArray[np.uint8]) -> None:
+            if suffix == ".gif":
+                # The library takes pixels and colours as a pair, though its types do not say so.
+                picture = av.VideoFrame.from_ndarray(_with_palette(frame), format="pal8")  # type: ignore[arg-type]
+            else:
+                picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            container.mux(stream.encode(picture))
 
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._container.mux(self._stream.encode(None))
-            self._container.close()
-            if kind is None:
-                os.replace(self._partial, self._path)
-        finally:
-            self._partial.unlink(missing_ok=True)
+        yield write
+        container.mux(stream.encode(None))
 
 
-def animation_of(path: str | os.PathLike[str], width: int, every: int = 2) -> tuple[bytes, int, int]:
-    """A film as a small gif: its bytes, width and height.
-
-    Args:
-        path: of the film.
-        width: at most so many pixels.
-        every: of so many frames, one is kept.
-    """
+def animation_of(path: str | os.PathLike[str], width: int) -> tuple[bytes, int, int]:
+    """Every other frame of a film as a small gif, at most `width` pixels wide: its bytes, width and height."""
     with tempfile.TemporaryDirectory() as folder, av.open(str(path)) as film:
         stream = film.streams.video[0]
         scale = min(1.0, width / stream.width)
         size = (2 * max(1, round(stream.width * scale / 2)), 2 * max(1, round(stream.height * scale / 2)))
         target = Path(folder) / "animation.gif"
-        rate = max(1, round(float(stream.average_rate or every) / every))
-        with VideoWriter(target, *size, rate) as writer:
-            for index, frame in enumerate(film.decode(stream)):
-                if index % every == 0:
-                    small = frame.to_image().resize(size, Image.Resampling.BILINEAR)
-                    writer.write(np.asarray(small))
+        rate = max(1, round(float(stream.average_rate or 2) / 2))
+        with video_writer(target, *size, rate) as write:
+            for frame in islice(film.decode(stream), 0, None, 2):
+                write(np.asarray(frame.to_image().resize(size, Image.Resampling.BILINEAR)))
         return target.read_bytes(), *size
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Sequence
+import sys
+import threading
+import webbrowser
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,11 +20,10 @@ from envs import expand_games
 from evaluation.intervention import Intervention, parse_intervention
 from evaluation.loading import TrainingInfo, load_agent
 from evaluation.watch.controls import MAX_SPEED, MIN_SPEED
-from evaluation.watch.desktop import has_desktop, open_page
 from evaluation.watch.runner import SessionRunner
-from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, quiet_library, serve
-from evaluation.watch.session import DEFAULT_SPEED, Session, SessionConfig
-from evaluation.watch.side import WatchedAgent
+from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, serve
+from evaluation.watch.session import DEFAULT_SPEED, Session
+from evaluation.watch.side import SessionConfig, WatchedAgent
 from records.validation import device_problems
 
 PROGRAM = "python eval.py watch"
@@ -96,15 +99,24 @@ def main(words: Sequence[str]) -> int:
                 soft_wrap=True,
             )
         console.print("Stop with Ctrl-C.")
-        if not options.no_browser and has_desktop():
-            open_page(address)
+        if not options.no_browser and has_desktop(os.environ):
+            # In a thread of its own: some browsers keep whoever opens them waiting.
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    quiet_library()
+    # The server library's remarks, such as on a browser that left early, do not belong in the terminal.
+    logging.getLogger("aiohttp").setLevel(logging.ERROR)
     try:
         asyncio.run(serve(runner, options.host, options.port, ready))
     except KeyboardInterrupt:
         console.print("Stopped.")
     return 0
+
+
+def has_desktop(variables: Mapping[str, str]) -> bool:
+    """Whether a browser opened here would be seen: not over SSH, nor on a machine without a screen."""
+    if variables.get("SSH_CONNECTION") or variables.get("SSH_TTY"):
+        return False
+    return sys.platform == "darwin" or bool(variables.get("DISPLAY") or variables.get("WAYLAND_DISPLAY"))
 
 
 def prepare(options: Options) -> Session:
@@ -127,17 +139,18 @@ def prepare(options: Options) -> Session:
             "--versus-sample and --versus-modification are about a second side: name it with --versus"
         )
     device = "cpu" if problems else options.device
-    first = _watched_agent(options.checkpoint, options.modification, not options.sample, device, problems)
-    watched = [first]
+    sides = [(options.checkpoint, options.modification, not options.sample)]
     if options.versus is not None:
-        greedy, how = not options.versus_sample, options.versus_modification
-        watched.append(_watched_agent(options.versus, how, greedy, device, problems))
+        sides.append((options.versus, options.versus_modification, not options.versus_sample))
+    watched = [_watched_agent(*side, device, problems) for side in sides]
+    first = watched[0]
     training = first.training if first is not None else TrainingInfo()
     games = expand_games(options.games or training.games)
     if first is not None and not games:
         problems.append(f"{options.checkpoint} was not made by train.py, so name what to play: --games maze")
     mode = training.mode if options.mode is None else options.mode
-    config = SessionConfig(games, mode, options.split or _unseen(training), options.level, options.seed)
+    unseen = "test1" if training.levels != "test1" else "test2"
+    config = SessionConfig(games, mode, options.split or unseen, options.level, options.seed)
     if games:
         problems += config.problems()
     raise_problems(problems)
@@ -145,10 +158,6 @@ def prepare(options: Options) -> Session:
     session = Session(present, config, options.history_mb * 2**20, render=not options.no_render)
     session.speed = options.speed or None
     return session
-
-
-def _unseen(training: TrainingInfo) -> str:
-    return "test1" if training.levels != "test1" else "test2"
 
 
 def _watched_agent(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any
+from typing import Annotated
 
 from common.config import Range, check, check_value, field_types
 from common.errors import UserError, unknown_name
@@ -18,40 +18,45 @@ MIN_SPEED = 0.1
 
 
 @dataclass(frozen=True)
-class Play:
+class Control:
+    """Something that viewers can ask for."""
+
+
+@dataclass(frozen=True)
+class Play(Control):
     """Go on playing, or pause."""
 
     playing: bool
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Control):
     """Pause, and play a single step."""
 
 
 @dataclass(frozen=True)
-class Speed:
+class Speed(Control):
     """Steps per second; None for as fast as possible."""
 
     steps_per_second: Annotated[float | None, Range(MIN_SPEED, MAX_SPEED)]
 
 
 @dataclass(frozen=True)
-class Restart:
+class Restart(Control):
     """Start all games again, on the levels that they play now, or on the next ones."""
 
     next_levels: bool = False
 
 
 @dataclass(frozen=True)
-class ChooseGames:
+class ChooseGames(Control):
     """Play other games."""
 
     games: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class ChooseLevels:
+class ChooseLevels(Control):
     """Play levels of a split (train, test1, ..., "A:B"), or a single level again and again."""
 
     split: str
@@ -59,7 +64,7 @@ class ChooseLevels:
 
 
 @dataclass(frozen=True)
-class ChooseActions:
+class ChooseActions(Control):
     """Take the most likely actions, or draw them; on one side, or on both."""
 
     greedy: bool
@@ -67,7 +72,7 @@ class ChooseActions:
 
 
 @dataclass(frozen=True)
-class Intervene:
+class Intervene(Control):
     """Self-modification: "on", "frozen", or "reset" every `span` steps; on one side, or on both."""
 
     kind: str
@@ -76,14 +81,14 @@ class Intervene:
 
 
 @dataclass(frozen=True)
-class Look:
+class Look(Control):
     """Pause and look back at a step that was played; None to return to the present."""
 
     tick: int | None
 
 
 @dataclass(frozen=True)
-class View:
+class View(Control):
     """How this viewer wants to see it; nobody else is concerned. Fields that are left out stay as they are.
 
     Attributes:
@@ -102,25 +107,11 @@ class View:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Seen(Control):
     """The viewer has shown an update and is ready for the next one."""
 
 
-Control = (
-    Play
-    | Step
-    | Speed
-    | Restart
-    | ChooseGames
-    | ChooseLevels
-    | ChooseActions
-    | Intervene
-    | Look
-    | View
-    | Seen
-)
-
-CONTROLS: dict[str, type[Any]] = {
+CONTROLS: dict[str, type[Control]] = {
     "play": Play,
     "step": Step,
     "speed": Speed,
@@ -160,6 +151,6 @@ def parse_control(message: object) -> Control:
     missing = [item.name for item in fields(kind) if item.default is MISSING and item.name not in values]
     if missing:
         raise UserError(f"message {name!r} lacks {', '.join(missing)}")
-    control: Control = kind(**values)
+    control = kind(**values)
     check(control, f"{name}.")
     return control

@@ -7,7 +7,9 @@ import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
+
+from aiohttp.web import WebSocketResponse
 
 from evaluation.watch.controls import ChooseGames, Control, Seen, View, parse_control
 from evaluation.watch.session import Session
@@ -19,39 +21,27 @@ MAX_WAITING_STEPS = 100
 T = TypeVar("T")
 
 
-class Connection(Protocol):
-    """Where a viewer's messages go."""
-
-    async def send_json(self, data: Any) -> None:
-        """Send a JSON value as text."""
-
-    async def send_bytes(self, data: bytes) -> None:
-        """Send a binary message."""
-
-
 class SessionRunner:
     """A session, its viewers, and the task that plays on.
 
     The session runs in a thread of its own, one call at a time, so that the server answers while it computes.
+
+    Attributes:
+        viewers: those who are looking; each event says that there is something new for them.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._viewers: dict[Viewer, asyncio.Event] = {}
+        self.viewers: dict[Viewer, asyncio.Event] = {}
         self._thread = ThreadPoolExecutor(1, "session")
         self._changed = asyncio.Event()
         self._single_steps = 0
         self._revision = 0
 
-    @property
-    def viewers(self) -> int:
-        """How many are looking."""
-        return len(self._viewers)
-
     async def run(self) -> None:
         """Play whenever there are viewers who want it. Ends only by being cancelled, or by a bug in the session."""
         while True:
-            if not self._viewers or not (self.session.playing or self._single_steps):
+            if not self.viewers or not (self.session.playing or self._single_steps):
                 self._changed.clear()
                 await self._changed.wait()
                 continue
@@ -72,7 +62,7 @@ class SessionRunner:
         while (left := began + 1 / speed - time.monotonic()) > 0 and self.session.speed == speed:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), left)
-            if not self.session.playing or not self._viewers:
+            if not self.session.playing or not self.viewers:
                 return
             self._changed.clear()
 
@@ -80,16 +70,19 @@ class SessionRunner:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     def _notify_viewers(self) -> None:
-        for news in self._viewers.values():
+        for news in self.viewers.values():
             news.set()
 
-    async def attend(self, connection: Connection, viewer: Viewer) -> None:
-        """Send a viewer whatever is new, at the pace at which it can show it; ends only by being cancelled."""
-        news = self._viewers[viewer] = asyncio.Event()
+    def _announce_change(self) -> None:
+        """The state is another one: let `run` look at it, and tell all viewers."""
         self._revision += 1
-        news.set()
-        self._wake()
+        self._changed.set()
         self._notify_viewers()
+
+    async def attend(self, connection: WebSocketResponse, viewer: Viewer) -> None:
+        """Send a viewer whatever is new, at the pace at which it can show it; ends only by being cancelled."""
+        news = self.viewers[viewer] = asyncio.Event()
+        self._announce_change()
         sent = -1
         try:
             while True:
@@ -104,21 +97,12 @@ class SessionRunner:
                         viewer.in_flight += 1
                         await connection.send_bytes(update)
         finally:
-            del self._viewers[viewer]
-            self._revision += 1
-            self._wake()
-            self._notify_viewers()
+            del self.viewers[viewer]
+            self._announce_change()
 
     def _state(self, viewer: Viewer) -> dict[str, Any]:
-        return {
-            "type": "state",
-            **self.session.describe(),
-            "view": vars(viewer.wanted),
-            "viewers": len(self._viewers),
-        }
-
-    def _wake(self) -> None:
-        self._changed.set()
+        state = {"view": vars(viewer.wanted), "viewers": len(self.viewers)}
+        return {"type": "state", **self.session.describe(), **state}
 
     async def receive(self, viewer: Viewer, message: object) -> None:
         """Do what a viewer's message asks for.
@@ -129,27 +113,25 @@ class SessionRunner:
         control = parse_control(message)
         if isinstance(control, Seen):
             viewer.in_flight = max(0, viewer.in_flight - 1)
-            self._viewers[viewer].set()
+            self.viewers[viewer].set()
             return
         if await self._call(lambda: self._do(viewer, control)):
             self._single_steps = min(self._single_steps + 1, MAX_WAITING_STEPS)
         if self.session.playing:
             self._single_steps = 0
-        self._revision += 1
-        self._wake()
-        self._notify_viewers()
+        self._announce_change()
 
     def _do(self, viewer: Viewer, control: Control) -> bool:
         if isinstance(control, View):
             viewer.change_view(control, self.session)
             return False
         if isinstance(control, ChooseGames):
-            for one in list(self._viewers):
+            for one in list(self.viewers):
                 one.forget()
         return self.session.apply(control)
 
     def _advance(self) -> None:
-        viewers = list(self._viewers)
+        viewers = list(self.viewers)
         games = range(len(self.session.config.games))
         self.session.full = [any(viewer.needs_full(game) for viewer in viewers) for game in games]
         self.session.advance()

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import json
-import logging
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from urllib.parse import urlsplit
@@ -23,24 +22,18 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 MAX_MESSAGE = 64 * 1024
 """Bytes of a message from a viewer."""
 
-_TYPES = {
-    ".html": "text/html",
-    ".css": "text/css",
-    ".js": "text/javascript",
-    ".svg": "image/svg+xml",
+FILES = {
+    "index.html": "text/html",
+    "style.css": "text/css",
+    "icon.svg": "image/svg+xml",
+    "main.js": "text/javascript",
+    "connection.js": "text/javascript",
+    "controls.js": "text/javascript",
+    "tile.js": "text/javascript",
+    "charts.js": "text/javascript",
+    "timeline.js": "text/javascript",
 }
-FILES = (
-    "index.html",
-    "style.css",
-    "icon.svg",
-    "main.js",
-    "connection.js",
-    "controls.js",
-    "tile.js",
-    "charts.js",
-    "timeline.js",
-)
-"""Everything that is served, from `evaluation/watch/static`."""
+"""Everything that is served, from `evaluation/watch/static`, and what it is."""
 
 _HEADERS = {
     "Content-Security-Policy": (
@@ -107,29 +100,19 @@ class _Pages:
     """What the server answers."""
 
     def __init__(self, runner: SessionRunner, host: str) -> None:
-        self._stage = runner
+        self._runner = runner
         self._only_loopback = host in LOOPBACK
-        folder = resources.files(__package__) / "static"
-        self._files = {name: (folder / name).read_bytes() for name in FILES}
         self._sockets: set[web.WebSocketResponse] = set()
 
     def application(self) -> web.Application:
         """The routes."""
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_MESSAGE)
-        app.router.add_get("/", self._file("index.html"))
+        app.router.add_get("/", _file("index.html"))
         for name in FILES:
-            app.router.add_get(f"/{name}", self._file(name))
+            app.router.add_get(f"/{name}", _file(name))
         app.router.add_get("/session", self._session)
         app.on_shutdown.append(self._say_goodbye)
         return app
-
-    def _file(self, name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
-        content, kind = self._files[name], _TYPES[name[name.rindex(".") :]]
-
-        async def answer(request: web.Request) -> web.Response:
-            return web.Response(body=content, content_type=kind, charset="utf-8", headers=_HEADERS)
-
-        return answer
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -147,13 +130,13 @@ class _Pages:
         await socket.prepare(request)
         viewer = Viewer()
         self._sockets.add(socket)
-        attending = asyncio.ensure_future(self._stage.attend(socket, viewer))
+        attending = asyncio.ensure_future(self._runner.attend(socket, viewer))
         try:
             async for message in socket:
                 if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                     break
                 try:
-                    await self._stage.receive(viewer, _read(message.data))
+                    await self._runner.receive(viewer, _read(message.data))
                 except UserError as error:
                     await socket.send_json({"type": "error", "message": str(error)})
         except ConnectionError:
@@ -171,6 +154,16 @@ class _Pages:
                 await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server stopped")
 
 
+def _file(name: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Answers with one of `FILES`."""
+    content = (resources.files(__package__) / "static" / name).read_bytes()
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=content, content_type=FILES[name], charset="utf-8", headers=_HEADERS)
+
+    return answer
+
+
 def _read(data: str | bytes) -> object:
     if isinstance(data, bytes):
         raise UserError("a message must be text")
@@ -178,8 +171,3 @@ def _read(data: str | bytes) -> object:
         return json.loads(data)
     except (ValueError, RecursionError):
         raise UserError("a message must be JSON") from None
-
-
-def quiet_library() -> None:
-    """Keep the server library's remarks (a browser that left early) out of the terminal."""
-    logging.getLogger("aiohttp").setLevel(logging.ERROR)

@@ -6,68 +6,25 @@ viewer asks for. Not safe for threads: whoever uses it calls one method at a tim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from common.config import check, problems
+from common.config import check, plain, problems
 from common.errors import UserError, raise_problems
-from envs import GAMES, environment_problems, expand_games, parse_levels
-from envs.levels import MAX_LEVEL, SPLITS
+from envs import GAMES, expand_games, parse_levels
+from envs.levels import SPLITS
 from evaluation.intervention import Intervention, unsupported
-from evaluation.play import LevelOrder
-from evaluation.watch.controls import (
-    ChooseActions,
-    ChooseGames,
-    ChooseLevels,
-    Control,
-    Intervene,
-    Look,
-    Play,
-    Restart,
-    Speed,
-    Step,
-)
+from evaluation.play import level_order
+from evaluation.watch import controls
 from evaluation.watch.history import History, Tick
-from evaluation.watch.side import Side, WatchedAgent, action_labels
-from policies import name_of
+from evaluation.watch.side import SessionConfig, Side, WatchedAgent, action_labels
 
-MAX_GAMES = 16
 DEFAULT_SPEED = 15.0
 """ProcGen's human speed."""
 DEFAULT_HISTORY = 512 * 2**20
-
-
-@dataclass(frozen=True)
-class SessionConfig:
-    """What is played.
-
-    Attributes:
-        games: The games that each side plays.
-        mode: The mode of the games.
-        split: The levels that are drawn from: train, test1, test2, test3, all, or "A:B".
-        level: The only level, instead of drawing.
-        seed: The seed of levels and actions.
-    """
-
-    games: tuple[str, ...]
-    mode: str = "easy"
-    split: str = "test1"
-    level: int | None = None
-    seed: int = 0
-
-    def problems(self) -> list[str]:
-        """Everything that is wrong with it, a line each."""
-        found = environment_problems(self.games, max(1, len(self.games)), self.mode, self.split, self.seed)
-        if len(self.games) > MAX_GAMES:
-            found.append(f"{len(self.games)} games at once: choose at most {MAX_GAMES}")
-        if self.level is not None and not 0 <= self.level <= MAX_LEVEL:
-            found.append(f"level {self.level} does not exist: use 0 to {MAX_LEVEL}")
-        if self.level is not None and self.mode == "exploration":
-            found.append("exploration mode has one level per game: leave the level out")
-        return found
 
 
 class Session:
@@ -83,6 +40,7 @@ class Session:
         UserError: it cannot be played.
 
     Attributes:
+        tick: steps that were played so far.
         playing: whether steps should follow one another; looking back and single steps pause.
         speed: steps per second that viewers want; None for as fast as possible.
         looking: the tick that viewers look back at; None for the present.
@@ -100,65 +58,43 @@ class Session:
         if not 1 <= len(watched) <= 2:
             raise ValueError(f"{len(watched)} agents: a session has one or two")
         raise_problems([*config.problems(), *_intervention_problems(watched)])
-        self._watched, self._render = list(watched), render
+        self._history_bytes, self._render = history_bytes, render
         self.playing = True
         self.speed: float | None = DEFAULT_SPEED
-        self.looking: int | None = None
-        self.history = History(history_bytes)
-        self._ticks = 0
+        self.tick = 0
         self.sides: list[Side] = []
-        self._begin(config)
+        self._begin(config, watched)
 
-    @property
-    def tick(self) -> int:
-        """Steps that were played so far."""
-        return self._ticks
-
-    def _begin(self, config: SessionConfig) -> None:
-        """Play `config` from its start, with the sides' present settings."""
-        orders = _level_orders(config)
-        self._levels = [order.next() for order in orders]
-        watched = self._present_agents()
-        for side in self.sides:
-            side.close()
-        self.config, self._orders = config, orders
-        self.sides = [
-            Side(one, config.games, config.mode, self._levels, config.seed, self._render) for one in watched
-        ]
+    def _begin(self, config: SessionConfig, watched: Sequence[WatchedAgent]) -> None:
+        """Play `config` from its start."""
+        self.close()
+        self.config, self._orders = config, _level_orders(config)
+        self._levels = [next(order) for order in self._orders]
+        self.sides = [Side(one, config, self._levels, self._render) for one in watched]
         self.full = [False] * len(config.games)
-        self.history.clear()
-        self.looking = None
-
-    def _present_agents(self) -> list[WatchedAgent]:
-        """The agents with the settings that their sides have now."""
-        if not self.sides:
-            return self._watched
-        return [
-            replace(one, greedy=side.greedy, intervention=side.intervention)
-            for one, side in zip(self._watched, self.sides, strict=True)
-        ]
+        self.history = History(self._history_bytes)
+        self.looking: int | None = None
 
     def advance(self) -> Tick:
         """Play one step of all games."""
-        for side in self.sides:
-            side.act()
-        fresh = tuple(tuple(bool(active) for active in side.active) for side in self.sides)
-        records = tuple(tuple(side.records(self.full)) for side in self.sides)
+        views = [side.player.view() for side in self.sides]
+        fresh = tuple(tuple(side.player.active.tolist()) for side in self.sides)
+        records = tuple(side.records(view, self.full) for side, view in zip(self.sides, views, strict=True))
         for side in self.sides:
             side.collect()
-        self._ticks += 1
-        tick = Tick(self._ticks, records, fresh)
+        self.tick += 1
+        tick = Tick(self.tick, records, fresh)
         self.history.add(tick)
         # A game goes on to its next level once it has ended on all sides.
-        ended = np.flatnonzero(~np.any([side.active for side in self.sides], axis=0)).tolist()
+        ended = np.flatnonzero(~np.any([side.player.active for side in self.sides], axis=0)).tolist()
         for game in ended:
-            self._levels[game] = self._orders[game].next()
+            self._levels[game] = next(self._orders[game])
         if ended:
             for side in self.sides:
-                side.play_levels(ended, [self._levels[game] for game in ended], after_episode=True)
+                side.player.play_levels(ended, [self._levels[game] for game in ended], after_episode=True)
         return tick
 
-    def apply(self, control: Control) -> bool:
+    def apply(self, control: controls.Control) -> bool:
         """Do what a viewer asks for.
 
         Returns:
@@ -168,50 +104,47 @@ class Session:
             UserError: it cannot be done; nothing has changed then.
         """
         match control:
-            case Play(playing):
+            case controls.Play(playing):
                 self.playing = playing
                 if playing:
                     self.looking = None
-            case Step():
+            case controls.Step():
                 self.playing, self.looking = False, None
-            case Speed(steps_per_second):
+            case controls.Speed(steps_per_second):
                 self.speed = steps_per_second
-            case Look(tick):
-                self._look(tick)
-            case Restart(next_levels):
+            case controls.Look(tick):
+                if tick is not None and self.history.get(tick) is None:
+                    raise UserError(f"step {tick} is not remembered: look at {self.history.first} or later")
+                self.playing, self.looking = self.playing and tick is None, tick
+            case controls.Restart(next_levels):
                 self._restart(next_levels)
-            case ChooseGames(games):
+            case controls.ChooseGames(games):
                 self._change_config(replace(self.config, games=expand_games(games)))
-            case ChooseLevels(split, level):
+            case controls.ChooseLevels(split, level):
                 self._change_config(replace(self.config, split=split, level=level))
-            case ChooseActions(greedy, side):
+            case controls.ChooseActions(greedy, side):
                 for chosen in self._sides(side):
-                    chosen.greedy = greedy
-            case Intervene(kind, span, side):
+                    chosen.choose_actions(greedy)
+            case controls.Intervene(kind, span, side):
                 self._intervene(Intervention(kind, span), side)
             case _:
                 raise UserError(f"{type(control).__name__} concerns one viewer, not the session")
-        return isinstance(control, (Step, Restart, ChooseGames, ChooseLevels))
-
-    def _look(self, tick: int | None) -> None:
-        if tick is not None:
-            if self.history.get(tick) is None:
-                raise UserError(f"step {tick} is not remembered: look at {self.history.first} or later")
-            self.playing = False
-        self.looking = tick
+        return isinstance(
+            control, (controls.Step, controls.Restart, controls.ChooseGames, controls.ChooseLevels)
+        )
 
     def _restart(self, next_levels: bool) -> None:
         if next_levels:
-            self._levels = [order.next() for order in self._orders]
+            self._levels = [next(order) for order in self._orders]
         games = range(len(self.config.games))
         for side in self.sides:
-            side.play_levels(games, self._levels, after_episode=False)
+            side.player.play_levels(games, self._levels, after_episode=False)
         self.looking = None
 
     def _change_config(self, config: SessionConfig) -> None:
         raise_problems(config.problems())
         if config.games != self.config.games:
-            self._begin(config)
+            self._begin(config, [side.watched for side in self.sides])
             return
         self.config = config
         self._orders = _level_orders(config)
@@ -222,10 +155,9 @@ class Session:
         chosen = self._sides(side)
         if side is None:
             # Asked of both, it is done where it can be: SRWM beside an LSTM.
-            able = [
-                one for one in chosen if unsupported(one.player.policy, one.core)[intervention.kind] is None
-            ]
-            chosen = able or chosen
+            chosen = [
+                one for one in chosen if not unsupported(one.player.policy)[intervention.kind]
+            ] or chosen
         for one in chosen:
             one.intervene(intervention)
 
@@ -238,20 +170,15 @@ class Session:
 
     def describe(self) -> dict[str, Any]:
         """The whole state but the games' own, as plain JSON values."""
-        config = self.config
         return {
             "playing": self.playing,
             "speed": self.speed,
             "looking": self.looking,
-            "tick": self._ticks,
+            "tick": self.tick,
             "first": self.history.first,
-            "games": list(config.games),
-            "available": [name for name, game in GAMES.items() if config.mode in game.modes],
-            "mode": config.mode,
-            "split": config.split,
+            **plain(self.config),
+            "available": [name for name, game in GAMES.items() if self.config.mode in game.modes],
             "splits": list(SPLITS),
-            "level": config.level,
-            "seed": config.seed,
             "actions": action_labels(),
             "sides": [side.describe() for side in self.sides],
         }
@@ -259,20 +186,19 @@ class Session:
     def close(self) -> None:
         """Free the environments."""
         for side in self.sides:
-            side.close()
+            side.player.env.close()
 
 
-def _level_orders(config: SessionConfig) -> list[LevelOrder]:
+def _level_orders(config: SessionConfig) -> list[Iterator[int]]:
     levels = parse_levels(config.split, config.mode)
-    return [LevelOrder(game, config.mode, levels, config.seed, config.level) for game in config.games]
+    return [level_order(game, config.mode, levels, config.seed, config.level) for game in config.games]
 
 
 def _intervention_problems(watched: Sequence[WatchedAgent]) -> list[str]:
     found = []
     for one in watched:
-        policy, intervention = one.agent.policy, one.intervention
-        found += problems(intervention)
-        reason = unsupported(policy, name_of(policy.config.core)).get(intervention.kind)
+        found += problems(one.intervention)
+        reason = unsupported(one.agent.policy).get(one.intervention.kind)
         if reason is not None:
-            found.append(f"self-modification {intervention} of {one.name}: {reason}")
+            found.append(f"self-modification {one.intervention} of {one.name}: {reason}")
     return found

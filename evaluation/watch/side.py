@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from agents import Agent
-from common.errors import UserError
-from envs import BUTTON_COMBOS, ProcgenVecEnv
+from envs import BUTTON_COMBOS, ProcgenVecEnv, environment_problems
+from envs.levels import MAX_LEVEL
 from envs.native import ACTION_NAMES
 from evaluation.inspection import InspectedPlayer, StepView
-from evaluation.intervention import Intervention, policy_under, unsupported, written_weights
+from evaluation.intervention import Intervention, policy_under, unsupported
 from evaluation.loading import TrainingInfo
 from evaluation.play import native_mode
-from evaluation.watch.history import FrameRecord, Numbers
-from evaluation.watch.pictures import FULL, HALF, jpeg
+from evaluation.watch.history import FULL, HALF, FrameRecord, Numbers
 from policies import name_of
 
+MAX_GAMES = 16
 NUM_THREADS = 2
 """Native threads that step and render the games of a side."""
 
 
 @dataclass(frozen=True)
 class WatchedAgent:
-    """An agent that is watched, and how it plays at first.
+    """An agent that is watched, and how it plays.
 
     Attributes:
-        agent: The agent; it is left as it was.
+        agent: It is left as it was.
         name: Its name for people, such as the path of its checkpoint.
-        training: What it was trained on.
         greedy: Whether it takes the most likely action instead of drawing one.
-        intervention: What happens to its memory.
     """
 
     agent: Agent
@@ -45,62 +42,70 @@ class WatchedAgent:
     intervention: Intervention = field(default_factory=Intervention)
 
 
+@dataclass(frozen=True)
+class SessionConfig:
+    """What is played.
+
+    Attributes:
+        split: The levels that are drawn from: train, test1, test2, test3, all, or "A:B".
+        level: The only level, instead of drawing.
+        seed: The seed of levels and actions.
+    """
+
+    games: tuple[str, ...]
+    mode: str = "easy"
+    split: str = "test1"
+    level: int | None = None
+    seed: int = 0
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with it, a line each."""
+        found = environment_problems(self.games, max(1, len(self.games)), self.mode, self.split, self.seed)
+        if len(self.games) > MAX_GAMES:
+            found.append(f"{len(self.games)} games at once: choose at most {MAX_GAMES}")
+        if self.level is not None and not 0 <= self.level <= MAX_LEVEL:
+            found.append(f"level {self.level} does not exist: use 0 to {MAX_LEVEL}")
+        if self.level is not None and self.mode == "exploration":
+            found.append("exploration mode has one level per game: leave the level out")
+        return found
+
+
 class Side:
-    """A watched agent at play. Call `act`, `records`, `collect` in turn.
+    """A watched agent at play. For each step, call `player.view`, `records` and `collect`.
 
     Args:
         watched: who plays.
-        games: what it plays, one environment each.
-        mode: of the games.
+        config: what it plays, each game in one environment; sides with equal seeds draw equal actions.
         levels: seeds of the levels to begin with.
-        seed: of sampled actions; sides with equal seeds draw equally.
         render: whether frames are rendered at full size; where they are not, there is what the policy sees.
+
+    Attributes:
+        watched: who plays, and how it plays now.
+        player: where it plays; games whose episode has ended are inactive until the next one begins.
     """
 
     def __init__(
-        self,
-        watched: WatchedAgent,
-        games: Sequence[str],
-        mode: str,
-        levels: Sequence[int],
-        seed: int,
-        render: bool = True,
+        self, watched: WatchedAgent, config: SessionConfig, levels: Sequence[int], render: bool
     ) -> None:
-        self._watched, self._games, self._mode = watched, games, mode
-        self.intervention = watched.intervention
-        policy = policy_under(watched.agent, self.intervention)
+        self.watched, self._config = watched, config
         env = ProcgenVecEnv(
-            games,
-            len(games),
-            native_mode(mode),
+            config.games,
+            len(config.games),
+            native_mode(config.mode),
             "all",
             render_mode="rgb_array" if render else None,
             num_threads=NUM_THREADS,
             level_seeds=levels,
         )
-        self.player = InspectedPlayer(policy, env, seed, watched.greedy)
-        self._scores: list[list[float]] = [[] for _ in games]
+        policy = policy_under(watched.agent, watched.intervention)
+        self.player = InspectedPlayer(policy, env, config.seed, watched.greedy)
+        self._scores: list[list[float]] = [[] for _ in config.games]
         self._records: list[FrameRecord] = []
-        self._view: StepView | None = None
 
-    @property
-    def active(self) -> NDArray[np.bool_]:
-        """Which games play; in the others the episode has ended and the next one has not begun (N,)."""
-        return self.player.active
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the most likely actions are taken."""
-        return self.player.greedy
-
-    @greedy.setter
-    def greedy(self, greedy: bool) -> None:
+    def choose_actions(self, greedy: bool) -> None:
+        """Take the most likely actions from the next step on, or draw them."""
+        self.watched = replace(self.watched, greedy=greedy)
         self.player.greedy = greedy
-
-    @property
-    def core(self) -> str:
-        """Name of the policy's core."""
-        return name_of(self.player.policy.config.core)
 
     def intervene(self, intervention: Intervention) -> None:
         """Let the memory behave otherwise from the next step on.
@@ -108,39 +113,28 @@ class Side:
         Raises:
             UserError: this is impossible for this policy.
         """
-        reason = unsupported(self.player.policy, self.core)[intervention.kind]
-        if reason is not None:
-            raise UserError(reason)
-        self.player.change_policy(policy_under(self._watched.agent, intervention))
-        self.intervention = intervention
+        self.player.change_policy(policy_under(self.watched.agent, intervention))
+        self.watched = replace(self.watched, intervention=intervention)
 
-    def act(self) -> None:
-        """Look at the games, choose actions, start a step."""
-        self._view = self.player.view()
-
-    def records(self, full: Sequence[bool]) -> list[FrameRecord]:
-        """What the step that was started shows of each game; one that is not active keeps its last record.
+    def records(self, view: StepView, full: Sequence[bool]) -> tuple[FrameRecord, ...]:
+        """What a step that was started shows of each game; one that is not active keeps its last record.
 
         Args:
+            view: the step.
             full: which games need a picture at full size.
         """
-        assert self._view is not None
         self._records = [
-            self._record(self._view, game, full[game]) if self.active[game] else self._records[game]
-            for game in range(len(self._games))
+            self._record(view, game, full[game]) if active else self._records[game]
+            for game, active in enumerate(self.player.active)
         ]
-        return self._records
+        return tuple(self._records)
 
     def _record(self, view: StepView, game: int, full: bool) -> FrameRecord:
-        size = FULL if full else HALF
-        frame = view.frames[game]
-        return FrameRecord(
-            numbers=self._numbers(view, game),
-            rgb=view.rgb[game],
-            frame=frame,
-            pictures={} if frame is None else {size: jpeg(frame, size)},
-            weights={name: tensor[game] for name, tensor in view.weights.items()},
-        )
+        weights = {name: tensor[game] for name, tensor in view.weights.items()}
+        record = FrameRecord(self._numbers(view, game), view.rgb[game], view.frames[game], weights)
+        if record.frame is not None:
+            record.picture(FULL if full else HALF)
+        return record
 
     def _numbers(self, view: StepView, game: int) -> Numbers:
         level, scores = int(view.levels[game]), self._scores[game]
@@ -148,7 +142,7 @@ class Side:
             "step": int(view.steps[game]),
             "start": bool(view.starts[game]),
             "level": level,
-            "kind": self._watched.training.level_kind(self._games[game], self._mode, level),
+            "kind": self.watched.training.level_kind(self._config.games[game], self._config.mode, level),
             "return": float(view.returns[game]),
             "value": _short(view.values[game]),
             "action": int(view.actions[game]),
@@ -168,7 +162,7 @@ class Side:
     def collect(self) -> None:
         """Finish the step: rewards and ends become part of the records."""
         step = self.player.collect()
-        for game in np.flatnonzero(self.active):
+        for game in np.flatnonzero(self.player.active):
             numbers = self._records[game].numbers
             numbers["reward"], numbers["ended"] = float(step.rewards[game]), bool(step.ended[game])
             if step.ended[game]:
@@ -176,26 +170,19 @@ class Side:
                 self._scores[game].append(score)
                 numbers["final"] = score
                 numbers["complete"] = step.infos[game]["prev_level_complete"]
-        self.player.active = self.active & ~step.ended
-
-    def play_levels(self, games: Sequence[int], levels: Sequence[int], *, after_episode: bool) -> None:
-        """Start episodes; see `InspectedPlayer.play_levels`."""
-        self.player.play_levels(games, levels, after_episode=after_episode)
+        self.player.active &= ~step.ended
 
     def describe(self) -> dict[str, Any]:
         """Everything the page needs to know about this side, as plain JSON values."""
-        policy, agent = self.player.policy, self._watched.agent
-        training = self._watched.training
+        watched, policy = self.watched, self.player.policy
         return {
-            "name": self._watched.name,
-            "core": self.core,
-            "algorithm": agent.algorithm,
-            "trained_steps": agent.num_timesteps,
-            "training": {"games": list(training.games), "mode": training.mode, "levels": training.levels},
-            "greedy": self.greedy,
-            "intervention": {"kind": self.intervention.kind, "span": self.intervention.span},
-            "trained_reset": agent.policy.config.reset,
-            "unsupported": unsupported(policy, self.core),
+            "name": watched.name,
+            "core": name_of(policy.config.core),
+            "algorithm": watched.agent.algorithm,
+            "trained_steps": watched.agent.num_timesteps,
+            "greedy": watched.greedy,
+            "intervention": asdict(watched.intervention),
+            "unsupported": unsupported(policy),
             "weights": [
                 {
                     "name": name,
@@ -204,13 +191,9 @@ class Side:
                     "columns": tensor.shape[3],
                     "blocks": column_blocks(name, tensor),
                 }
-                for name, tensor in written_weights(policy, self.player.state).items()
+                for name, tensor in policy.core.written_weights(self.player.state).items()
             ],
         }
-
-    def close(self) -> None:
-        """Free the environments."""
-        self.player.env.close()
 
 
 def column_blocks(name: str, weights: Tensor) -> list[tuple[str, int]]:

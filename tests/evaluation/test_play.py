@@ -15,7 +15,7 @@ from torch import Tensor
 from agents.acting import greedy
 from envs import GAMES, parse_levels
 from envs.native import NO_OP
-from evaluation.play import LevelOrder, Player, action_seed, sampler
+from evaluation.play import Player, action_seed, level_order, sampler
 from evaluation.scoring.evaluate import episode_quotas, play_episodes
 from evaluation.scoring.results import Episode
 from policies import Policy, PolicyOutput, State
@@ -180,9 +180,9 @@ def test_one_that_waits_goes_on_with_the_memory_that_it_had() -> None:
 def test_what_is_drawn_for_a_game_does_not_depend_on_the_others() -> None:
     def drawn() -> dict[str, list[int]]:
         levels = parse_levels("all")
-        orders = {game: LevelOrder(game, "easy", levels, 3) for game in GAMES}
+        orders = {game: level_order(game, "easy", levels, 3) for game in GAMES}
         return {
-            game: [action_seed(3, game, levels), *(order.next() for _ in range(5))]
+            game: [action_seed(3, game, levels), *(next(order) for _ in range(5))]
             for game, order in orders.items()
         }
 

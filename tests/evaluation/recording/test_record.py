@@ -22,7 +22,7 @@ from evaluation.recording.overlay import (
     TilePainter,
 )
 from evaluation.recording.replay import play_candidates
-from evaluation.recording.video import VideoWriter
+from evaluation.recording.video import video_writer
 
 
 def decode(path: Path) -> tuple[list[NDArray[np.uint8]], Any]:
@@ -159,5 +159,8 @@ def test_impossible_films_are_refused(agent: IMPALA, tmp_path: Path) -> None:
         UserError, match=r"did you mean full.*did you mean best.*candidates is 0.*head is -1.*once"
     ):
         record(agent, Protocol(("maze",)), recording)
-    with pytest.raises(ValueError, match=r"film\.avi is not a film"):
-        VideoWriter(tmp_path / "film.avi", 2, 2, 15)
+    with (
+        pytest.raises(ValueError, match=r"film\.avi is not a film"),
+        video_writer(tmp_path / "film.avi", 2, 2, 15),
+    ):
+        pass

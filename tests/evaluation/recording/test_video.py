@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from evaluation.recording.video import VideoWriter, animation_of
+from evaluation.recording.video import animation_of, video_writer
 
 
 def frames_of(path: Path) -> list[NDArray[np.uint8]]:
@@ -24,9 +24,9 @@ def test_films_have_all_their_frames(tmp_path: Path, suffix: str) -> None:
     coarse[4] = coarse[3]  # two equal frames in a row are two frames
     pictures = coarse.repeat(20, axis=1).repeat(20, axis=2)
     path = tmp_path / f"film.{suffix}"
-    with VideoWriter(path, 160, 120, 15) as film:
+    with video_writer(path, 160, 120, 15) as write:
         for picture in pictures:
-            film.write(picture)
+            write(picture)
     found = frames_of(path)
     assert len(found) == 7
     centres = [frame[10::20, 10::20].astype(int) for frame in found]
@@ -37,9 +37,9 @@ def test_films_have_all_their_frames(tmp_path: Path, suffix: str) -> None:
 
 def test_a_film_becomes_a_small_animation(tmp_path: Path) -> None:
     path = tmp_path / "film.mp4"
-    with VideoWriter(path, 200, 100, 15) as film:
+    with video_writer(path, 200, 100, 15) as write:
         for level in range(6):
-            film.write(np.full((100, 200, 3), 40 * level, dtype=np.uint8))
+            write(np.full((100, 200, 3), 40 * level, dtype=np.uint8))
     data, width, height = animation_of(path, 80)
     (tmp_path / "small.gif").write_bytes(data)
     found = frames_of(tmp_path / "small.gif")
@@ -53,13 +53,13 @@ def test_a_film_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path.write_bytes(b"old")
 
     def interrupted() -> None:
-        with VideoWriter(path, 32, 32, 15) as video:
-            video.write(np.zeros((32, 32, 3), dtype=np.uint8))
+        with video_writer(path, 32, 32, 15) as write:
+            write(np.zeros((32, 32, 3), dtype=np.uint8))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["film.mp4"]
-    with pytest.raises(ValueError, match="even"):
-        VideoWriter(path, 33, 32, 15)
+    with pytest.raises(ValueError, match="even"), video_writer(path, 33, 32, 15):
+        pass

@@ -16,8 +16,8 @@ from envs import ProcgenVecEnv
 from evaluation.loading import TrainingInfo
 from evaluation.watch.runner import SessionRunner
 from evaluation.watch.server import serve
-from evaluation.watch.session import Session, SessionConfig
-from evaluation.watch.side import WatchedAgent
+from evaluation.watch.session import Session
+from evaluation.watch.side import SessionConfig, WatchedAgent
 from policies import EncoderConfig, PolicyConfig, core_config
 
 SIZES: dict[str, dict[str, int]] = {

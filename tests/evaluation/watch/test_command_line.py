@@ -11,8 +11,7 @@ import pytest
 
 from common.cli import parse_options
 from common.errors import UserError
-from evaluation.watch.command_line import Options, prepare
-from evaluation.watch.desktop import has_desktop
+from evaluation.watch.command_line import Options, has_desktop, prepare
 from evaluation.watch.server import FILES
 from evaluation.watch.session import Session
 from evaluation.watch.side import WatchedAgent

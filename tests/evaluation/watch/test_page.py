@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from evaluation.watch.session import Session, SessionConfig
-from evaluation.watch.side import WatchedAgent
+from evaluation.watch.session import Session
+from evaluation.watch.side import SessionConfig, WatchedAgent
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -149,16 +149,16 @@ def test_the_page_plays_and_does_what_its_controls_say(page: Any, browser: Any, 
 
     # Self-modification and actions.
     page.get_by_label("frozen").click()
-    wait(lambda: session.sides[0].intervention.kind == "frozen", "freezing")
+    wait(lambda: session.sides[0].watched.intervention.kind == "frozen", "freezing")
     page.until("document.querySelector('.pair figcaption').textContent.includes('not applied')")
     page.locator("#games").focus()
     page.keyboard.press("f")
-    wait(lambda: session.sides[0].intervention.kind == "on", "going on")
+    wait(lambda: session.sides[0].watched.intervention.kind == "on", "going on")
     page.get_by_label("steps between resets").fill("7")
     page.get_by_label("reset every").click()
-    wait(lambda: session.sides[0].intervention.span == 7, "resets")
+    wait(lambda: session.sides[0].watched.intervention.span == 7, "resets")
     page.get_by_label("sampled").click()
-    wait(lambda: not session.sides[0].greedy, "sampled actions")
+    wait(lambda: not session.sides[0].watched.greedy, "sampled actions")
 
     # Levels and games.
     page.select_option("#split", "train")
@@ -216,7 +216,7 @@ def test_the_page_plays_and_does_what_its_controls_say(page: Any, browser: Any, 
 
     # Closing the last tab leaves no running work.
     page.close()
-    wait(lambda: page.server.runner.viewers == 0, "the end of all viewers")
+    wait(lambda: not page.server.runner.viewers, "the end of all viewers")
     tick = session.tick
     time.sleep(0.3)
     assert session.tick <= tick + 1
@@ -238,7 +238,9 @@ def test_two_sides_play_the_same_level(
     assert reason == "lstm does not modify its weights"
     page.locator("#games").focus()
     page.keyboard.press("f")
-    wait(lambda: server.session.sides[0].intervention.kind == "frozen", "freezing the side that can be")
+    wait(
+        lambda: server.session.sides[0].watched.intervention.kind == "frozen", "freezing the side that can be"
+    )
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 17, 21)"
     wait(lambda: server.session.tick > 60, "some episodes")
     levels = {record.numbers["level"] for record in server.session.history.last.sides[0]} | {

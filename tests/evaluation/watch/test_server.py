@@ -303,7 +303,7 @@ def test_work_stops_with_the_last_viewer(session: MakeSession, serving: Serve) -
     time.sleep(0.1)
     ticks, cpu = server.session.tick, time.process_time()
     time.sleep(0.5)
-    assert (server.session.tick, server.runner.viewers) == (ticks, 0)
+    assert (server.session.tick, server.runner.viewers) == (ticks, {})
     assert time.process_time() - cpu < 0.1
     assert server.session.playing
 

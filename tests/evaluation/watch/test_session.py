@@ -220,7 +220,7 @@ def test_what_a_policy_cannot_do_has_a_reason(session: MakeSession, watch: Make)
         alone.apply(Intervene("reset", 5))
     assert alone.describe()["sides"][0]["weights"] == []
     with pytest.raises(UserError, match="does not modify"):
-        session(watch("lstm", intervention=watched.sides[0].intervention))
+        session(watch("lstm", intervention=watched.sides[0].watched.intervention))
 
 
 def test_actions_are_greedy_or_drawn(session: MakeSession) -> None:
@@ -323,7 +323,7 @@ def test_memory_for_the_past_is_bounded(session: MakeSession) -> None:
     assert history.first is not None
     assert 1 < history.first < 60
     assert small.advance().number == 61
-    frames = [record.frame is not None for tick in history.latest(60) for record in tick.sides[0]]
+    frames = [record.frame is not None for tick in history.after(0) for record in tick.sides[0]]
     assert frames == [False] * (len(frames) - 2) + [True] * 2  # full frames are kept of the latest alone
 
 
