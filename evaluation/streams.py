@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from common import config
 from common.config import Range
 from common.errors import UserError, raise_problems
 from envs import StreamVecEnv, game_problems, parse_levels, parse_task_duration
-from evaluation.agent_info import agent_problems, policy_with_reset
+from evaluation.agent_info import policy_with_reset
+from evaluation.loading import agent_problems
 from evaluation.play import Player, action_seed, sampler
 from evaluation.progress import Progress, Report, no_report
 from policies.resets import SpanReset, parse_reset
@@ -39,15 +40,11 @@ class StreamProtocol:
     """What is played, and how.
 
     Attributes:
-        games: The games of the streams.
-        mode: The mode of the games.
-        split: The levels that are played.
         task_duration: How long a stream stays with a game, as for `envs.parse_task_duration`.
         streams: How many streams are played side by side under each reset condition.
         tasks: Scored tasks of each stream; the first one, before any switch, is played besides and not scored.
         reset_conditions: When the memory is cleared: carried, switch, episode, or a number of steps.
         greedy: Whether the most likely action is taken instead of drawing one.
-        seed: The seed of streams and actions.
     """
 
     games: tuple[str, ...]
@@ -99,14 +96,9 @@ class StreamEpisode:
     """One episode of a stream.
 
     Attributes:
-        reset_condition: When the memory was cleared.
-        stream: The number of the stream.
         task: The number of its task, 1 for the first after a switch.
         index: How many episodes of this task had ended before it.
-        game: The game that was played.
-        score: The sum of the raw rewards.
-        normalized: The same on ProcGen's scale.
-        length: The number of steps.
+        score: The sum of the raw rewards; `normalized` is the same on ProcGen's scale.
     """
 
     reset_condition: str
@@ -212,30 +204,19 @@ def adaptation_curve(
 
     It ends before the first place for which some game has no episode, so that every point stands for all games.
     """
+    scores: dict[tuple[str, int], list[float]] = {}
+    for episode in episodes:
+        if episode.reset_condition == reset_condition:
+            scores.setdefault((episode.game, episode.index), []).append(episode.normalized)
     curve: list[float] = []
-    while True:
-        at = len(curve)
-        here = [
-            [
-                e.normalized
-                for e in episodes
-                if (e.reset_condition, e.game, e.index) == (reset_condition, game, at)
-            ]
-            for game in games
-        ]
-        if not all(here):
-            return curve
-        curve.append(float(np.mean([np.mean(scores) for scores in here])))
+    while all((game, len(curve)) in scores for game in games):
+        curve.append(float(np.mean([np.mean(scores[game, len(curve)]) for game in games])))
+    return curve
 
 
 def to_json(protocol: StreamProtocol, episodes: Sequence[StreamEpisode]) -> dict[str, Any]:
     """Protocol and episodes as plain JSON values."""
-    described = {
-        **asdict(protocol),
-        "games": list(protocol.games),
-        "reset_conditions": list(protocol.reset_conditions),
-    }
-    return {"protocol": described, "episodes": [asdict(episode) for episode in episodes]}
+    return {"protocol": config.plain(protocol), "episodes": config.plain(episodes)}
 
 
 def from_json(data: dict[str, Any]) -> list[StreamEpisode]:

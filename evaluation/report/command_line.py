@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +17,8 @@ from common.errors import UserError, raise_problems
 from common.options import Flag, parse_options, words_option
 from evaluation.progress import Report, show_progress
 from evaluation.report import pages
-from evaluation.report.gather import Announce, Study, common_protocol, gather, unfinished_line
-from evaluation.report.plots import all_plots
+from evaluation.report.gather import Study, common_protocol, gather, unfinished_line
+from evaluation.report.plots import Plot, all_plots
 from evaluation.report.runs import Run, find_runs
 from evaluation.report.stream import (
     default_protocol,
@@ -31,7 +31,6 @@ from evaluation.report.stream import (
 from evaluation.report.tables import Table, all_tables
 from evaluation.scoring.protocol import Protocol
 from evaluation.streams import DEFAULT_SPAN, RESET_CONDITIONS, StreamProtocol
-from records.suite_record import read_record
 
 PROGRAM = "python eval.py report"
 
@@ -91,27 +90,32 @@ def main(words: Sequence[str]) -> int:
     options = parse(words)
     runs, protocol, out = prepare(options)
     console = Console(highlight=False, markup=False)
-    with contextlib.ExitStack() as stack:
-        study = gather(runs, protocol, options.baseline, _announcing(console, stack))
+
+    @contextmanager
+    def announce(run: Run, reset: str | None) -> Iterator[Report]:
+        how = "" if reset is None else f", memory reset: {reset}"
+        console.print(f"Evaluating {run.name}{how}", soft_wrap=True)
+        with show_progress(console, "evaluating", "episodes") as report:
+            yield report
+
+    study = gather(runs, protocol, options.baseline, announce)
     title = options.title or _title(runs)
     introduction = [*_introduction(study), f"Made by: {shlex.join([*PROGRAM.split(), *words])}"]
-    tables, plots = all_tables(study), all_plots(study)
+    items = pages.ordered(all_tables(study), all_plots(study))
     extra: dict[str, Any] = {}
     if options.stream:
-        with contextlib.ExitStack() as stack:
-            scores = gather_streams(study, _stream_protocol(study, options), _announcing(console, stack))
-        tables.append(stream_table(scores))
-        plots.append(stream_plot(scores))
+        scores = gather_streams(study, _stream_protocol(study, options), announce)
+        items += [stream_table(scores), stream_plot(scores)]
         extra["stream"] = streams_json(scores)
     files = {
-        "report.html": pages.page(title, introduction, tables, plots),
-        "report.md": pages.markdown(title, introduction, tables, plots),
+        "report.html": pages.page(title, introduction, items),
+        "report.md": pages.markdown(title, introduction, items),
         "scores.csv": pages.scores_csv(study),
-        "report.json": pages.dumps(pages.report_json(study, tables, extra)),
-        **{f"{pages.PLOTS}/{plot.key}.svg": plot.svg for plot in plots},
+        "report.json": pages.dumps(pages.report_json(study, items, extra)),
+        **{f"{pages.PLOTS}/{plot.key}.svg": plot.svg for plot in items if isinstance(plot, Plot)},
     }
     pages.write(out, files)
-    _show(study, tables, out, console)
+    _show(study, items, out, console)
     return 0
 
 
@@ -184,33 +188,18 @@ def _stream_protocol(study: Study, options: Options) -> StreamProtocol:
     return protocol
 
 
-def _announcing(console: Console, stack: contextlib.ExitStack) -> Announce:
-    """What tells how far the evaluation of each run is; the one before is taken down."""
-
-    def announce(run: Run, reset: str | None) -> Report:
-        stack.close()
-        how = "" if reset is None else f", memory reset: {reset}"
-        console.print(f"Evaluating {run.name}{how}", soft_wrap=True)
-        return stack.enter_context(show_progress(console, "evaluating", "episodes"))
-
-    return announce
-
-
 def _title(runs: Sequence[Run]) -> str:
-    names = []
-    for run in runs:
-        record = read_record(run.directory.path.parent)
-        if record is not None:
-            scale = record.get("scale", 1)
-            names.append(str(record.get("suite")) + (f" at scale {scale:g}" if scale != 1 else ""))
-    unique = list(dict.fromkeys(names))
-    return f"Report on {', '.join(unique)}" if unique else "Report"
+    names: dict[str, None] = {}
+    for suite in (run.suite for run in runs if run.suite):
+        scale = suite.get("scale", 1)
+        names[str(suite.get("suite")) + (f" at scale {scale:g}" if scale != 1 else "")] = None
+    return f"Report on {', '.join(names)}" if names else "Report"
 
 
 def _introduction(study: Study) -> list[str]:
     """What is compared, and how far it can be trusted, in a few sentences."""
     games, counts = study.protocol.games, [len(group.rows) for group in study.groups]
-    steps = sorted({run.config.total_steps for group in study.groups for run in group.runs})
+    steps = sorted({count for group in study.groups for count in group.steps})
     text = [
         f"{len(study.groups)} groups of runs on {', '.join(games)} ({study.protocol.mode} mode), "
         f"{' and '.join(f'{count:,}' for count in steps)} environment steps of training each."
@@ -228,9 +217,9 @@ def _introduction(study: Study) -> list[str]:
     return text
 
 
-def _show(study: Study, tables: Sequence[Table], out: Path, console: Console) -> None:
+def _show(study: Study, items: Sequence[Table | Plot], out: Path, console: Console) -> None:
     """The most important numbers, and where the rest is."""
-    aggregates = next(table for table in tables if table.key == "aggregates")
+    aggregates = next(item for item in items if isinstance(item, Table) and item.key == "aggregates")
     width = max(len(row[0]) for row in aggregates.rows)
     console.print(f"\n{aggregates.header[1] if len(aggregates.header) > 1 else ''}:", soft_wrap=True)
     for row in aggregates.rows:

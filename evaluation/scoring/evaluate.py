@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from agents import Agent
 from agents.acting import greedy
 from common.errors import raise_problems
 from envs import Levels, ProcgenVecEnv
-from evaluation.agent_info import agent_info, agent_problems, policy_with_reset
+from evaluation.agent_info import agent_info, policy_with_reset
+from evaluation.loading import agent_problems
 from evaluation.play import Chooser, Player, action_seed, sampler
 from evaluation.progress import Report, no_report
 from evaluation.scoring.protocol import Protocol
@@ -117,9 +119,7 @@ class _Split:
 
     def drawn_levels(self) -> dict[str, list[Episode]]:
         """Episodes of each game, with levels drawn with replacement."""
-        return self._play(
-            episode_quotas(self.protocol.episodes, self.protocol.num_envs_on(self.levels)), None
-        )
+        return self._play(episode_quotas(self.protocol.episodes, self.protocol.num_envs_on(self.levels)))
 
     def every_level(self) -> dict[str, list[Episode]]:
         """One episode of each game on each level, in order; in waves if there are more levels than environments."""
@@ -133,36 +133,33 @@ class _Split:
             check_every_level(played, self.levels)
         return episodes
 
-    def _play(self, quotas: Sequence[int], level_seeds: Sequence[int] | None) -> dict[str, list[Episode]]:
+    def _play(
+        self, quotas: Sequence[int], level_seeds: Sequence[int] | None = None
+    ) -> dict[str, list[Episode]]:
         games = self.protocol.games
         with ExitStack() as stack:
-            envs = [self._make_env(game, len(quotas), level_seeds) for game in games]
-            for env in envs:
+            envs = []
+            for game in games:
+                env = ProcgenVecEnv(
+                    [game],
+                    len(quotas),
+                    self.protocol.mode,
+                    self.levels,
+                    self.protocol.seed,
+                    num_threads=self.num_threads,
+                    level_seeds=level_seeds,
+                )
+                envs.append(env)
                 stack.callback(env.close)
             played = play_episodes(
                 self.policy,
                 envs,
                 [quotas] * len(games),
                 [self._chooser(game) for game in games],
-                lambda number, episode: self.progress.count(games[number], episode),
-                lambda left, ages: self.progress.step(
-                    str(self.levels),
-                    dict(zip(games, left, strict=True)),
-                    dict(zip(games, ages, strict=True)),
-                ),
+                self.progress.count,
+                partial(self.progress.step, self.levels.name),
             )
         return dict(zip(games, played, strict=True))
-
-    def _make_env(self, game: str, num_envs: int, level_seeds: Sequence[int] | None) -> ProcgenVecEnv:
-        return ProcgenVecEnv(
-            [game],
-            num_envs,
-            self.protocol.mode,
-            self.levels,
-            self.protocol.seed,
-            num_threads=self.num_threads,
-            level_seeds=level_seeds,
-        )
 
     def _chooser(self, game: str) -> Chooser:
         if self.protocol.greedy:
