@@ -12,8 +12,9 @@ a number    every so many steps
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Any
 
 import numpy as np
@@ -81,14 +82,12 @@ def _span(condition: str) -> int | None:
     """The number of steps of a reset condition, None for the others. Raises `UserError` for an unknown one."""
     if condition in RESET_CONDITIONS:
         return None
-    try:
+    with suppress(UserError):
         rule = parse_reset(condition)
-    except UserError:
-        rule = None
-    if not isinstance(rule, SpanReset):
-        names = ", ".join(RESET_CONDITIONS)
-        raise UserError(f"unknown reset condition {condition!r}: use {names} or a number of steps")
-    return rule.span
+        if isinstance(rule, SpanReset):
+            return rule.span
+    names = ", ".join(RESET_CONDITIONS)
+    raise UserError(f"unknown reset condition {condition!r}: use {names} or a number of steps")
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,8 @@ def play_streams(agent: Agent, protocol: StreamProtocol, report: Report = no_rep
                 starts[:] = trial.clears(ended)
                 active &= trial.env.task_indices <= protocol.tasks
             report(Progress(done, total, protocol.split))
-    return [episode for trial in trials for episode in trial.sorted_episodes()]
+    place = attrgetter("stream", "task", "index")
+    return [episode for trial in trials for episode in sorted(trial.episodes, key=place)]
 
 
 class _Trial:
@@ -159,7 +159,7 @@ class _Trial:
         self._condition, self._span = reset_condition, _span(reset_condition)
         self._steps = 0  # since the start of the streams
         self._tasks, self._indices = env.task_indices.copy(), env.episodes_in_task.copy()  # before a step
-        self._episodes: list[StreamEpisode] = []
+        self.episodes: list[StreamEpisode] = []
 
     def count(
         self, active: NDArray[np.bool_], ended: NDArray[np.bool_], infos: Sequence[dict[str, Any]]
@@ -168,7 +168,7 @@ class _Trial:
         scored = active & (self._tasks > 0)
         for stream in np.flatnonzero(ended & scored):
             info = infos[stream]
-            self._episodes.append(
+            self.episodes.append(
                 StreamEpisode(
                     self._condition,
                     int(stream),
@@ -191,10 +191,6 @@ class _Trial:
         if self._condition == "switch":
             return self.env.switched.copy()
         return ended if self._condition == "episode" else np.zeros(len(ended), dtype=bool)
-
-    def sorted_episodes(self) -> list[StreamEpisode]:
-        """The episodes of the first stream, then those of the second, and so on."""
-        return sorted(self._episodes, key=lambda episode: (episode.stream, episode.task, episode.index))
 
 
 def adaptation_curve(

@@ -23,7 +23,6 @@ from evaluation.report.runs import Run, find_runs
 from evaluation.report.stream import (
     default_protocol,
     gather_streams,
-    stream_groups,
     stream_plot,
     stream_table,
     streams_json,
@@ -87,7 +86,7 @@ def main(words: Sequence[str]) -> int:
         UserError: something that was asked for cannot be had, or the runs cannot be compared.
         OSError: a file cannot be written.
     """
-    options = parse(words)
+    options = parse_options(Options, words, PROGRAM, "runs")
     runs, protocol, out = prepare(options)
     console = Console(highlight=False, markup=False)
 
@@ -104,38 +103,26 @@ def main(words: Sequence[str]) -> int:
     items = pages.ordered(all_tables(study), all_plots(study))
     extra: dict[str, Any] = {}
     if options.stream:
-        scores = gather_streams(study, _stream_protocol(study, options), announce)
+        streams = replace(
+            default_protocol(study),
+            task_duration=options.task_duration,
+            streams=options.streams,
+            tasks=options.tasks,
+            reset_conditions=(*RESET_CONDITIONS, str(options.span)),
+        )
+        scores = gather_streams(study, streams, announce)
         items += [stream_table(scores), stream_plot(scores)]
         extra["stream"] = streams_json(scores)
     files = {
         "report.html": pages.page(title, introduction, items),
         "report.md": pages.markdown(title, introduction, items),
         "scores.csv": pages.scores_csv(study),
-        "report.json": pages.dumps(pages.report_json(study, items, extra)),
+        "report.json": pages.report_json(study, items, extra),
         **{f"{pages.PLOTS}/{plot.key}.svg": plot.svg for plot in items if isinstance(plot, Plot)},
     }
     pages.write(out, files)
     _show(study, items, out, console)
     return 0
-
-
-def parse(words: Sequence[str]) -> Options:
-    """The options that `words` give.
-
-    Raises:
-        UserError: they cannot be read.
-        SystemExit: after showing the help, code 0.
-    """
-    options = parse_options(Options, words, PROGRAM, "runs")
-    problems = []
-    if not options.runs:
-        problems.append(f"no runs: {PROGRAM} RUN ... --out DIR")
-    if options.out is None:
-        problems.append("nowhere to write to: give --out DIR")
-    if options.greedy and options.sample:
-        problems.append("--greedy and --sample contradict each other: give one of them")
-    raise_problems(problems)
-    return options
 
 
 def prepare(options: Options) -> tuple[list[Run], Protocol | None, Path]:
@@ -144,6 +131,14 @@ def prepare(options: Options) -> tuple[list[Run], Protocol | None, Path]:
     Raises:
         UserError: naming everything that is wrong with the options.
     """
+    problems = []
+    if not options.runs:
+        problems.append(f"no runs: {PROGRAM} RUN ... --out DIR")
+    if options.out is None:
+        problems.append("nowhere to write to: give --out DIR")
+    if options.greedy and options.sample:
+        problems.append("--greedy and --sample contradict each other: give one of them")
+    raise_problems(problems)
     assert options.out is not None
     out = Path(options.out)
     existing = next(path for path in [out, *out.absolute().parents] if path.exists())
@@ -166,26 +161,6 @@ def prepare(options: Options) -> tuple[list[Run], Protocol | None, Path]:
     )
     raise_problems(protocol.problems())
     return runs, protocol, out
-
-
-def _stream_protocol(study: Study, options: Options) -> StreamProtocol:
-    """The streams that `options` ask for.
-
-    Raises:
-        UserError: they cannot be played, or no run can play them.
-    """
-    protocol = replace(
-        default_protocol(study),
-        task_duration=options.task_duration,
-        streams=options.streams,
-        tasks=options.tasks,
-        reset_conditions=(*RESET_CONDITIONS, str(options.span)),
-    )
-    problems = protocol.problems()
-    if not stream_groups(study):
-        problems.append("--stream needs a run of several games whose policy has a memory")
-    raise_problems(problems)
-    return protocol
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -65,13 +65,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed alone.
+    """Runs that differ in their seed alone, one row for each.
 
     Attributes:
-        label: Its name in tables and plots.
-        name: The name of the group in its suite, "" without one.
+        label: Its name in tables and plots; `name` is that in its suite, "" without one.
         games: The games that it has scores for.
-        rows: One for each seed.
     """
 
     label: str

@@ -73,12 +73,13 @@ def _anchor(item: Table | Plot) -> str:
 
 
 def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
-    )
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    rows = "\n".join(line("td", row) for row in table.rows)
     kind = ' class="words"' if table.key in _WORDS else ""
-    return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
+    head = line("th", table.header)
+    return f'<div class="scroll"><table{kind}><thead>{head}</thead><tbody>\n{rows}\n</tbody></table></div>'
 
 
 def _html_figure(plot: Plot) -> str:
@@ -103,11 +104,7 @@ def score_rows(study: Study, group: Group) -> Iterator[dict[str, Any]]:
                 "seed": row.seed,
                 "game": game,
                 "split": split,
-                "levels": "trained on"
-                if split in study.seen
-                else "unseen"
-                if split in study.unseen
-                else "mixed",
+                "levels": study.familiarity[split],
                 "raw": score.raw.mean,
                 "normalized": score.normalized.mean,
                 "episodes": len(score.episodes),
@@ -125,10 +122,10 @@ def scores_csv(study: Study) -> str:
     return text.getvalue()
 
 
-def report_json(study: Study, items: Sequence[Table | Plot], extra: dict[str, Any]) -> dict[str, Any]:
-    """All numbers as plain JSON values."""
+def report_json(study: Study, items: Sequence[Table | Plot], extra: dict[str, Any]) -> str:
+    """All numbers as JSON text."""
     parts = {"seen" if name == "training" else name: splits for name, splits in study.parts.items()}
-    return {
+    data = {
         "protocol": {**study.protocol.to_json(), "seen": study.seen, "unseen": study.unseen},
         "groups": [_group_json(study, group, parts) for group in study.groups],
         "experts": [_group_json(study, group, {}) for group in study.experts],
@@ -152,6 +149,7 @@ def report_json(study: Study, items: Sequence[Table | Plot], extra: dict[str, An
         "tables": {item.key: plain(item) for item in items if isinstance(item, Table)},
         **extra,
     }
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _group_json(study: Study, group: Group, parts: dict[str, tuple[str, ...]]) -> dict[str, Any]:
@@ -183,8 +181,3 @@ def write(out: Path, files: dict[str, str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(text)
-
-
-def dumps(data: Any) -> str:
-    """JSON text."""
-    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

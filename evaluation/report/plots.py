@@ -115,28 +115,23 @@ def learning_plots(study: Study) -> list[Plot]:
     single = all(len(run.config.games) == 1 for group in groups for run in group.runs)
     if single and len(study.protocol.games) > 1:
         return [games]
-    notes = (f"{returns}, normalised, mean over games.", band, early)
+    title, notes = "Learning curves against", (f"{returns}, normalised, mean over games.", band, early)
 
-    def draw(axes: Axes, along: Callable[[Curve], NDArray[np.float64]]) -> None:
+    def draw(by_time: bool, axes: Axes) -> None:
         for index, (group, members) in enumerate(zip(groups, curves, strict=True)):
-            points = [(along(curve), curve.normalized) for curve in members]
+            points = [
+                (curve.seconds / 3600 if by_time else curve.steps, curve.normalized) for curve in members
+            ]
             _draw_curves(axes, points, index, heading(group))
-        axes.set_ylabel("normalised training return")
-
-    def draw_steps(axes: Axes) -> None:
-        draw(axes, lambda curve: curve.steps)
-        axes.set_xlabel("environment steps")
-        axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-
-    def draw_hours(axes: Axes) -> None:
-        draw(axes, lambda curve: curve.seconds / 3600)
-        axes.set_xlabel("hours of training")
+        axes.set(xlabel="hours of training" if by_time else "environment steps")
+        axes.set(ylabel="normalised training return")
+        if not by_time:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
 
     clock = "Hours during which a run was stopped do not count."
-    by_steps, by_time = "Learning curves against environment steps", "Learning curves against wall-clock time"
     return [
-        Plot("curves-steps", by_steps, _draw_wide(draw_steps, 3.6, "curves-steps"), notes),
-        Plot("curves-time", by_time, _draw_wide(draw_hours, 3.6, "curves-time"), (*notes, clock)),
+        _wide_plot("curves-steps", f"{title} environment steps", partial(draw, False), 3.6, notes),
+        _wide_plot("curves-time", f"{title} wall-clock time", partial(draw, True), 3.6, (*notes, clock)),
         games,
     ]
 
@@ -209,11 +204,8 @@ def aggregate_plot(study: Study) -> Plot:
         for index, group in enumerate(study.groups):
             colour, _ = _look(index)
             found = statistics.with_interval(statistics.interquartile_mean, group.normalized(splits))
-            if found.low is not None:
-                bounds = [found.low, found.high]
-                panel.plot(
-                    bounds, [index, index], color=colour, linewidth=7, alpha=0.35, solid_capstyle="butt"
-                )
+            if found.low is not None and found.high is not None:
+                panel.hlines(index, found.low, found.high, colors=colour, linewidth=7, alpha=0.35)
             panel.plot([found.value], [index], "|", color=colour, markersize=13, markeredgewidth=2.5)
         panel.set_title(name, fontsize=9)
         panel.set_xlabel("IQM of normalised scores")
@@ -252,7 +244,7 @@ def profile_plot(study: Study) -> Plot:
         f"Share of (run, game) pairs with a normalised score above τ on {where}; "
         "band: 95 % stratified bootstrap interval (none for one seed)."
     )
-    return Plot("profiles", "Performance profiles", _draw_wide(draw, 3.2, "profiles"), (note,))
+    return _wide_plot("profiles", "Performance profiles", draw, 3.2, (note,))
 
 
 # Figures
@@ -262,13 +254,15 @@ def _look(index: int) -> tuple[str, str]:
     return COLOURS[index % len(COLOURS)], "-" if index < len(COLOURS) else "--"
 
 
-def _draw_wide(draw: Callable[[Axes], None], height: float, key: str) -> str:
-    """One panel with a legend beside it, as SVG."""
+def _wide_plot(
+    key: str, title: str, draw: Callable[[Axes], None], height: float, notes: tuple[str, ...]
+) -> Plot:
+    """One panel with a legend beside it."""
     figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.subplots()
     draw(axes)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
-    return _svg(figure, key)
+    return Plot(key, title, _svg(figure, key), notes)
 
 
 @matplotlib.rc_context(_STYLE)

@@ -22,13 +22,13 @@ from records.writers import STEP
 
 @dataclass(frozen=True)
 class Curve:
-    """Training returns in the course of a run.
+    """Training returns in the course of a run, at n places.
 
     Attributes:
-        steps: Of all environments together (n,).
-        seconds: Seconds of training until then, without the time in which the run was stopped (n,).
-        normalized: The mean over the games of the normalised training return (n,), NaN where unknown.
-        returns: The raw training return of each game (n,).
+        steps: Of all environments together.
+        seconds: Of training until then, without the time in which the run was stopped.
+        normalized: The mean over the games of the normalised training return, NaN where unknown.
+        returns: The raw training return of each game.
     """
 
     steps: NDArray[np.float64]

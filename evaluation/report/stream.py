@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 import agents
 from common.config import plain
+from common.errors import raise_problems
 from envs import parse_task_duration
 from evaluation.agent_info import reset_text
 from evaluation.report.gather import Announce, Group, Study, named_file, read_stored, silent
@@ -21,7 +22,6 @@ from evaluation.report.runs import Run
 from evaluation.report.statistics import Scores
 from evaluation.report.tables import NOTHING, Table, heading, plus_minus, runs_text
 from evaluation.streams import (
-    RESET_CONDITIONS,
     StreamEpisode,
     StreamProtocol,
     adaptation_curve,
@@ -58,9 +58,13 @@ def gather_streams(study: Study, protocol: StreamProtocol, announce: Announce = 
     """Play the streams that have not been played yet.
 
     Raises:
-        UserError: the protocol cannot be played.
+        UserError: The protocol cannot be played, or no run can play it.
     """
     groups = stream_groups(study)
+    problems = protocol.problems()
+    if not groups:
+        problems.append("--stream needs a run of several games whose policy has a memory")
+    raise_problems(problems)
     curves: dict[tuple[str, str], Scores] = {}
     for group in groups:
         played = [_episodes(run, protocol, announce) for run in group.runs]
@@ -163,14 +167,8 @@ def streams_json(scores: StreamScores) -> dict[str, Any]:
     }
 
 
-def default_protocol(study: Study, reset_conditions: Sequence[str] = RESET_CONDITIONS) -> StreamProtocol:
-    """Streams of the study's games on its first unseen split, with its condition of choosing actions."""
-    splits = [*study.unseen, *study.familiarity]
-    return StreamProtocol(
-        study.protocol.games,
-        study.protocol.mode,
-        splits[0],
-        reset_conditions=tuple(reset_conditions),
-        greedy=study.protocol.greedy,
-        seed=study.protocol.seed,
-    )
+def default_protocol(study: Study) -> StreamProtocol:
+    """Streams of the study's games on its first unseen split, with actions chosen as in its other scores."""
+    scored = study.protocol
+    split = next(iter((*study.unseen, *study.familiarity)))
+    return StreamProtocol(scored.games, scored.mode, split, greedy=scored.greedy, seed=scored.seed)

@@ -57,12 +57,12 @@ def all_tables(study: Study) -> list[Table]:
         tables.append(ablation_table(study, study.full))
     if study.experts:
         tables.append(expert_table(study))
-    if len(study.unseen) > 1:
-        tables += [
-            split_table(study, [split], f"split-{split}", f"Scores on {split}") for split in study.unseen
-        ]
+    several = study.unseen if len(study.unseen) > 1 else ()
     others = [split for split, kind in study.familiarity.items() if kind == "partly unseen"]
-    tables += [split_table(study, [split], f"split-{split}", f"Scores on levels {split}") for split in others]
+    tables += [
+        split_table(study, [split], f"split-{split}", f"Scores on levels {split}")
+        for split in (*several, *others)
+    ]
     measured = []
     for table in tables:
         groups = [*study.groups, *study.experts] if table.key == "experts" else study.groups

@@ -7,6 +7,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -291,7 +292,7 @@ def test_streams_are_played_once_and_shown(study: Study, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(stream, "play_streams", play)
     monkeypatch.setattr("agents.load", lambda path: str(path))
-    protocol = stream.default_protocol(study, ("carried", "50"))
+    protocol = replace(stream.default_protocol(study), reset_conditions=("carried", "50"))
     assert (protocol.split, protocol.games, protocol.greedy) == ("test1", ("bigfish", "maze"), True)
     scores = stream.gather_streams(study, protocol)
     assert [group.label for group in scores.groups] == ["srwm", "lstm"]
