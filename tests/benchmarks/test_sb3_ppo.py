@@ -62,7 +62,7 @@ def test_its_run_is_like_any_other(finished: RunDirectory) -> None:
     assert float(found[-1]["time/sps"]) > 0
     assert {"game/chaser/return", "rollout/normalized_mean", "train/value_loss"} <= found[-1].keys()
     scores = json.loads(finished.evaluation_file.read_text())
-    assert (scores["subject"]["algorithm"], scores["subject"]["steps"]) == ("ppo", 768)
+    assert (scores["agent"]["algorithm"], scores["agent"]["steps"]) == ("ppo", 768)
     assert finished.read_config() == tiny()
     assert agents.load(finished.newest_checkpoint()).num_timesteps == 768
 
