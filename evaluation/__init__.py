@@ -12,8 +12,8 @@ from evaluation.recording.record import record
 from evaluation.recording.trace import read_trace
 from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import ALL_SPLITS, Protocol
-from evaluation.scoring.results import Episode, Estimate, GameScore, Results
-from evaluation.scoring.table import print_table, write_results
+from evaluation.scoring.results import Episode, Estimate, GameScore, Results, write_results
+from evaluation.scoring.table import print_table
 
 __all__ = [
     "ALL_SPLITS",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
 from agents import Agent
 from agents.spaces import image_and_actions
-from common.errors import UserError
-from envs import Levels, parse_levels
-from envs.native import IMAGE_SHAPE, NUM_ACTIONS
+from envs import Levels
+from evaluation.loading import training_info
 from policies import Policy, name_of
 
 
@@ -21,9 +20,7 @@ class AgentInfo:
 
     Attributes:
         policy: The name of its core.
-        algorithm: The algorithm that trained it.
         steps: Environment steps of training.
-        recurrent: Whether its policy remembers anything.
         reset: Reset rule of its training: "episode", "never" or a number of steps.
         gradient_horizon: Steps that gradient flowed through in training.
         rollout_steps: Steps of each environment in a rollout of its training, the longest possible horizon.
@@ -37,18 +34,45 @@ class AgentInfo:
     reset: str
     gradient_horizon: int
     rollout_steps: int
-    training_levels: Levels | None
+    training_levels: str | None
 
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        levels = self.training_levels.name if self.training_levels is not None else None
-        return {**asdict(self), "training_levels": levels}
+    def memory_text(self, reset: str | None) -> str:
+        """In words: reset rules of an evaluation (`reset`; None: as trained) and of training, gradient horizon."""
+        if not self.recurrent:
+            return "no memory"
+        text = f"memory reset {reset_text(reset or self.reset)}"
+        if reset not in (None, self.reset):
+            text += f" in evaluation, {reset_text(self.reset)} in training"
+        return f"{text}, gradient horizon {self.horizon_text}"
+
+    @property
+    def horizon_text(self) -> str:
+        """The gradient horizon in words."""
+        return f"{self.gradient_horizon} of {self.rollout_steps} steps"
+
+
+def reset_text(rule: str) -> str:
+    """A reset rule in words.
+
+    >>> reset_text("50")
+    'every 50 steps'
+    """
+    return {"episode": "at each episode's start", "never": "never"}.get(rule, f"every {rule} steps")
+
+
+def familiarity(levels: Levels, training: Levels) -> str:
+    """Whether training on some levels has shown others: "trained on", "unseen" or "partly unseen"."""
+    end, training_end = (each.start + each.count if each.count else math.inf for each in (levels, training))
+    if training.start <= levels.start and end <= training_end:
+        return "trained on"
+    return "unseen" if end <= training.start or training_end <= levels.start else "partly unseen"
 
 
 def agent_info(agent: Agent, mode: str) -> AgentInfo:
     """What there is to know about `agent`, which is about to play in `mode`."""
     config = agent.policy.config
     length = agent.config.rollout_steps
+    training = training_info(agent)
     return AgentInfo(
         policy=name_of(config.core),
         algorithm=agent.algorithm,
@@ -57,28 +81,9 @@ def agent_info(agent: Agent, mode: str) -> AgentInfo:
         reset=config.reset,
         gradient_horizon=length if config.bptt_span is None else min(length, config.bptt_span),
         rollout_steps=length,
-        training_levels=_training_levels(agent, mode),
+        # In another mode, level seeds mean other levels.
+        training_levels=training.levels if training.games and training.mode == mode else None,
     )
-
-
-def _training_levels(agent: Agent, mode: str) -> Levels | None:
-    """Levels of the experiment, if it was in `mode`: in another one, level seeds mean other levels."""
-    levels = agent.experiment.get("levels")
-    if not isinstance(levels, str) or agent.experiment.get("mode") != mode:
-        return None
-    try:
-        return parse_levels(levels, mode)
-    except UserError:
-        return None
-
-
-def agent_problems(agent: Agent) -> list[str]:
-    """One line if `agent` is for other observations or actions than those of ProcGen."""
-    shape, num_actions = image_and_actions(agent.observation_space, agent.action_space)
-    if (shape, num_actions) == (IMAGE_SHAPE, NUM_ACTIONS):
-        return []
-    size = " x ".join(map(str, shape))
-    return [f"this agent does not play ProcGen: it sees {size} images and has {num_actions} actions"]
 
 
 def policy_with_reset(agent: Agent, reset: str | None) -> Policy:

@@ -21,7 +21,8 @@ from evaluation.recording.options import Recording, file_problems
 from evaluation.recording.record import record
 from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import ALL_SPLITS, DEFAULT_NUM_ENVS, Protocol
-from evaluation.scoring.table import print_table, write_results
+from evaluation.scoring.results import write_results
+from evaluation.scoring.table import print_table
 from records.validation import device_problems
 
 PROGRAM = "python eval.py"

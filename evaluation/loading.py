@@ -9,9 +9,11 @@ from pathlib import Path
 import agents
 from agents import Agent
 from agents.checkpoint import SUFFIX, existing_checkpoint
+from agents.spaces import image_and_actions
+from common import config
 from common.errors import UserError
 from envs import parse_levels
-from evaluation.agent_info import agent_problems
+from envs.native import IMAGE_SHAPE, NUM_ACTIONS
 from records.directory import RunDirectory
 
 
@@ -79,13 +81,16 @@ def load_agent(path: str, device: str, problems: list[str]) -> LoadedAgent | Non
     return LoadedAgent(agent, checkpoint, training_info(agent))
 
 
+def agent_problems(agent: Agent) -> list[str]:
+    """One line if `agent` is for other observations or actions than those of ProcGen."""
+    shape, num_actions = image_and_actions(agent.observation_space, agent.action_space)
+    if (shape, num_actions) == (IMAGE_SHAPE, NUM_ACTIONS):
+        return []
+    size = " x ".join(map(str, shape))
+    return [f"this agent does not play ProcGen: it sees {size} images and has {num_actions} actions"]
+
+
 def training_info(agent: Agent) -> TrainingInfo:
     """What `agent` was trained on. Its experiment may be missing, or come from elsewhere."""
-    stored = agent.experiment
-    games, mode, levels = stored.get("games"), stored.get("mode"), stored.get("levels")
-    default = TrainingInfo()
-    return TrainingInfo(
-        tuple(str(game) for game in games) if isinstance(games, (list, tuple)) else default.games,
-        mode if isinstance(mode, str) else default.mode,
-        levels if isinstance(levels, str) else default.levels,
-    )
+    problems: list[str] = []  # what is something else than expected is left out
+    return config.read(TrainingInfo, agent.experiment, problems, TrainingInfo())

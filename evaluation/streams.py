@@ -12,8 +12,9 @@ a number    every so many steps
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Annotated, Any
 
 import numpy as np
@@ -25,7 +26,8 @@ from common import config
 from common.config import Range
 from common.errors import UserError, raise_problems
 from envs import StreamVecEnv, game_problems, parse_levels, parse_task_duration
-from evaluation.agent_info import agent_problems, policy_with_reset
+from evaluation.agent_info import policy_with_reset
+from evaluation.loading import agent_problems
 from evaluation.play import Player, action_seed, sampler
 from evaluation.progress import Progress, Report, no_report
 from policies.resets import SpanReset, parse_reset
@@ -39,15 +41,11 @@ class StreamProtocol:
     """What is played, and how.
 
     Attributes:
-        games: The games of the streams.
-        mode: The mode of the games.
-        split: The levels that are played.
         task_duration: How long a stream stays with a game, as for `envs.parse_task_duration`.
         streams: How many streams are played side by side under each reset condition.
         tasks: Scored tasks of each stream; the first one, before any switch, is played besides and not scored.
         reset_conditions: When the memory is cleared: carried, switch, episode, or a number of steps.
         greedy: Whether the most likely action is taken instead of drawing one.
-        seed: The seed of streams and actions.
     """
 
     games: tuple[str, ...]
@@ -84,14 +82,12 @@ def _span(condition: str) -> int | None:
     """The number of steps of a reset condition, None for the others. Raises `UserError` for an unknown one."""
     if condition in RESET_CONDITIONS:
         return None
-    try:
+    with suppress(UserError):
         rule = parse_reset(condition)
-    except UserError:
-        rule = None
-    if not isinstance(rule, SpanReset):
-        names = ", ".join(RESET_CONDITIONS)
-        raise UserError(f"unknown reset condition {condition!r}: use {names} or a number of steps")
-    return rule.span
+        if isinstance(rule, SpanReset):
+            return rule.span
+    names = ", ".join(RESET_CONDITIONS)
+    raise UserError(f"unknown reset condition {condition!r}: use {names} or a number of steps")
 
 
 @dataclass(frozen=True)
@@ -99,14 +95,9 @@ class StreamEpisode:
     """One episode of a stream.
 
     Attributes:
-        reset_condition: When the memory was cleared.
-        stream: The number of the stream.
         task: The number of its task, 1 for the first after a switch.
         index: How many episodes of this task had ended before it.
-        game: The game that was played.
-        score: The sum of the raw rewards.
-        normalized: The same on ProcGen's scale.
-        length: The number of steps.
+        score: The sum of the raw rewards; `normalized` is the same on ProcGen's scale.
     """
 
     reset_condition: str
@@ -156,7 +147,8 @@ def play_streams(agent: Agent, protocol: StreamProtocol, report: Report = no_rep
                 starts[:] = trial.clears(ended)
                 active &= trial.env.task_indices <= protocol.tasks
             report(Progress(done, total, protocol.split))
-    return [episode for trial in trials for episode in trial.sorted_episodes()]
+    place = attrgetter("stream", "task", "index")
+    return [episode for trial in trials for episode in sorted(trial.episodes, key=place)]
 
 
 class _Trial:
@@ -167,7 +159,7 @@ class _Trial:
         self._condition, self._span = reset_condition, _span(reset_condition)
         self._steps = 0  # since the start of the streams
         self._tasks, self._indices = env.task_indices.copy(), env.episodes_in_task.copy()  # before a step
-        self._episodes: list[StreamEpisode] = []
+        self.episodes: list[StreamEpisode] = []
 
     def count(
         self, active: NDArray[np.bool_], ended: NDArray[np.bool_], infos: Sequence[dict[str, Any]]
@@ -176,7 +168,7 @@ class _Trial:
         scored = active & (self._tasks > 0)
         for stream in np.flatnonzero(ended & scored):
             info = infos[stream]
-            self._episodes.append(
+            self.episodes.append(
                 StreamEpisode(
                     self._condition,
                     int(stream),
@@ -200,10 +192,6 @@ class _Trial:
             return self.env.switched.copy()
         return ended if self._condition == "episode" else np.zeros(len(ended), dtype=bool)
 
-    def sorted_episodes(self) -> list[StreamEpisode]:
-        """The episodes of the first stream, then those of the second, and so on."""
-        return sorted(self._episodes, key=lambda episode: (episode.stream, episode.task, episode.index))
-
 
 def adaptation_curve(
     episodes: Sequence[StreamEpisode], reset_condition: str, games: Sequence[str]
@@ -212,30 +200,19 @@ def adaptation_curve(
 
     It ends before the first place for which some game has no episode, so that every point stands for all games.
     """
+    scores: dict[tuple[str, int], list[float]] = {}
+    for episode in episodes:
+        if episode.reset_condition == reset_condition:
+            scores.setdefault((episode.game, episode.index), []).append(episode.normalized)
     curve: list[float] = []
-    while True:
-        at = len(curve)
-        here = [
-            [
-                e.normalized
-                for e in episodes
-                if (e.reset_condition, e.game, e.index) == (reset_condition, game, at)
-            ]
-            for game in games
-        ]
-        if not all(here):
-            return curve
-        curve.append(float(np.mean([np.mean(scores) for scores in here])))
+    while all((game, len(curve)) in scores for game in games):
+        curve.append(float(np.mean([np.mean(scores[game, len(curve)]) for game in games])))
+    return curve
 
 
 def to_json(protocol: StreamProtocol, episodes: Sequence[StreamEpisode]) -> dict[str, Any]:
     """Protocol and episodes as plain JSON values."""
-    described = {
-        **asdict(protocol),
-        "games": list(protocol.games),
-        "reset_conditions": list(protocol.reset_conditions),
-    }
-    return {"protocol": described, "episodes": [asdict(episode) for episode in episodes]}
+    return {"protocol": config.plain(protocol), "episodes": config.plain(episodes)}
 
 
 def from_json(data: dict[str, Any]) -> list[StreamEpisode]:

@@ -44,7 +44,7 @@ def test_a_run_is_scored_and_filmed(run: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     for part in ("fruitbot", "starpilot", "all games", "trained on", "unseen", "sampled actions; 3 episodes"):
         assert part in done.stdout
-    assert "memory reset: episode; gradient horizon 5 of 50 steps" in done.stdout
+    assert "memory reset at each episode's start, gradient horizon 5 of 50 steps" in done.stdout
     data = json.loads((run / "scores.json").read_text())
     assert data["checkpoint"] == "runs/mine/checkpoints/step_000000000000.ckpt"
     assert [(score["game"], score["split"]) for score in data["scores"]] == [

@@ -11,8 +11,9 @@ import numpy as np
 from agents import Agent
 from common.errors import raise_problems
 from envs import ProcgenVecEnv
-from evaluation.agent_info import agent_problems, policy_with_reset
+from evaluation.agent_info import policy_with_reset
 from evaluation.inspection import InspectedPlayer
+from evaluation.loading import agent_problems
 from evaluation.play import native_mode
 from evaluation.progress import Progress, Report, no_report
 from evaluation.recording.film import film_writer

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,13 +16,12 @@ from common.cli import Flag, Shown, parse_options
 from common.errors import UserError, raise_problems
 from evaluation.progress import Report, show_progress
 from evaluation.report import pages
-from evaluation.report.gather import Announce, Study, common_protocol, gather, unfinished_line
-from evaluation.report.plots import all_plots
+from evaluation.report.gather import Study, common_protocol, gather, unfinished_line
+from evaluation.report.plots import Plot, all_plots
 from evaluation.report.runs import Run, find_runs
 from evaluation.report.stream import (
     default_protocol,
     gather_streams,
-    stream_groups,
     stream_plot,
     stream_table,
     streams_json,
@@ -30,7 +29,6 @@ from evaluation.report.stream import (
 from evaluation.report.tables import Table, all_tables
 from evaluation.scoring.protocol import Protocol
 from evaluation.streams import DEFAULT_SPAN, RESET_CONDITIONS, StreamProtocol
-from records.suite_record import read_record
 
 PROGRAM = "python eval.py report"
 
@@ -87,50 +85,43 @@ def main(words: Sequence[str]) -> int:
         UserError: something that was asked for cannot be had, or the runs cannot be compared.
         OSError: a file cannot be written.
     """
-    options = parse(words)
+    options = parse_options(Options, words, PROGRAM, "runs")
     runs, protocol, out = prepare(options)
     console = Console(highlight=False, markup=False)
-    with contextlib.ExitStack() as stack:
-        study = gather(runs, protocol, options.baseline, _announcing(console, stack))
+
+    @contextmanager
+    def announce(run: Run, reset: str | None) -> Iterator[Report]:
+        how = "" if reset is None else f", memory reset: {reset}"
+        console.print(f"Evaluating {run.name}{how}", soft_wrap=True)
+        with show_progress(console, "evaluating", "episodes") as report:
+            yield report
+
+    study = gather(runs, protocol, options.baseline, announce)
     title = options.title or _title(runs)
     introduction = [*_introduction(study), f"Made by: {shlex.join([*PROGRAM.split(), *words])}"]
-    tables, plots = all_tables(study), all_plots(study)
+    items = pages.ordered(all_tables(study), all_plots(study))
     extra: dict[str, Any] = {}
     if options.stream:
-        with contextlib.ExitStack() as stack:
-            scores = gather_streams(study, _stream_protocol(study, options), _announcing(console, stack))
-        tables.append(stream_table(scores))
-        plots.append(stream_plot(scores))
+        streams = replace(
+            default_protocol(study),
+            task_duration=options.task_duration,
+            streams=options.streams,
+            tasks=options.tasks,
+            reset_conditions=(*RESET_CONDITIONS, str(options.span)),
+        )
+        scores = gather_streams(study, streams, announce)
+        items += [stream_table(scores), stream_plot(scores)]
         extra["stream"] = streams_json(scores)
     files = {
-        "report.html": pages.page(title, introduction, tables, plots),
-        "report.md": pages.markdown(title, introduction, tables, plots),
+        "report.html": pages.page(title, introduction, items),
+        "report.md": pages.markdown(title, introduction, items),
         "scores.csv": pages.scores_csv(study),
-        "report.json": pages.dumps(pages.report_json(study, tables, extra)),
-        **{f"{pages.PLOTS}/{plot.key}.svg": plot.svg for plot in plots},
+        "report.json": pages.report_json(study, items, extra),
+        **{f"{pages.PLOTS}/{plot.key}.svg": plot.svg for plot in items if isinstance(plot, Plot)},
     }
     pages.write(out, files)
-    _show(study, tables, out, console)
+    _show(study, items, out, console)
     return 0
-
-
-def parse(words: Sequence[str]) -> Options:
-    """The options that `words` give.
-
-    Raises:
-        UserError: they cannot be read.
-        SystemExit: after showing the help, code 0.
-    """
-    options = parse_options(Options, words, PROGRAM, "runs")
-    problems = []
-    if not options.runs:
-        problems.append(f"no runs: {PROGRAM} RUN ... --out DIR")
-    if options.out is None:
-        problems.append("nowhere to write to: give --out DIR")
-    if options.greedy and options.sample:
-        problems.append("--greedy and --sample contradict each other: give one of them")
-    raise_problems(problems)
-    return options
 
 
 def prepare(options: Options) -> tuple[list[Run], Protocol | None, Path]:
@@ -139,6 +130,14 @@ def prepare(options: Options) -> tuple[list[Run], Protocol | None, Path]:
     Raises:
         UserError: naming everything that is wrong with the options.
     """
+    problems = []
+    if not options.runs:
+        problems.append(f"no runs: {PROGRAM} RUN ... --out DIR")
+    if options.out is None:
+        problems.append("nowhere to write to: give --out DIR")
+    if options.greedy and options.sample:
+        problems.append("--greedy and --sample contradict each other: give one of them")
+    raise_problems(problems)
     assert options.out is not None
     out = Path(options.out)
     existing = next(path for path in [out, *out.absolute().parents] if path.exists())
@@ -163,53 +162,18 @@ def prepare(options: Options) -> tuple[list[Run], Protocol | None, Path]:
     return runs, protocol, out
 
 
-def _stream_protocol(study: Study, options: Options) -> StreamProtocol:
-    """The streams that `options` ask for.
-
-    Raises:
-        UserError: they cannot be played, or no run can play them.
-    """
-    protocol = replace(
-        default_protocol(study),
-        task_duration=options.task_duration,
-        streams=options.streams,
-        tasks=options.tasks,
-        reset_conditions=(*RESET_CONDITIONS, str(options.span)),
-    )
-    problems = protocol.problems()
-    if not stream_groups(study):
-        problems.append("--stream needs a run of several games whose policy has a memory")
-    raise_problems(problems)
-    return protocol
-
-
-def _announcing(console: Console, stack: contextlib.ExitStack) -> Announce:
-    """What tells how far the evaluation of each run is; the one before is taken down."""
-
-    def announce(run: Run, reset: str | None) -> Report:
-        stack.close()
-        how = "" if reset is None else f", memory reset: {reset}"
-        console.print(f"Evaluating {run.name}{how}", soft_wrap=True)
-        return stack.enter_context(show_progress(console, "evaluating", "episodes"))
-
-    return announce
-
-
 def _title(runs: Sequence[Run]) -> str:
-    names = []
-    for run in runs:
-        record = read_record(run.directory.path.parent)
-        if record is not None:
-            scale = record.get("scale", 1)
-            names.append(str(record.get("suite")) + (f" at scale {scale:g}" if scale != 1 else ""))
-    unique = list(dict.fromkeys(names))
-    return f"Report on {', '.join(unique)}" if unique else "Report"
+    names: dict[str, None] = {}
+    for suite in (run.suite for run in runs if run.suite):
+        scale = suite.get("scale", 1)
+        names[str(suite.get("suite")) + (f" at scale {scale:g}" if scale != 1 else "")] = None
+    return f"Report on {', '.join(names)}" if names else "Report"
 
 
 def _introduction(study: Study) -> list[str]:
     """What is compared, and how far it can be trusted, in a few sentences."""
     games, counts = study.protocol.games, [len(group.rows) for group in study.groups]
-    steps = sorted({run.config.total_steps for group in study.groups for run in group.runs})
+    steps = sorted({count for group in study.groups for count in group.steps})
     text = [
         f"{len(study.groups)} groups of runs on {', '.join(games)} ({study.protocol.mode} mode), "
         f"{' and '.join(f'{count:,}' for count in steps)} environment steps of training each."
@@ -227,9 +191,9 @@ def _introduction(study: Study) -> list[str]:
     return text
 
 
-def _show(study: Study, tables: Sequence[Table], out: Path, console: Console) -> None:
+def _show(study: Study, items: Sequence[Table | Plot], out: Path, console: Console) -> None:
     """The most important numbers, and where the rest is."""
-    aggregates = next(table for table in tables if table.key == "aggregates")
+    aggregates = next(item for item in items if isinstance(item, Table) and item.key == "aggregates")
     width = max(len(row[0]) for row in aggregates.rows)
     console.print(f"\n{aggregates.header[1] if len(aggregates.header) > 1 else ''}:", soft_wrap=True)
     for row in aggregates.rows:

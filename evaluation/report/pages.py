@@ -7,13 +7,16 @@ import csv
 import html
 import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib import resources
 from pathlib import Path
+from string import Template
 from typing import Any
 
+from common.config import plain
 from common.files import atomic_write
-from envs import normalized_score
 from evaluation.report import statistics
 from evaluation.report.gather import Group, Study
 from evaluation.report.plots import Plot
@@ -21,32 +24,14 @@ from evaluation.report.tables import Table, expert_pairs, percent_of_expert
 
 PLOTS = "plots"
 
-_CSS = """
-:root { color-scheme: light; --line: #d8dce2; --soft: #f5f6f8; --text: #1d2129; --dim: #5b6472; }
-body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--text);
-  margin: 0 auto; max-width: 70rem; padding: 2rem 1.25rem 4rem; background: #fff; }
-h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; }
-nav { columns: 3 14rem; font-size: .9rem; } nav a { display: block; color: #0b5cad; text-decoration: none; }
-nav a:hover { text-decoration: underline; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .86rem; }
-th, td { padding: .4rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th { background: var(--soft); vertical-align: bottom; white-space: normal; min-width: 4.5rem; }
-th:first-child, td:first-child, table.words td, table.words th { text-align: left; }
-tbody tr:last-child td { border-bottom: 0; } tbody tr:hover { background: #fafbfc; }
-table.words td { white-space: normal; }
-.notes { color: var(--dim); font-size: .84rem; margin: .5rem 0 0; padding-left: 1.1rem; }
-figure { margin: 0; } img { max-width: 100%; height: auto; display: block; margin: 0 auto; }
-footer { margin-top: 3rem; color: var(--dim); font-size: .84rem; }
-"""
 _WORDS = ("runs", "unfinished")
 """Tables of texts rather than of numbers."""
 
 
-def markdown(title: str, introduction: Sequence[str], tables: Sequence[Table], plots: Sequence[Plot]) -> str:
+def markdown(title: str, introduction: Sequence[str], items: Sequence[Table | Plot]) -> str:
     """The report as Markdown, with the plots as files in the folder `PLOTS`."""
     parts = [f"# {title}", *introduction]
-    for item in ordered(tables, plots):
+    for item in items:
         parts.append(f"## {item.title}")
         if isinstance(item, Plot):
             parts.append(f"![{item.title}]({PLOTS}/{item.key}.svg)")
@@ -65,9 +50,8 @@ def _markdown_table(table: Table) -> str:
     return "\n".join([line(table.header), f"| {' | '.join(rule)} |", *map(line, table.rows)])
 
 
-def page(title: str, introduction: Sequence[str], tables: Sequence[Table], plots: Sequence[Plot]) -> str:
+def page(title: str, introduction: Sequence[str], items: Sequence[Table | Plot]) -> str:
     """The report as one HTML page, plots included, that opens without a network."""
-    items = ordered(tables, plots)
     sections = []
     for item in items:
         body = _html_figure(item) if isinstance(item, Plot) else _html_table(item)
@@ -78,13 +62,9 @@ def page(title: str, introduction: Sequence[str], tables: Sequence[Table], plots
         )
     links = "".join(f'<a href="#{_anchor(item)}">{html.escape(item.title)}</a>' for item in items)
     words = "".join(f"<p>{html.escape(text)}</p>\n" for text in introduction)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
-        f"<h1>{html.escape(title)}</h1>\n{words}<nav>{links}</nav>\n"
-        + "\n".join(sections)
-        + "\n</body>\n</html>\n"
+    template = resources.files("evaluation.report").joinpath("page.html").read_text(encoding="utf-8")
+    return Template(template).substitute(
+        title=html.escape(title), introduction=words, links=links, sections="\n".join(sections)
     )
 
 
@@ -93,12 +73,13 @@ def _anchor(item: Table | Plot) -> str:
 
 
 def _html_table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
-    )
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    rows = "\n".join(line("td", row) for row in table.rows)
     kind = ' class="words"' if table.key in _WORDS else ""
-    return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
+    head = line("th", table.header)
+    return f'<div class="scroll"><table{kind}><thead>{head}</thead><tbody>\n{rows}\n</tbody></table></div>'
 
 
 def _html_figure(plot: Plot) -> str:
@@ -108,52 +89,46 @@ def _html_figure(plot: Plot) -> str:
 
 
 def ordered(tables: Sequence[Table], plots: Sequence[Plot]) -> list[Table | Plot]:
-    """Each plot follows the table that it belongs to; the others follow the first tables."""
-    owner = {"aggregates": "aggregates", "profiles": "aggregates", "stream": "stream"}
-    found: list[Table | Plot] = []
-    free = [plot for plot in plots if plot.key not in owner]
-    for table in tables:
-        found.append(table)
-        found += [plot for plot in plots if owner.get(plot.key) == table.key]
-        if table.key == "aggregates":
-            found += free
-    return found
+    """The plots follow the tables up to that of aggregates."""
+    place = [table.key for table in tables].index("aggregates") + 1
+    return [*tables[:place], *plots, *tables[place:]]
+
+
+def score_rows(study: Study, group: Group) -> Iterator[dict[str, Any]]:
+    """The scores of a group: one row for each seed, game and split."""
+    for row in group.rows:
+        for (game, split), score in row.scores.items():
+            error = score.raw.standard_error
+            yield {
+                "group": group.label,
+                "seed": row.seed,
+                "game": game,
+                "split": split,
+                "levels": study.familiarity[split],
+                "raw": score.raw.mean,
+                "normalized": score.normalized.mean,
+                "episodes": len(score.episodes),
+                "raw_error_over_episodes": error if math.isfinite(error) else None,
+            }
 
 
 def scores_csv(study: Study) -> str:
-    """One line for each group, seed, game and split."""
+    """The scores of all groups as CSV."""
+    rows = [row for group in (*study.groups, *study.experts) for row in score_rows(study, group)]
     text = io.StringIO()
-    columns = ["group", "seed", "game", "split", "levels", "raw", "normalized", "episodes"]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*columns, "raw_error_over_episodes"])
-    for group in [*study.groups, *study.experts]:
-        for row in group.rows:
-            for (game, split), score in row.scores.items():
-                kind = "trained on" if split in study.seen else "unseen" if split in study.unseen else "mixed"
-                normalized = float(normalized_score(game, group.mode, score.raw))
-                error = "" if score.error is None else repr(score.error)
-                place = [group.label, row.seed, game, split, kind]
-                writer.writerow([*place, repr(score.raw), repr(normalized), score.episodes, error])
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
-def report_json(study: Study, tables: Sequence[Table], extra: dict[str, Any]) -> dict[str, Any]:
-    """All numbers as plain JSON values."""
-    parts = {name: splits for name, splits in (("unseen", study.unseen), ("seen", study.seen)) if splits}
-    return {
-        "protocol": {
-            "games": list(study.protocol.games),
-            "mode": study.protocol.mode,
-            "splits": [levels.name for levels in study.protocol.levels],
-            "seen": list(study.seen),
-            "unseen": list(study.unseen),
-            "episodes": None if study.protocol.every_level else study.protocol.episodes,
-            "every_level": study.protocol.every_level,
-            "greedy": study.protocol.greedy,
-            "seed": study.protocol.seed,
-        },
-        "groups": [_group_json(group, parts) for group in study.groups],
-        "experts": [_group_json(group, {}) for group in study.experts],
+def report_json(study: Study, items: Sequence[Table | Plot], extra: dict[str, Any]) -> str:
+    """All numbers as JSON text."""
+    parts = {"seen" if name == "training" else name: splits for name, splits in study.parts.items()}
+    data = {
+        "protocol": {**study.protocol.to_json(), "seen": study.seen, "unseen": study.unseen},
+        "groups": [_group_json(study, group, parts) for group in study.groups],
+        "experts": [_group_json(study, group, {}) for group in study.experts],
         "percent_of_expert": [
             {
                 "group": group.label,
@@ -170,39 +145,32 @@ def report_json(study: Study, tables: Sequence[Table], extra: dict[str, Any]) ->
         "unfinished": [
             {"run": run.name, "steps": run.saved, "of": run.config.total_steps} for run in study.unfinished
         ],
-        "notes": list(study.notes),
-        "tables": {
-            table.key: {name: value for name, value in asdict(table).items() if name != "key"}
-            for table in tables
-        },
+        "notes": study.notes,
+        "tables": {item.key: plain(item) for item in items if isinstance(item, Table)},
         **extra,
     }
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _group_json(group: Group, parts: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+def _group_json(study: Study, group: Group, parts: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    aggregates = {}
+    for name, splits in parts.items():
+        scores = group.normalized(splits)
+        aggregates[name] = {
+            "iqm": asdict(statistics.with_interval(statistics.interquartile_mean, scores)),
+            "mean": asdict(statistics.with_interval(statistics.mean, scores)),
+            "normalized": scores.tolist(),
+        }
     return {
         "label": group.label,
         "runs": [run.name for run in group.runs],
         "seeds": [row.seed for row in group.rows],
-        "steps": sorted({run.config.total_steps for run in group.runs}),
-        "reset_in_training": group.config.policy.reset,
-        "reset_in_evaluation": group.config.policy.reset if group.reset is None else group.reset,
+        "steps": group.steps,
+        "reset_in_training": group.agent.reset,
+        "reset_in_evaluation": group.reset or group.agent.reset,
         "bptt_span": group.config.policy.bptt_span,
-        "aggregates": {
-            name: {
-                "iqm": asdict(
-                    statistics.with_interval(statistics.interquartile_mean, group.normalized(splits))
-                ),
-                "mean": asdict(statistics.with_interval(statistics.mean, group.normalized(splits))),
-                "normalized": group.normalized(splits).tolist(),
-            }
-            for name, splits in parts.items()
-        },
-        "scores": [
-            {"seed": row.seed, "game": game, "split": split, "raw": score.raw, "episodes": score.episodes}
-            for row in group.rows
-            for (game, split), score in row.scores.items()
-        ],
+        "aggregates": aggregates,
+        "scores": list(score_rows(study, group)),
     }
 
 
@@ -213,8 +181,3 @@ def write(out: Path, files: dict[str, str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(text)
-
-
-def dumps(data: Any) -> str:
-    """JSON text."""
-    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

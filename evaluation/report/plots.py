@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from evaluation.report import statistics
 from evaluation.report.gather import Group, Study
 from evaluation.report.runs import Curve
-from evaluation.report.tables import heading
+from evaluation.report.tables import FEW_REPETITIONS, heading
 
 # Okabe and Ito's colours, which most colour-blind readers can tell apart; then the same again, dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -43,7 +43,6 @@ class Plot:
     Attributes:
         key: Its name in files.
         title: What it shows.
-        svg: The picture.
         notes: How to read it, a line each.
     """
 
@@ -53,15 +52,6 @@ class Plot:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Published:
-    """A published learning curve: mean and standard deviation over three runs, one agent for the game."""
-
-    steps: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    deviation: NDArray[np.float64]
-
-
 def published_curves() -> dict[str, Any]:
     """The curves of OpenAI's train-procgen (MIT licence), as its file has them."""
     file = resources.files("evaluation.report") / "reference" / "openai_ppo_curves.json"
@@ -69,26 +59,25 @@ def published_curves() -> dict[str, Any]:
     return curves
 
 
-def published_curve(game: str, mode: str, levels: str) -> Published | None:
-    """OpenAI's PPO on a game, where it was trained on the same levels; None where nothing was published."""
+def published_curve(game: str, mode: str, levels: str) -> NDArray[np.float64] | None:
+    """OpenAI's PPO on a game, where it was trained on the same levels; None where nothing was published.
+
+    Returns:
+        Steps, mean and standard deviation of the return over three runs (3, n), one agent for the game.
+    """
     if (mode, levels) != ("easy", "train"):
         return None
     data = published_curves()
     curve = data["easy-200"].get(game, {}).get("train")
-    if curve is None:
-        return None
-    steps, mean, deviation = (
-        np.array(x, dtype=float) for x in (data["steps"], curve["mean"], curve["std_over_runs"])
-    )
-    return Published(steps, mean, deviation)
+    return None if curve is None else np.array([data["steps"], curve["mean"], curve["std_over_runs"]], float)
 
 
+@matplotlib.rc_context(_STYLE)
 def all_plots(study: Study) -> list[Plot]:
     """Every plot that `study` has the runs for."""
-    plots = [aggregate_plot(study), *learning_plots(study)]
-    if len(study.protocol.games) > 1 or study.experts:
-        plots.append(profile_plot(study))
-    return plots
+    several = len(study.protocol.games) > 1 or study.experts
+    profiles = [profile_plot(study)] if several else []
+    return [aggregate_plot(study), *profiles, *learning_plots(study)]
 
 
 # Learning curves
@@ -113,81 +102,67 @@ def common_curve(
 
 def learning_plots(study: Study) -> list[Plot]:
     """Training returns against steps and wall-clock time, all games together and each on its own."""
-    curves = {group.label: [run.curve() for run in group.runs] for group in study.groups if not group.reset}
-    groups = [group for group in study.groups if not group.reset]
-    if not any(len(curve.steps) for members in curves.values() for curve in members):
+    groups = [group for group in study.groups if group.reset is None]
+    curves = [[run.curve() for run in group.runs] for group in groups]
+    if not any(len(curve.steps) for members in curves for curve in members):
         return []
     band = "Line: mean over runs; band: from the lowest to the highest run (none for one seed)."
     returns = "Mean return of the last 100 training episodes (sampled actions, training levels)"
     early = (
         "The first entries know only episodes that were over early, which in some games are the solved ones."
     )
-    plots = []
+    games = _games_plot(study, groups, curves, (f"{returns}. {band}", early))
     single = all(len(run.config.games) == 1 for group in groups for run in group.runs)
-    if not (single and len(study.protocol.games) > 1):
-        for key, title, along, unit in (
-            ("curves-steps", "Learning curves against environment steps", _steps, "environment steps"),
-            ("curves-time", "Learning curves against wall-clock time", _hours, "hours of training"),
-        ):
-            figure, axes = _figure(7, 3.6)
-            for index, group in enumerate(groups):
-                _draw_band(
-                    axes,
-                    [(along(curve), curve.normalized) for curve in curves[group.label]],
-                    index,
-                    heading(group),
-                )
-            axes.set(xlabel=unit, ylabel="normalised training return")
-            if along is _steps:
-                axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
-            _legend_beside(axes)
-            clock = () if along is _steps else ("Hours during which a run was stopped do not count.",)
-            note = f"{returns}, normalised, mean over games."
-            plots.append(Plot(key, title, _svg(figure, key), (note, band, early, *clock)))
-    return [*plots, _games_plot(study, groups, curves, (f"{returns}. {band}", early))]
+    if single and len(study.protocol.games) > 1:
+        return [games]
+    title, notes = "Learning curves against", (f"{returns}, normalised, mean over games.", band, early)
 
+    def draw(by_time: bool, axes: Axes) -> None:
+        for index, (group, members) in enumerate(zip(groups, curves, strict=True)):
+            points = [
+                (curve.seconds / 3600 if by_time else curve.steps, curve.normalized) for curve in members
+            ]
+            _draw_curves(axes, points, index, heading(group))
+        axes.set(xlabel="hours of training" if by_time else "environment steps")
+        axes.set(ylabel="normalised training return")
+        if not by_time:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
 
-def _steps(curve: Curve) -> NDArray[np.float64]:
-    return curve.steps
-
-
-def _hours(curve: Curve) -> NDArray[np.float64]:
-    return curve.seconds / 3600
+    clock = "Hours during which a run was stopped do not count."
+    return [
+        _wide_plot("curves-steps", f"{title} environment steps", partial(draw, False), 3.6, notes),
+        _wide_plot("curves-time", f"{title} wall-clock time", partial(draw, True), 3.6, (*notes, clock)),
+        games,
+    ]
 
 
 def _games_plot(
-    study: Study, groups: Sequence[Group], curves: dict[str, list[Curve]], notes: tuple[str, ...]
+    study: Study, groups: Sequence[Group], curves: Sequence[Sequence[Curve]], notes: tuple[str, ...]
 ) -> Plot:
     games, config = study.protocol.games, groups[0].config
+    published = {game: published_curve(game, config.mode, config.levels) for game in games}
     references = False
 
     def draw(game: str, axes: Axes) -> None:
         nonlocal references
         longest = 0.0
-        for index, group in enumerate(groups):
-            own = [curve for curve in curves[group.label] if game in curve.returns]
+        for index, (group, members) in enumerate(zip(groups, curves, strict=True)):
+            own = [curve for curve in members if game in curve.returns]
             longest = max([longest, *(curve.steps[-1] for curve in own if len(curve.steps))])
-            _draw_band(axes, [(curve.steps, curve.returns[game]) for curve in own], index, group.label)
-        published = published_curve(game, config.mode, config.levels)
-        if published is not None and (within := published.steps <= 1.05 * longest).any():
+            _draw_curves(axes, [(curve.steps, curve.returns[game]) for curve in own], index, group.label)
+        reference = published[game]
+        if reference is not None and (within := reference[0] <= 1.05 * longest).any():
             references = True
-            axes.errorbar(
-                published.steps[within],
-                published.mean[within],
-                published.deviation[within],
-                fmt="ks",
-                markersize=4,
-                capsize=3,
-                label="published PPO, this game alone (3 runs, ± std)",
-            )
+            label = "published PPO, this game alone (3 runs, ± std)"
+            steps, mean, deviation = reference[:, within]
+            axes.errorbar(steps, mean, deviation, fmt="ks", markersize=4, capsize=3, label=label)
         axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
 
     panels = [(game, partial(draw, game)) for game in games]
     svg = draw_panels(panels, "environment steps", "training return", "curves-games", shared=False)
-    available = any(published_curve(game, config.mode, config.levels) is not None for game in games)
     if references:
         note = "Squares: published curves of OpenAI's PPO, one agent for each game, mean ± deviation of three runs."
-    elif available:
+    elif any(reference is not None for reference in published.values()):
         note = "The published curves of OpenAI's PPO begin at more steps than these runs have made."
     else:
         note = "No curves have been published for these levels."
@@ -196,15 +171,22 @@ def _games_plot(
     return Plot("curves-games", title, svg, (*notes, *together, note))
 
 
-def _draw_band(
+def _draw_curves(
     axes: Axes, curves: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], index: int, label: str
 ) -> None:
     common = common_curve(curves)
-    if common is None:
-        return
-    x, y = common
+    if common is not None:
+        draw_band(axes, *common, index, label)
+
+
+def draw_band(
+    axes: Axes, x: NDArray[Any], y: NDArray[np.float64], index: int, label: str, marker: str = ""
+) -> None:
+    """A line for the mean over runs of `y` (runs, n), and a band from the lowest to the highest of several."""
     colour, dashes = _look(index)
-    axes.plot(x, y.mean(0), color=colour, linestyle=dashes, linewidth=1.4, label=label)
+    axes.plot(
+        x, y.mean(0), color=colour, linestyle=dashes, linewidth=1.4, marker=marker, markersize=3, label=label
+    )
     if len(y) > 1:
         axes.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.15, linewidth=0)
 
@@ -217,27 +199,19 @@ def aggregate_plot(study: Study) -> Plot:
     parts = {f"{name} levels": splits for name, splits in study.parts.items()}
     parts = parts or {"all splits": study.main_splits}
     figure = Figure(figsize=(7, 0.9 + 0.33 * len(study.groups)), layout="constrained")
-    with matplotlib.rc_context(_STYLE):
-        panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
-        for panel, (name, splits) in zip(panels, parts.items(), strict=True):
-            for index, group in enumerate(study.groups):
-                colour, _ = _look(index)
-                found = statistics.with_interval(statistics.interquartile_mean, group.normalized(splits))
-                if found.low is not None and found.high is not None:
-                    panel.plot(
-                        [found.low, found.high],
-                        [index, index],
-                        color=colour,
-                        linewidth=7,
-                        alpha=0.35,
-                        solid_capstyle="butt",
-                    )
-                panel.plot([found.value], [index], "|", color=colour, markersize=13, markeredgewidth=2.5)
-            panel.set_title(name, fontsize=9)
-            panel.set_xlabel("IQM of normalised scores")
-            panel.set_yticks(range(len(study.groups)), [heading(group) for group in study.groups])
-            panel.set_ylim(len(study.groups) - 0.5, -0.5)
-            panel.grid(visible=False, axis="y")
+    panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+    for panel, (name, splits) in zip(panels, parts.items(), strict=True):
+        for index, group in enumerate(study.groups):
+            colour, _ = _look(index)
+            found = statistics.with_interval(statistics.interquartile_mean, group.normalized(splits))
+            if found.low is not None and found.high is not None:
+                panel.hlines(index, found.low, found.high, colors=colour, linewidth=7, alpha=0.35)
+            panel.plot([found.value], [index], "|", color=colour, markersize=13, markeredgewidth=2.5)
+        panel.set_title(name, fontsize=9)
+        panel.set_xlabel("IQM of normalised scores")
+        panel.set_yticks(range(len(study.groups)), [heading(group) for group in study.groups])
+        panel.set_ylim(len(study.groups) - 0.5, -0.5)
+        panel.grid(visible=False, axis="y")
     note = (
         "Interquartile mean over runs and games; bar: 95 % stratified bootstrap interval (none for one seed)."
     )
@@ -250,30 +224,27 @@ def profile_plot(study: Study) -> Plot:
     low, high = min(float(m.min()) for m in matrices), max(float(m.max()) for m in matrices)
     margin = 0.03 * max(high - low, 0.1)
     thresholds = np.linspace(low - margin, high + margin, 101)
-    figure, axes = _figure(7, 3.2)
-    for index, (group, scores) in enumerate(zip(study.groups, matrices, strict=True)):
-        colour, dashes = _look(index)
-        profile = statistics.performance_profile(scores, thresholds)
-        axes.step(
-            thresholds,
-            profile.share,
-            where="post",
-            color=colour,
-            linestyle=dashes,
-            label=heading(group),
-        )
-        if profile.low is not None and profile.high is not None:
-            axes.fill_between(
-                thresholds, profile.low, profile.high, step="post", color=colour, alpha=0.12, linewidth=0
+    profile_of = statistics.performance_profile(thresholds)
+
+    def draw(axes: Axes) -> None:
+        for index, (group, scores) in enumerate(zip(study.groups, matrices, strict=True)):
+            colour, dashes = _look(index)
+            profile = statistics.with_interval(profile_of, scores, repetitions=FEW_REPETITIONS)
+            axes.step(
+                thresholds, profile.value, where="post", color=colour, linestyle=dashes, label=heading(group)
             )
-    axes.set(xlabel="normalised score τ", ylabel="share of runs and games above τ", ylim=(-0.02, 1.02))
-    _legend_beside(axes)
+            if profile.low is not None and profile.high is not None:
+                axes.fill_between(
+                    thresholds, profile.low, profile.high, step="post", color=colour, alpha=0.12, linewidth=0
+                )
+        axes.set(xlabel="normalised score τ", ylabel="share of runs and games above τ", ylim=(-0.02, 1.02))
+
     where = "unseen levels" if study.unseen else "training levels"
     note = (
         f"Share of (run, game) pairs with a normalised score above τ on {where}; "
         "band: 95 % stratified bootstrap interval (none for one seed)."
     )
-    return Plot("profiles", "Performance profiles", _svg(figure, "profiles"), (note,))
+    return _wide_plot("profiles", "Performance profiles", draw, 3.2, (note,))
 
 
 # Figures
@@ -283,17 +254,18 @@ def _look(index: int) -> tuple[str, str]:
     return COLOURS[index % len(COLOURS)], "-" if index < len(COLOURS) else "--"
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots()
+def _wide_plot(
+    key: str, title: str, draw: Callable[[Axes], None], height: float, notes: tuple[str, ...]
+) -> Plot:
+    """One panel with a legend beside it."""
+    figure = Figure(figsize=(7, height), layout="constrained")
+    axes = figure.subplots()
+    draw(axes)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+    return Plot(key, title, _svg(figure, key), notes)
 
 
-def _legend_beside(axes: Axes) -> None:
-    with matplotlib.rc_context(_STYLE):
-        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
-
-
+@matplotlib.rc_context(_STYLE)
 def draw_panels(
     panels: Sequence[tuple[str, Callable[[Axes], None]]], xlabel: str, ylabel: str, key: str, shared: bool
 ) -> str:
@@ -310,27 +282,26 @@ def draw_panels(
     rows = math.ceil(len(panels) / columns)
     size = (7.0, 2.4 * rows + 0.7) if columns > 1 else (5.5, 3.8)
     figure = Figure(figsize=size, layout="constrained")
-    with matplotlib.rc_context(_STYLE):
-        places = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).ravel()
-        for number, (place, (title, draw)) in enumerate(zip(places, panels, strict=False)):
-            draw(place)
-            place.set_title(title, fontsize=9)
-            if number + columns >= len(panels):  # nothing is below it
-                place.set_xlabel(xlabel, fontsize=8)
-                place.tick_params(labelbottom=True)
-        for place in places[len(panels) :]:
-            place.set_visible(False)
-        figure.supylabel(ylabel, fontsize=9)
-        handles, labels = max(
-            (place.get_legend_handles_labels() for place in places), key=lambda entries: len(entries[1])
-        )
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
+    places = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).ravel()
+    for number, (place, (title, draw)) in enumerate(zip(places, panels, strict=False)):
+        draw(place)
+        place.set_title(title, fontsize=9)
+        if number + columns >= len(panels):  # nothing is below it
+            place.set_xlabel(xlabel, fontsize=8)
+            place.tick_params(labelbottom=True)
+    for place in places[len(panels) :]:
+        place.set_visible(False)
+    figure.supylabel(ylabel, fontsize=9)
+    handles, labels = max(
+        (place.get_legend_handles_labels() for place in places), key=lambda entries: len(entries[1])
+    )
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
     return _svg(figure, key)
 
 
 def _svg(figure: Figure, key: str) -> str:
     """The same picture every time: without a date, and with ids that follow from `key`."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": key}):
+    with matplotlib.rc_context({"svg.hashsalt": key}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()

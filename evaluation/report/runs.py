@@ -22,13 +22,13 @@ from records.writers import STEP, read_progress
 
 @dataclass(frozen=True)
 class Curve:
-    """Training returns in the course of a run.
+    """Training returns in the course of a run, at n places.
 
     Attributes:
-        steps: Environment steps of all environments together (n,).
-        seconds: Seconds of training until then, without the time in which the run was stopped (n,).
-        normalized: The mean over the games of the normalised training return (n,), NaN where unknown.
-        returns: The raw training return of each game (n,).
+        steps: Of all environments together.
+        seconds: Of training until then, without the time in which the run was stopped.
+        normalized: The mean over the games of the normalised training return, NaN where unknown.
+        returns: The raw training return of each game.
     """
 
     steps: NDArray[np.float64]
@@ -59,20 +59,21 @@ class Run:
         """Whether it has made the steps it was meant to make."""
         return self.saved >= self.config.total_steps
 
+    @cached_property
+    def suite(self) -> dict[str, Any]:
+        """What the suite that made it says about its runs; empty without one."""
+        return read_record(self.directory.path.parent) or {}
+
     @property
     def group(self) -> str:
         """Its group in the suite that made it; "" without one."""
-        return group_of(self.directory.path.name) if self._record is not None else ""
+        return group_of(self.directory.path.name) if self.suite else ""
 
     @property
     def label(self) -> str:
         """What the suite that made it calls its group; "" without one."""
-        labels = {item["group"]: item["label"] for item in (self._record or {}).get("groups", [])}
+        labels = {item["group"]: item["label"] for item in self.suite.get("groups", [])}
         return str(labels.get(self.group, ""))
-
-    @cached_property
-    def _record(self) -> dict[str, Any] | None:
-        return read_record(self.directory.path.parent)
 
     @cached_property
     def kind(self) -> tuple[tuple[str, str], ...]:
@@ -81,7 +82,7 @@ class Run:
         Runs that their suites call by different names are of different kinds, whatever their settings are: other
         programs than ours may have made them.
         """
-        varying = ("seed", "games") if len(self.config.games) == 1 else ("seed",)
+        varying = {"seed", "device"} | ({"games"} if len(self.config.games) == 1 else set())
         settings = learned_settings(self.config)
         found = ((name, repr(value)) for name, value in settings.items() if name not in varying)
         return (("label", self.label), *found)
@@ -133,9 +134,9 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
     """The settings in which kinds of runs differ, by dotted name, with the value of each run."""
     settings = [learned_settings(run.config) for run in runs]
     names = dict.fromkeys(itertools.chain.from_iterable(settings))
-    found = {}
-    for name in names:
-        values = [str(own.get(name, "-")) for own in settings]
-        if len(set(values)) > 1 and name not in ("seed", "games"):
-            found[name] = values
-    return found
+    found = {name: [str(own.get(name, "-")) for own in settings] for name in names}
+    return {
+        name: values
+        for name, values in found.items()
+        if len(set(values)) > 1 and name not in ("seed", "games", "device")
+    }

@@ -7,28 +7,46 @@ Learning at the Edge of the Statistical Precipice" (NeurIPS 2021), computed by t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from rliable import library, metrics
 
 Scores = NDArray[np.float64]
+Value = TypeVar("Value", float, NDArray[np.float64])
 
 REPETITIONS = 5_000
 _SEED = 0
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A number with its 95 % interval; both bounds are None where a single run says nothing about others."""
+class Interval(Generic[Value]):
+    """A value with its 95 % interval; both bounds are None where a single run says nothing about others."""
 
-    value: float
-    low: float | None = None
-    high: float | None = None
+    value: Value
+    low: Value | None = None
+    high: Value | None = None
+
+
+def with_interval(
+    aggregate: Callable[..., Value], *scores: Scores, repetitions: int = REPETITIONS
+) -> Interval[Value]:
+    """`aggregate` of the scores (runs, games) of one group or more, each drawn anew on its own."""
+    value = aggregate(*scores)
+    if min(map(len, scores)) < 2:
+        return Interval(value)
+    with _seeded():
+        _, bounds = library.get_interval_estimates(
+            {"": scores[0] if len(scores) == 1 else scores},
+            lambda *drawn: np.atleast_1d(aggregate(*drawn)),
+            reps=repetitions,
+        )
+    low, high = (bound if np.ndim(value) else float(bound[0]) for bound in bounds[""])
+    return Interval(value, low, high)
 
 
 def mean(scores: Scores) -> float:
@@ -41,23 +59,9 @@ def interquartile_mean(scores: Scores) -> float:
     return float(metrics.aggregate_iqm(scores))
 
 
-def with_interval(
-    aggregate: Callable[[Scores], float], scores: Scores, repetitions: int = REPETITIONS
-) -> Interval:
-    """`aggregate` of `scores` (runs, games) with its stratified bootstrap interval."""
-    value = aggregate(scores)
-    if len(scores) < 2:
-        return Interval(value)
-    with _seeded():
-        _, bounds = library.get_interval_estimates(
-            {"": scores}, lambda drawn: np.array([aggregate(drawn)]), reps=repetitions
-        )
-    return Interval(value, float(bounds[""][0, 0]), float(bounds[""][1, 0]))
-
-
-def difference_with_interval(ours: Scores, theirs: Scores, repetitions: int = REPETITIONS) -> Interval:
-    """Mean of `ours` minus mean of `theirs`, each drawn anew on its own."""
-    return _pair_with_interval(lambda x, y: mean(x) - mean(y), ours, theirs, repetitions)
+def difference(ours: Scores, theirs: Scores) -> float:
+    """Mean of `ours` minus mean of `theirs`."""
+    return mean(ours) - mean(theirs)
 
 
 def probability_of_improvement(ours: Scores, theirs: Scores) -> float:
@@ -70,48 +74,14 @@ def probability_of_improvement(ours: Scores, theirs: Scores) -> float:
     return float(won.mean())
 
 
-def improvement_with_interval(ours: Scores, theirs: Scores, repetitions: int = REPETITIONS) -> Interval:
-    """`probability_of_improvement` with its interval."""
-    return _pair_with_interval(probability_of_improvement, ours, theirs, repetitions)
+def performance_profile(thresholds: NDArray[np.float64]) -> Callable[[Scores], NDArray[np.float64]]:
+    """What gives the share of runs and games that score above each of `thresholds` (n,)."""
 
-
-def _pair_with_interval(
-    compare: Callable[[Scores, Scores], float], ours: Scores, theirs: Scores, repetitions: int
-) -> Interval:
-    value = compare(ours, theirs)
-    if min(len(ours), len(theirs)) < 2:
-        return Interval(value)
-    with _seeded():
-        _, bounds = library.get_interval_estimates(
-            {"": [ours, theirs]}, lambda x, y: np.array([compare(x, y)]), reps=repetitions
-        )
-    return Interval(value, float(bounds[""][0, 0]), float(bounds[""][1, 0]))
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Share of runs and games that score above each threshold; bounds are None for a single run."""
-
-    thresholds: NDArray[np.float64]
-    share: NDArray[np.float64]
-    low: NDArray[np.float64] | None
-    high: NDArray[np.float64] | None
-
-
-def performance_profile(scores: Scores, thresholds: NDArray[np.float64], repetitions: int = 2_000) -> Profile:
-    """The profile of `scores` (runs, games) at `thresholds` (n,)."""
-
-    def share(drawn: Scores, at: NDArray[np.float64]) -> NDArray[np.float64]:
-        result: NDArray[np.float64] = (drawn[..., None] > at).mean((0, 1))
+    def shares(scores: Scores) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = (scores[..., None] > thresholds).mean((0, 1))
         return result
 
-    if len(scores) < 2:
-        return Profile(thresholds, share(scores, thresholds), None, None)
-    with _seeded():
-        profiles, bounds = library.create_performance_profile(
-            {"": scores}, thresholds, custom_profile_func=share, reps=repetitions
-        )
-    return Profile(thresholds, profiles[""], bounds[""][0], bounds[""][1])
+    return shares
 
 
 @contextmanager
@@ -123,10 +93,3 @@ def _seeded() -> Iterator[None]:
         yield
     finally:
         np.random.set_state(state)  # noqa: NPY002
-
-
-def standard_error(values: Sequence[float]) -> float | None:
-    """Sample deviation (n - 1) divided by the root of n; None for fewer than two values."""
-    if len(values) < 2:
-        return None
-    return float(np.std(values, ddof=1) / math.sqrt(len(values)))

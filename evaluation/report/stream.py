@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,24 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 import agents
+from common.config import plain
+from common.errors import raise_problems
 from common.files import write_json
 from envs import parse_task_duration
-from evaluation.report.gather import EVALUATIONS, Announce, Group, Study, silent
-from evaluation.report.plots import COLOURS, Plot, draw_panels
+from evaluation.agent_info import reset_text
+from evaluation.report.gather import Announce, Group, Study, named_file, read_stored, silent
+from evaluation.report.plots import Plot, draw_band, draw_panels
 from evaluation.report.runs import Run
 from evaluation.report.statistics import Scores
-from evaluation.report.tables import (
-    NOTHING,
-    Table,
-    heading,
-    horizon,
-    is_recurrent,
-    plus_minus,
-    rule_text,
-    runs_text,
-)
+from evaluation.report.tables import NOTHING, Table, heading, plus_minus, runs_text
 from evaluation.streams import (
-    RESET_CONDITIONS,
     StreamEpisode,
     StreamProtocol,
     adaptation_curve,
@@ -46,8 +37,6 @@ class StreamScores:
     """What the recurrent groups of a report did in streams of games.
 
     Attributes:
-        protocol: How the streams were played.
-        groups: The groups that played them.
         curves: By label and reset condition, the normalised score by episodes since the switch, (runs, places).
     """
 
@@ -61,7 +50,7 @@ def stream_groups(study: Study) -> tuple[Group, ...]:
     return tuple(
         group
         for group in study.groups
-        if group.reset is None and is_recurrent(group) and len(group.config.games) > 1
+        if group.reset is None and group.agent.recurrent and len(group.config.games) > 1
     )
 
 
@@ -69,9 +58,13 @@ def gather_streams(study: Study, protocol: StreamProtocol, announce: Announce = 
     """Play the streams that have not been played yet.
 
     Raises:
-        UserError: the protocol cannot be played.
+        UserError: The protocol cannot be played, or no run can play it.
     """
     groups = stream_groups(study)
+    problems = protocol.problems()
+    if not groups:
+        problems.append("--stream needs a run of several games whose policy has a memory")
+    raise_problems(problems)
     curves: dict[tuple[str, str], Scores] = {}
     for group in groups:
         played = [_episodes(run, protocol, announce) for run in group.runs]
@@ -83,39 +76,23 @@ def gather_streams(study: Study, protocol: StreamProtocol, announce: Announce = 
 
 
 def _episodes(run: Run, protocol: StreamProtocol, announce: Announce) -> list[StreamEpisode]:
+    chosen = "greedy" if protocol.greedy else "sampled"
+    size, conditions = f"{protocol.streams}x{protocol.tasks}", protocol.reset_conditions
+    parts = [chosen, protocol.split, protocol.task_duration, size, *conditions, f"seed{protocol.seed}"]
+    path = named_file(run, ["stream", *parts])
     checkpoint = run.directory.newest_checkpoint()
-    path = _cache_file(run, protocol)
-    wanted = to_json(protocol, [])["protocol"]
-    try:
-        stored: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        stored = None
-    if isinstance(stored, dict) and (stored.get("protocol"), stored.get("checkpoint")) == (
-        wanted,
-        checkpoint.name,
-    ):
+    stored = read_stored(path, checkpoint, plain(protocol))
+    if stored is not None:
         return from_json(stored)
     agent = agents.load(checkpoint)
-    episodes = play_streams(agent, protocol, announce(run, None))
+    with announce(run, None) as report:
+        episodes = play_streams(agent, protocol, report)
     path.parent.mkdir(exist_ok=True)
     write_json(path, {"checkpoint": checkpoint.name, **to_json(protocol, episodes)})
     return episodes
 
 
-def _cache_file(run: Run, protocol: StreamProtocol) -> Path:
-    parts = [
-        "stream",
-        "greedy" if protocol.greedy else "sampled",
-        protocol.split,
-        str(protocol.task_duration),
-        f"{protocol.streams}x{protocol.tasks}",
-        *protocol.reset_conditions,
-        f"seed{protocol.seed}",
-    ]
-    return run.directory.path / EVALUATIONS / f"{'_'.join(parts).replace(' ', '-').replace(':', '-')}.json"
-
-
-def reset_text(condition: str) -> str:
+def condition_text(condition: str) -> str:
     """A reset condition in words."""
     words = {
         "carried": "never cleared",
@@ -130,8 +107,8 @@ def stream_notes(scores: StreamScores) -> tuple[str, ...]:
     protocol = scores.protocol
     chosen = "greedy (most likely) actions" if protocol.greedy else "sampled actions"
     trained = "; ".join(
-        f"{group.label}: memory reset {rule_text(group.config.policy.reset)} in training, "
-        f"gradient horizon {horizon(group)} of {group.config.agent.rollout_steps} steps, {runs_text(len(group.rows))}"
+        f"{group.label}: memory reset {reset_text(group.agent.reset)} in training, gradient horizon "
+        f"{group.agent.horizon_text}, {runs_text(len(group.rows))}"
         for group in scores.groups
     )
     return (
@@ -157,7 +134,7 @@ def stream_table(scores: StreamScores) -> Table:
                 for place in range(places)
             ]
             gain = plus_minus(curve[:, -1] - curve[:, 0], len(curve), 3) if curve.shape[1] > 1 else NOTHING
-            rows.append((heading(group), reset_text(condition), *cells, gain))
+            rows.append((heading(group), condition_text(condition), *cells, gain))
     header = ("group", "memory", *(f"episode {place + 1}" for place in range(places)), "last minus first")
     notes = ("± standard error over runs (none for one seed).", *stream_notes(scores))
     return Table("stream", "Adaptation in a stream of games", header, tuple(rows), notes)
@@ -170,13 +147,7 @@ def stream_plot(scores: StreamScores) -> Plot:
         for index, condition in enumerate(scores.protocol.reset_conditions):
             curve = scores.curves[group.label, condition]
             places = np.arange(1, curve.shape[1] + 1)
-            axes.plot(
-                places, curve.mean(0), "o-", color=COLOURS[index], markersize=3, label=reset_text(condition)
-            )
-            if len(curve) > 1:
-                axes.fill_between(
-                    places, curve.min(0), curve.max(0), color=COLOURS[index], alpha=0.12, linewidth=0
-                )
+            draw_band(axes, places, curve, index, condition_text(condition), marker="o")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     panels = [(heading(group), partial(draw, group)) for group in scores.groups]
@@ -188,7 +159,7 @@ def stream_plot(scores: StreamScores) -> Plot:
 def streams_json(scores: StreamScores) -> dict[str, Any]:
     """The curves as plain JSON values."""
     return {
-        "protocol": to_json(scores.protocol, [])["protocol"],
+        "protocol": plain(scores.protocol),
         "curves": [
             {"group": label, "memory": condition, "normalized": curve.tolist()}
             for (label, condition), curve in scores.curves.items()
@@ -196,14 +167,8 @@ def streams_json(scores: StreamScores) -> dict[str, Any]:
     }
 
 
-def default_protocol(study: Study, reset_conditions: Sequence[str] = RESET_CONDITIONS) -> StreamProtocol:
-    """Streams of the study's games on its first unseen split, with its condition of choosing actions."""
-    splits = [*study.unseen, *(levels.name for levels in study.protocol.levels)]
-    return StreamProtocol(
-        study.protocol.games,
-        study.protocol.mode,
-        splits[0],
-        reset_conditions=tuple(reset_conditions),
-        greedy=study.protocol.greedy,
-        seed=study.protocol.seed,
-    )
+def default_protocol(study: Study) -> StreamProtocol:
+    """Streams of the study's games on its first unseen split, with actions chosen as in its other scores."""
+    scored = study.protocol
+    split = next(iter((*study.unseen, *study.familiarity)))
+    return StreamProtocol(scored.games, scored.mode, split, greedy=scored.greedy, seed=scored.seed)

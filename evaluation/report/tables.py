@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from envs import normalized_score
+from evaluation.agent_info import reset_text
 from evaluation.report import statistics
-from evaluation.report.gather import Group, Study
+from evaluation.report.gather import Group, Study, grouped
 from evaluation.report.runs import Run
-from evaluation.report.statistics import Interval, standard_error
+from evaluation.report.statistics import Interval
 from evaluation.scoring.protocol import Protocol
-from policies import CORES
+from evaluation.scoring.results import estimate
 
 NOTHING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+FEW_REPETITIONS = 2_000
+"""Draws for probabilities of improvement, which take long."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Table:
         title: What it holds.
         header: One text for each column.
         rows: The cells.
-        notes: The protocol, and how to read the table, a line each.
+        notes: How to read the table, and the protocol, a line each.
     """
 
     key: str
@@ -41,10 +44,7 @@ class Table:
 
 def all_tables(study: Study) -> list[Table]:
     """Every table that `study` has the runs for, the most important first."""
-    tables = [runs_table(study)]
-    if study.unfinished:
-        tables.append(unfinished_table(study.unfinished))
-    tables.append(aggregate_table(study))
+    tables = [aggregate_table(study)]
     if study.unseen:
         tables.append(split_table(study, study.unseen, "unseen", "Scores on unseen levels"))
     if study.seen:
@@ -57,78 +57,43 @@ def all_tables(study: Study) -> list[Table]:
         tables.append(ablation_table(study, study.full))
     if study.experts:
         tables.append(expert_table(study))
-    if len(study.unseen) > 1:
-        tables += [
-            split_table(study, [split], f"split-{split}", f"Scores on {split}") for split in study.unseen
-        ]
-    others = [split.name for split in study.protocol.levels if split.name not in (*study.seen, *study.unseen)]
-    tables += [split_table(study, [split], f"split-{split}", f"Scores on levels {split}") for split in others]
-    return tables
+    several = study.unseen if len(study.unseen) > 1 else ()
+    others = [split for split, kind in study.familiarity.items() if kind == "partly unseen"]
+    tables += [
+        split_table(study, [split], f"split-{split}", f"Scores on levels {split}")
+        for split in (*several, *others)
+    ]
+    measured = []
+    for table in tables:
+        groups = [*study.groups, *study.experts] if table.key == "experts" else study.groups
+        notes = (*table.notes, *protocol_notes(study.protocol, groups))
+        measured.append(replace(table, notes=notes))
+    unfinished = [unfinished_table(study.unfinished)] if study.unfinished else []
+    return [runs_table(study), *unfinished, *measured]
 
 
 # Protocol
 
 
-def is_recurrent(group: Group) -> bool:
-    """Whether its policy remembers anything."""
-    return bool(CORES[group.config.policy_name].is_recurrent)
-
-
-def horizon(group: Group) -> int:
-    """Steps that gradient flowed through in training."""
-    length = int(group.config.agent.rollout_steps)
-    return length if group.config.policy.bptt_span is None else min(length, group.config.policy.bptt_span)
-
-
-def rule_text(reset: str) -> str:
-    """A reset rule in words."""
-    words = {"episode": "at each episode's start", "never": "never"}
-    return words.get(reset, f"every {reset} steps")
-
-
-def _in_evaluation(group: Group) -> str:
-    return str(group.config.policy.reset) if group.reset is None else group.reset
-
-
 def protocol_notes(protocol: Protocol, groups: Iterable[Group]) -> tuple[str, ...]:
     """How the scores of `groups` were measured: actions, levels, memory, gradient horizon, number of runs."""
-    chosen = "greedy (most likely) actions" if protocol.greedy else "sampled actions"
-    if protocol.every_level:
-        counting = "each level of a split exactly once"
+    memories = grouped(groups, lambda group: group.agent.memory_text(group.reset))
+    counts = grouped(groups, lambda group: runs_text(len(group.rows)))
+    if len(counts) > 1:
+        count_note = "; ".join(f"{count}: {_labels(members)}" for count, members in counts.items()) + "."
+    elif "one seed" in counts:
+        count_note = "One seed of each: no intervals over runs."
     else:
-        counting = f"{protocol.episodes} episodes of each game and split, levels drawn with replacement"
+        count_note = f"{next(iter(counts))} of each."
     return (
-        f"{chosen}; {counting}; {protocol.mode} mode; evaluation seed {protocol.seed}.",
-        *_memory_notes(groups),
-        _count_note(groups),
+        f"{protocol.text}; {protocol.mode} mode; evaluation seed {protocol.seed}.",
+        *(f"{memory}: {_labels(members)}." for memory, members in memories.items()),
+        count_note,
     )
 
 
-def _memory_notes(groups: Iterable[Group]) -> tuple[str, ...]:
-    """Reset rule and gradient horizon of all groups, those that share them together."""
-    shared: dict[str, list[str]] = {}
-    for group in groups:
-        if is_recurrent(group):
-            trained, evaluated = str(group.config.policy.reset), _in_evaluation(group)
-            text = f"memory reset {rule_text(evaluated)}"
-            if evaluated != trained:
-                text += f" in evaluation, {rule_text(trained)} in training"
-            text += f", gradient horizon {horizon(group)} of {group.config.agent.rollout_steps} steps"
-        else:
-            text = "no memory"
-        shared.setdefault(text, []).append(group.label)
-    return tuple(f"{text}: {', '.join(labels)}." for text, labels in shared.items())
-
-
-def _count_note(groups: Iterable[Group]) -> str:
-    counts: dict[int, list[str]] = {}
-    for group in groups:
-        counts.setdefault(len(group.rows), []).append(group.label)
-    texts = [f"{runs_text(count)}: {', '.join(labels)}" for count, labels in counts.items()]
-    if len(texts) == 1:
-        (count,) = counts
-        return f"{runs_text(count)} of each." if count > 1 else "One seed of each: no intervals over runs."
-    return f"{'; '.join(texts)}."
+def _labels(groups: Iterable[Group]) -> str:
+    return ", ".join(group.label for group in groups)
 
 
 def runs_text(count: int) -> str:
@@ -153,7 +118,7 @@ def number(value: float, digits: int = 2) -> str:
     return f"{value:.{digits}f}".replace("-", MINUS) if np.isfinite(value) else NOTHING
 
 
-def interval_text(interval: Interval, digits: int = 3) -> str:
+def interval_text(interval: Interval[float], digits: int = 3) -> str:
     """A number and, where there is one, its interval."""
     text = number(interval.value, digits)
     if interval.low is None or interval.high is None:
@@ -163,9 +128,15 @@ def interval_text(interval: Interval, digits: int = 3) -> str:
 
 def plus_minus(values: NDArray[np.float64], runs: int, digits: int = 2) -> str:
     """Mean ± standard error of `values`, without the latter where they come from a single run."""
-    text = number(float(values.mean()), digits)
-    error = standard_error(list(values.ravel())) if runs > 1 else None
-    return text if error is None else f"{text} ± {number(error, digits)}"
+    found = estimate(values.ravel().tolist())
+    error = f" ± {number(found.standard_error, digits)}" if runs > 1 else ""
+    return number(found.mean, digits) + error
+
+
+def _raw_and_normalized(group: Group, game: str, splits: Sequence[str]) -> str:
+    raw = group.raw(game, splits)
+    normalized = normalized_score(game, group.config.mode, float(raw.mean()))
+    return f"{plus_minus(raw, len(raw))} ({number(normalized, 3)})"
 
 
 # Tables
@@ -175,19 +146,16 @@ def runs_table(study: Study) -> Table:
     """What was compared."""
     rows = []
     for group in [*study.groups, *study.experts]:
-        config = group.config
-        steps = {run.config.total_steps for run in group.runs}
-        memory = is_recurrent(group)
+        agent = group.agent
+        trained = reset_text(agent.reset), reset_text(group.reset or agent.reset), agent.horizon_text
         rows.append(
             (
                 group.label,
-                config.policy_name,
-                config.algorithm_name.upper(),
-                "; ".join(f"{count:,}" for count in sorted(steps)),
+                agent.policy,
+                agent.algorithm.upper(),
+                "; ".join(f"{count:,}" for count in group.steps),
                 ", ".join(str(row.seed) for row in group.rows),
-                rule_text(config.policy.reset) if memory else NOTHING,
-                rule_text(_in_evaluation(group)) if memory else NOTHING,
-                f"{horizon(group)} of {config.agent.rollout_steps}" if memory else NOTHING,
+                *(trained if agent.recurrent else 3 * (NOTHING,)),
                 ", ".join(group.games),
             )
         )
@@ -196,11 +164,11 @@ def runs_table(study: Study) -> Table:
         *("gradient horizon", "games"),
     )
     first = study.groups[0].config
-    notes = [
+    notes = (
         f"{first.mode} mode, trained on levels {first.levels}.",
         *(f"{note}." for note in study.notes),
-    ]
-    return Table("runs", "Runs", header, tuple(rows), tuple(notes))
+    )
+    return Table("runs", "Runs", header, tuple(rows), notes)
 
 
 def unfinished_table(runs: Sequence[Run]) -> Table:
@@ -212,44 +180,39 @@ def unfinished_table(runs: Sequence[Run]) -> Table:
 
 def split_table(study: Study, splits: Sequence[str], key: str, title: str) -> Table:
     """Raw and normalised scores of each game; over several splits, their mean."""
-    rows = []
-    for game in study.protocol.games:
-        cells = []
-        for group in study.groups:
-            raw = group.raw(game, splits)
-            normalized = number(float(normalized_score(game, group.mode, raw.mean())), 3)
-            cells.append(f"{plus_minus(raw, len(group.rows))} ({normalized})")
-        rows.append((game, *cells))
+    rows = [
+        (game, *(_raw_and_normalized(group, game, splits) for group in study.groups))
+        for game in study.protocol.games
+    ]
     means = [plus_minus(group.normalized(splits).mean(1), len(group.rows), 3) for group in study.groups]
     rows.append(("all games, normalised", *means))
     over = "runs" if len(splits) == 1 else f"runs and the splits {', '.join(splits)}"
-    notes = (
+    note = (
         f"Mean episode return ± standard error over {over}; in brackets (R - R_min) / (R_max - R_min). "
-        "Last row: mean over games of the latter ± standard error over runs.",
-        *protocol_notes(study.protocol, study.groups),
+        "Last row: mean over games of the latter ± standard error over runs."
     )
-    return Table(key, title, ("game", *map(heading, study.groups)), tuple(rows), notes)
+    return Table(key, title, ("game", *map(heading, study.groups)), tuple(rows), (note,))
 
 
 def aggregate_table(study: Study) -> Table:
     """Interquartile mean and mean of normalised scores."""
-    header = ["group"]
-    for name in study.parts:
-        header += [f"IQM, {name} levels", f"mean, {name} levels"]
+    columns = [
+        (f"{title}, {name} levels", aggregate, splits)
+        for name, splits in study.parts.items()
+        for title, aggregate in (("IQM", statistics.interquartile_mean), ("mean", statistics.mean))
+    ]
     rows = []
     for group in study.groups:
-        cells = [heading(group)]
-        for splits in study.parts.values():
-            scores = group.normalized(splits)
-            for aggregate in (statistics.interquartile_mean, statistics.mean):
-                cells.append(interval_text(statistics.with_interval(aggregate, scores)))
-        rows.append(tuple(cells))
-    notes = (
+        intervals = (
+            statistics.with_interval(aggregate, group.normalized(splits)) for _, aggregate, splits in columns
+        )
+        rows.append((heading(group), *map(interval_text, intervals)))
+    note = (
         "Interquartile mean (IQM) and mean over runs and games of normalised scores, with 95 % stratified bootstrap "
-        "intervals over runs.",
-        *protocol_notes(study.protocol, study.groups),
+        "intervals over runs."
     )
-    return Table("aggregates", "All games together", tuple(header), tuple(rows), notes)
+    header = ("group", *(title for title, _, _ in columns))
+    return Table("aggregates", "All games together", header, tuple(rows), (note,))
 
 
 def gap_table(study: Study) -> Table:
@@ -257,37 +220,37 @@ def gap_table(study: Study) -> Table:
     rows = []
     for group in study.groups:
         gap = group.normalized(study.seen) - group.normalized(study.unseen)
-        each = [plus_minus(gap[:, index], len(gap), 3) for index in range(gap.shape[1])]
-        rows.append((heading(group), plus_minus(gap.mean(1), len(gap), 3), *each))
-    notes = (
-        "Normalised score on training levels minus that on unseen levels, ± standard error over runs.",
-        *protocol_notes(study.protocol, study.groups),
-    )
+        cells = [plus_minus(values, len(gap), 3) for values in (gap.mean(1), *gap.T)]
+        rows.append((heading(group), *cells))
+    note = "Normalised score on training levels minus that on unseen levels, ± standard error over runs."
     header = ("group", "all games", *study.protocol.games)
-    return Table("generalisation-gap", "Generalisation gap", header, tuple(rows), notes)
+    return Table("generalisation-gap", "Generalisation gap", header, tuple(rows), (note,))
+
+
+def _improvement(ours: Group, theirs: Group, splits: Sequence[str]) -> str:
+    """Probability that a run of one group beats one of another; a dash for a group and itself."""
+    if ours is theirs:
+        return NOTHING
+    scores = ours.normalized(splits), theirs.normalized(splits)
+    return interval_text(
+        statistics.with_interval(statistics.probability_of_improvement, *scores, repetitions=FEW_REPETITIONS),
+        2,
+    )
 
 
 def improvement_table(study: Study) -> Table:
     """Probability that a run of the row's group beats one of the column's."""
-    splits = study.main_splits
-
-    def cell(ours: Group, theirs: Group) -> str:
-        if ours is theirs:
-            return NOTHING
-        interval = statistics.improvement_with_interval(
-            ours.normalized(splits), theirs.normalized(splits), repetitions=2_000
-        )
-        return interval_text(interval, 2)
-
-    rows = tuple((heading(ours), *(cell(ours, theirs) for theirs in study.groups)) for ours in study.groups)
+    rows = [
+        (heading(ours), *(_improvement(ours, theirs, study.main_splits) for theirs in study.groups))
+        for ours in study.groups
+    ]
     where = "unseen levels" if study.unseen else "training levels" if study.seen else "all splits"
-    notes = (
+    note = (
         f"Probability that a run of the row's group scores higher than one of the column's on {where}, mean over "
-        "games, with 95 % stratified bootstrap intervals. An interval that holds 0.5 decides nothing.",
-        *protocol_notes(study.protocol, study.groups),
+        "games, with 95 % stratified bootstrap intervals. An interval that holds 0.5 decides nothing."
     )
     header = ("better than →", *(group.label for group in study.groups))
-    return Table("improvement", "Probability of improvement", header, rows, notes)
+    return Table("improvement", "Probability of improvement", header, tuple(rows), (note,))
 
 
 def ablation_table(study: Study, full: Group) -> Table:
@@ -300,20 +263,18 @@ def ablation_table(study: Study, full: Group) -> Table:
         cells = [heading(group)]
         for splits in study.parts.values():
             ours, theirs = group.normalized(splits), full.normalized(splits)
-            cells.append(plus_minus(ours.mean(1), len(group.rows), 3))
+            cells.append(plus_minus(ours.mean(1), len(ours), 3))
             if group is full:
-                cells += [NOTHING, NOTHING]
+                cells.append(NOTHING)
             else:
-                cells.append(interval_text(statistics.difference_with_interval(ours, theirs)))
-                chance = statistics.improvement_with_interval(ours, theirs, repetitions=2_000)
-                cells.append(interval_text(chance, 2))
+                cells.append(interval_text(statistics.with_interval(statistics.difference, ours, theirs)))
+            cells.append(_improvement(group, full, splits))
         rows.append(tuple(cells))
-    notes = (
+    note = (
         "Mean over games of the normalised score ± standard error over runs; its difference to the full model and "
-        "the probability that a run beats one of the full model, with 95 % stratified bootstrap intervals.",
-        *protocol_notes(study.protocol, study.groups),
+        "the probability that a run beats one of the full model, with 95 % stratified bootstrap intervals."
     )
-    return Table("ablations", f"Ablations against {full.label}", tuple(header), tuple(rows), notes)
+    return Table("ablations", f"Ablations against {full.label}", tuple(header), tuple(rows), (note,))
 
 
 def expert_pairs(study: Study) -> list[tuple[Group, Group]]:
@@ -337,21 +298,26 @@ def expert_table(study: Study) -> Table:
     for name in study.parts:
         header += [f"multi-game, {name}", f"expert, {name}", "percent"]
     rows = []
-    for group, expert in expert_pairs(study):
+    pairs = expert_pairs(study)
+    for group, expert in pairs:
         for game in expert.games:
             cells = [group.label, game]
             for splits in study.parts.values():
-                cells += _percent_cells(group, expert, game, splits)
+                cells += [_raw_and_normalized(each, game, splits) for each in (group, expert)]
+                percent = percent_of_expert(group, expert, game, splits)
+                cells.append(NOTHING if percent is None else f"{number(percent, 0)} %")
             rows.append(tuple(cells))
-    matched = [expert for _, expert in expert_pairs(study)]
-    unmatched = [expert.label for expert in study.experts if expert not in matched]
+    unmatched = [expert for expert in study.experts if all(expert is not other for _, other in pairs)]
+    multi, single = (
+        ", ".join(f"{count:,}" for count in sorted({count for group in groups for count in group.steps}))
+        for groups in (study.groups, study.experts)
+    )
     notes = (
         "Mean episode return ± standard error over runs and splits, with its normalised score; percent: normalised "
         f"score of the multi-game runs over that of the experts, {NOTHING} where the expert is no better than the "
         "trivial player (normalised score 0 or less).",
-        f"Steps of training: {_steps_note(study)}.",
-        *([f"No multi-game runs to hold against: {', '.join(unmatched)}."] if unmatched else []),
-        *protocol_notes(study.protocol, [*study.groups, *study.experts]),
+        f"Steps of training: multi-game runs {multi} for all games together, experts {single} each.",
+        *([f"No multi-game runs to hold against: {_labels(unmatched)}."] if unmatched else []),
     )
     return Table("experts", "Multi-game runs against experts", tuple(header), tuple(rows), notes)
 
@@ -361,24 +327,3 @@ def percent_of_expert(group: Group, expert: Group, game: str, splits: Sequence[s
     ours = float(group.normalized(splits, [game]).mean())
     theirs = float(expert.normalized(splits, [game]).mean())
     return 100 * ours / theirs if theirs > 0 else None
-
-
-def _percent_cells(group: Group, expert: Group, game: str, splits: Sequence[str]) -> list[str]:
-    cells = []
-    for each in (group, expert):
-        raw = each.raw(game, splits)
-        normalized = number(float(normalized_score(game, each.mode, raw.mean())), 3)
-        cells.append(f"{plus_minus(raw, len(each.rows))} ({normalized})")
-    percent = percent_of_expert(group, expert, game, splits)
-    return [*cells, NOTHING if percent is None else f"{number(percent, 0)} %"]
-
-
-def _steps_note(study: Study) -> str:
-    def steps(groups: Sequence[Group]) -> str:
-        return ", ".join(
-            f"{count:,}" for count in sorted({run.config.total_steps for g in groups for run in g.runs})
-        )
-
-    return (
-        f"multi-game runs {steps(study.groups)} for all games together, experts {steps(study.experts)} each"
-    )

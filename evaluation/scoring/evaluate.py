@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from agents import Agent
 from agents.acting import greedy
 from common.errors import raise_problems
 from envs import Levels, ProcgenVecEnv
-from evaluation.agent_info import agent_info, agent_problems, policy_with_reset
+from evaluation.agent_info import agent_info, policy_with_reset
+from evaluation.loading import agent_problems
 from evaluation.play import Chooser, Player, action_seed, sampler
 from evaluation.progress import Report, no_report
 from evaluation.scoring.protocol import Protocol
@@ -46,9 +47,16 @@ def evaluate(
     progress = EvaluationProgress(protocol, report)
     scores: list[GameScore] = []
     for levels in protocol.levels:
-        split = _Split(policy, protocol, levels, num_threads, progress)
-        episodes = split.every_level() if protocol.every_level else split.drawn_levels()
-        scores += [GameScore(game, protocol.mode, levels, tuple(episodes[game])) for game in protocol.games]
+        episodes: list[list[Episode]] = [[] for _ in protocol.games]
+        for quotas, level_seeds in _waves(protocol, levels):
+            played = _play_wave(policy, protocol, levels, quotas, level_seeds, num_threads, progress)
+            for so_far, more in zip(episodes, played, strict=True):
+                so_far += more
+        for game, found in zip(protocol.games, episodes, strict=True):
+            if protocol.every_level:
+                check_every_level(found, levels)
+                found.sort(key=lambda episode: episode.level)
+            scores.append(GameScore(game, protocol.mode, levels, tuple(found)))
     return Results(agent_info(agent, protocol.mode), protocol, tuple(scores))
 
 
@@ -105,69 +113,45 @@ def play_episodes(
     return episodes
 
 
-@dataclass(frozen=True)
-class _Split:
-    """All games on one split."""
+def _waves(protocol: Protocol, levels: Levels) -> Iterator[tuple[Sequence[int], Sequence[int] | None]]:
+    """Quotas and level seeds (None: drawn) of the environments of each game; several if levels outnumber them."""
+    num_envs = protocol.num_envs_on(levels)
+    if not protocol.every_level:
+        yield episode_quotas(protocol.episodes, num_envs), None
+        return
+    for first in range(0, levels.count, num_envs):
+        wave = levels.seeds[first : first + num_envs]
+        yield [1] * len(wave), wave
 
-    policy: Policy
-    protocol: Protocol
-    levels: Levels
-    num_threads: int
-    progress: EvaluationProgress
 
-    def drawn_levels(self) -> dict[str, list[Episode]]:
-        """Episodes of each game, with levels drawn with replacement."""
-        return self._play(
-            episode_quotas(self.protocol.episodes, self.protocol.num_envs_on(self.levels)), None
-        )
-
-    def every_level(self) -> dict[str, list[Episode]]:
-        """One episode of each game on each level, in order; in waves if there are more levels than environments."""
-        episodes: dict[str, list[Episode]] = {game: [] for game in self.protocol.games}
-        num_envs = self.protocol.num_envs_on(self.levels)
-        for first in range(0, self.levels.count, num_envs):
-            wave = self.levels.seeds[first : first + num_envs]
-            for game, played in self._play([1] * len(wave), wave).items():
-                episodes[game] += sorted(played, key=lambda episode: episode.level)
-        for played in episodes.values():
-            check_every_level(played, self.levels)
-        return episodes
-
-    def _play(self, quotas: Sequence[int], level_seeds: Sequence[int] | None) -> dict[str, list[Episode]]:
-        games = self.protocol.games
-        with ExitStack() as stack:
-            envs = [self._make_env(game, len(quotas), level_seeds) for game in games]
-            for env in envs:
-                stack.callback(env.close)
-            played = play_episodes(
-                self.policy,
-                envs,
-                [quotas] * len(games),
-                [self._chooser(game) for game in games],
-                lambda number, episode: self.progress.count(games[number], episode),
-                lambda left, ages: self.progress.step(
-                    str(self.levels),
-                    dict(zip(games, left, strict=True)),
-                    dict(zip(games, ages, strict=True)),
-                ),
+def _play_wave(
+    policy: Policy,
+    protocol: Protocol,
+    levels: Levels,
+    quotas: Sequence[int],
+    level_seeds: Sequence[int] | None,
+    num_threads: int,
+    progress: EvaluationProgress,
+) -> list[list[Episode]]:
+    """The episodes of each game."""
+    envs, choosers = [], []
+    with ExitStack() as stack:
+        for game in protocol.games:
+            seed = action_seed(protocol.seed, game, levels)
+            choosers.append(greedy if protocol.greedy else sampler(seed, policy.device))
+            env = ProcgenVecEnv(
+                [game],
+                len(quotas),
+                protocol.mode,
+                levels,
+                protocol.seed,
+                num_threads=num_threads,
+                level_seeds=level_seeds,
             )
-        return dict(zip(games, played, strict=True))
-
-    def _make_env(self, game: str, num_envs: int, level_seeds: Sequence[int] | None) -> ProcgenVecEnv:
-        return ProcgenVecEnv(
-            [game],
-            num_envs,
-            self.protocol.mode,
-            self.levels,
-            self.protocol.seed,
-            num_threads=self.num_threads,
-            level_seeds=level_seeds,
-        )
-
-    def _chooser(self, game: str) -> Chooser:
-        if self.protocol.greedy:
-            return greedy
-        return sampler(action_seed(self.protocol.seed, game, self.levels), self.policy.device)
+            envs.append(env)
+            stack.callback(env.close)
+        on_step = partial(progress.step, levels.name)
+        return play_episodes(policy, envs, [quotas] * len(envs), choosers, progress.count, on_step)
 
 
 def check_every_level(episodes: Sequence[Episode], levels: Levels) -> None:

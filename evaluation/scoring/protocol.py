@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from common import config
 from common.config import Range
@@ -20,14 +20,12 @@ class Protocol:
     """A protocol; the defaults are the final test of Irie et al. (arXiv 2202.05780).
 
     Attributes:
-        games: The games that are played.
-        mode: easy, hard, memory, exploration or extreme.
         splits: The levels that are played: train, test1, test2, test3, all, or "A:B" for levels A to B-1.
         episodes: How many episodes of each game and split are played.
         greedy: Whether the most likely action is taken instead of drawing one.
         every_level: Whether each level of a split is played exactly once, instead of `episodes` with levels drawn with
             replacement.
-        seed: The seed of the levels and of the actions that are drawn.
+        seed: Of the levels and of the actions that are drawn.
         num_envs: Environments of each game that are stepped together.
         reset: The reset rule of the core, where it is not the one it was trained with.
     """
@@ -59,6 +57,21 @@ class Protocol:
     def total_episodes(self) -> int:
         """Episodes of all games and splits."""
         return len(self.games) * sum(self.episodes_on(levels) for levels in self.levels)
+
+    @property
+    def text(self) -> str:
+        """How actions are chosen and episodes are counted, in words."""
+        if self.every_level:
+            counting = "each level of a split exactly once"
+        elif self.mode == "exploration":
+            counting = f"{self.episodes} episodes of each game, on its one level"
+        else:
+            counting = f"{self.episodes} episodes of each game and split, levels drawn with replacement"
+        return f"{'greedy (most likely)' if self.greedy else 'sampled'} actions; {counting}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain JSON values, with the names of the levels."""
+        return {**config.plain(self), "splits": [levels.name for levels in self.levels]}
 
     def problems(self) -> list[str]:
         """Everything that is wrong with it, a line each."""

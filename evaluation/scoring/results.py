@@ -1,13 +1,19 @@
-"""What an evaluation found, and how it was made."""
+"""What an evaluation found: scores as they are shown, written, read again and compared in reports."""
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from functools import cached_property
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from common import config
+from common.files import atomic_write
 from envs import Levels, score_range
 from evaluation.agent_info import AgentInfo
 from evaluation.scoring.protocol import Protocol
@@ -19,7 +25,6 @@ class Episode:
 
     Attributes:
         score: The sum of the raw rewards.
-        length: The number of steps.
         level: The seed of the level.
         complete: Whether the game says that the level was solved.
     """
@@ -41,6 +46,10 @@ class Episode:
         )
 
 
+_EPISODE_COLUMNS = ("return", "length", "level", "complete")
+"""What JSON calls the fields of `Episode`."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A mean and the standard error of it (NaN where it cannot be known, as from a single episode)."""
@@ -50,13 +59,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Mean of `values` and its standard error: the sample deviation (n - 1) divided by the root of n.
-
-    Raises:
-        ValueError: there are no values.
-    """
-    if not values:
-        raise ValueError("no values to estimate a mean from")
+    """Mean of `values` (one or more) and its standard error: the sample deviation (n - 1) by the root of n."""
     error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return Estimate(fmean(values), error)
 
@@ -69,15 +72,9 @@ def normalized(game: str, mode: str, raw: Estimate) -> Estimate:
 
 
 def aggregate(scores: Sequence[Estimate]) -> Estimate:
-    """The mean over games of independent `scores`: each game counts the same, however many episodes it has.
-
-    Raises:
-        ValueError: there are no scores.
-    """
-    if not scores:
-        raise ValueError("no scores to aggregate")
-    error = math.sqrt(sum(score.standard_error**2 for score in scores)) / len(scores)
-    return Estimate(fmean(score.mean for score in scores), error)
+    """The mean over games of independent `scores`: each game counts the same, however many episodes it has."""
+    mean = fmean(score.mean for score in scores)
+    return Estimate(mean, math.hypot(*(score.standard_error for score in scores)) / len(scores))
 
 
 @dataclass(frozen=True)
@@ -89,7 +86,7 @@ class GameScore:
     levels: Levels
     episodes: tuple[Episode, ...]
 
-    @property
+    @cached_property
     def raw(self) -> Estimate:
         """Mean episode return (raw rewards)."""
         return estimate([episode.score for episode in self.episodes])
@@ -99,16 +96,30 @@ class GameScore:
         """Mean episode return on ProcGen's scale from 0 (trivial) to 1 (best possible)."""
         return normalized(self.game, self.mode, self.raw)
 
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain JSON values, the episodes by column."""
+        columns = zip(*map(astuple, self.episodes), strict=True)
+        return {
+            "game": self.game,
+            "split": self.levels.name,
+            "level_start": self.levels.start,
+            "level_count": self.levels.count,
+            "raw": _estimate_json(self.raw),
+            "normalized": _estimate_json(self.normalized),
+            "episodes": dict(zip(_EPISODE_COLUMNS, map(list, columns), strict=True)),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], mode: str) -> GameScore:
+        """The score in `mode` that `to_json` wrote."""
+        levels = Levels(data["split"], data["level_start"], data["level_count"])
+        columns = (data["episodes"][name] for name in _EPISODE_COLUMNS)
+        return cls(data["game"], mode, levels, tuple(map(Episode, *columns)))
+
 
 @dataclass(frozen=True)
 class Results:
-    """Scores of one policy.
-
-    Attributes:
-        agent: What was evaluated.
-        protocol: How it was evaluated.
-        scores: One for each game and split.
-    """
+    """Scores of one policy, for each game and split of a protocol."""
 
     agent: AgentInfo
     protocol: Protocol
@@ -129,29 +140,34 @@ class Results:
         """Everything, each episode included, as plain JSON values (null where a number is not known)."""
         splits = [levels.name for levels in self.protocol.levels]
         return {
-            "agent": self.agent.to_json(),
-            "protocol": {**asdict(self.protocol), "games": list(self.protocol.games), "splits": splits},
+            "agent": asdict(self.agent),
+            "protocol": self.protocol.to_json(),
             "aggregate": {split: _estimate_json(self.aggregate(split)) for split in splits},
-            "scores": [_score_json(score) for score in self.scores],
+            "scores": [score.to_json() for score in self.scores],
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Results:
+        """The results that `to_json` wrote.
 
-def _score_json(score: GameScore) -> dict[str, Any]:
-    return {
-        "game": score.game,
-        "split": score.levels.name,
-        "level_start": score.levels.start,
-        "level_count": score.levels.count,
-        "raw": _estimate_json(score.raw),
-        "normalized": _estimate_json(score.normalized),
-        "episodes": {
-            "return": [episode.score for episode in score.episodes],
-            "length": [episode.length for episode in score.episodes],
-            "level": [episode.level for episode in score.episodes],
-            "complete": [episode.complete for episode in score.episodes],
-        },
-    }
+        Raises:
+            KeyError: Something is missing.
+            TypeError: Something is not what it should be.
+        """
+        protocol = config.read(Protocol, data["protocol"], [], Protocol(()))
+        scores = tuple(GameScore.from_json(score, protocol.mode) for score in data["scores"])
+        return cls(AgentInfo(**data["agent"]), protocol, scores)
 
 
 def _estimate_json(value: Estimate) -> dict[str, float | None]:
     return {key: number if math.isfinite(number) else None for key, number in asdict(value).items()}
+
+
+def write_results(results: Results, path: str | os.PathLike[str], checkpoint: str | None = None) -> None:
+    """Write everything to `path`, whole or not at all, with the name of the checkpoint that was evaluated.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with atomic_write(Path(path)) as file:
+        file.write(json.dumps({"checkpoint": checkpoint, **results.to_json()}, allow_nan=False) + "\n")

@@ -1,21 +1,17 @@
-"""Results on the screen and in files."""
+"""Results on the screen."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from common.files import atomic_write
-from envs import Levels
-from evaluation.agent_info import AgentInfo
+from envs import Levels, parse_levels
+from evaluation.agent_info import familiarity
 from evaluation.scoring.results import Estimate, GameScore, Results
 
 _UNLIMITED = 10_000
@@ -56,22 +52,12 @@ def _cell(score: GameScore) -> Text:
 
 
 def _header(levels: Levels, results: Results) -> Text:
-    if results.protocol.mode == "exploration":
+    mode, training = results.protocol.mode, results.agent.training_levels
+    if mode == "exploration":
         return Text("the level\nof each game", style="bold")
     where = f"levels {levels.start}-{levels.start + levels.count - 1}" if levels.count else "all levels"
-    lines = [levels.name, where, _familiarity(levels, results.agent.training_levels)]
-    return Text("\n".join(lines), style="bold")
-
-
-def _familiarity(levels: Levels, training: Levels | None) -> str:
-    """Whether training has shown these levels."""
-    if training is None:
-        return ""
-    end = math.inf if levels.count == 0 else levels.start + levels.count
-    training_end = math.inf if training.count == 0 else training.start + training.count
-    if training.start <= levels.start and end <= training_end:
-        return "trained on"
-    return "unseen" if end <= training.start or training_end <= levels.start else "partly unseen"
+    shown = "" if training is None else familiarity(levels, parse_levels(training, mode))
+    return Text(f"{levels.name}\n{where}\n{shown}", style="bold")
 
 
 def _plus_minus(value: Estimate) -> str:
@@ -82,41 +68,9 @@ def _plus_minus(value: Estimate) -> str:
 def describe(results: Results) -> list[str]:
     """What has to be said beside the scores, in a few lines."""
     agent, protocol = results.agent, results.protocol
-    if protocol.every_level:
-        counting = "each level of a split once"
-    elif protocol.mode == "exploration":
-        counting = f"{protocol.episodes} episodes of each game, on its one level"
-    else:
-        counting = f"{protocol.episodes} episodes of each game and split, levels drawn with replacement"
-    chosen = "greedy actions" if protocol.greedy else "sampled actions"
     return [
         f"{agent.policy}, {agent.algorithm}, {agent.steps:,} steps of training; {protocol.mode} mode",
-        f"{chosen}; {counting}; seed {protocol.seed}",
-        _memory(agent, protocol.reset),
+        f"{protocol.text}; seed {protocol.seed}",
+        agent.memory_text(protocol.reset),
         "return: mean ± standard error, then (return - min) / (max - min); all games: mean of the latter",
     ]
-
-
-def _memory(agent: AgentInfo, override: str | None) -> str:
-    if not agent.recurrent:
-        return "no memory, so neither reset rule nor gradient horizon"
-    reset = agent.reset if override is None else override
-    rule = f"memory reset: {_rule(reset)}"
-    if reset != agent.reset:
-        rule += f" (trained with: {_rule(agent.reset)})"
-    horizon = f"gradient horizon {agent.gradient_horizon} of {agent.rollout_steps} steps"
-    return f"{rule}; {horizon}"
-
-
-def _rule(reset: str) -> str:
-    return f"every {reset} steps" if reset.isdigit() else reset
-
-
-def write_results(results: Results, path: str | os.PathLike[str], checkpoint: str | None = None) -> None:
-    """Write everything to `path`, whole or not at all, with the name of the checkpoint that was evaluated.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    with atomic_write(Path(path)) as file:
-        file.write(json.dumps({"checkpoint": checkpoint, **results.to_json()}, allow_nan=False) + "\n")

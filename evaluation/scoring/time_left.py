@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ class EvaluationProgress:
     """Counts the episodes and steps of an evaluation and reports how far it is.
 
     Args:
-        protocol: what is played.
+        protocol: what is played; its games go by their numbers.
         report: gets the progress after each step.
         clock: seconds.
     """
@@ -69,33 +69,32 @@ class EvaluationProgress:
         self, protocol: Protocol, report: Report, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._report, self._clock = report, clock
-        self._total = protocol.total_episodes
-        self._limits = {game: GAMES[game].limit(protocol.mode) for game in protocol.games}
-        self._played: Counter[str] = Counter()
-        self._ended: Counter[str] = Counter()
+        self._games, self._total = protocol.games, protocol.total_episodes
+        self._limits = [GAMES[game].limit(protocol.mode) for game in protocol.games]
+        self._played, self._ended = [0] * len(self._games), [0] * len(self._games)  # steps, episodes
         self._steps = 0
         self._samples = deque([(clock(), 0, 0)])  # seconds, steps, and steps of all environments together
 
-    def count(self, game: str, episode: Episode) -> None:
+    def count(self, game: int, episode: Episode) -> None:
         """An episode has ended."""
         self._ended[game] += 1
         self._played[game] += episode.length
 
-    def step(self, split: str, left: Mapping[str, Counts], ages: Mapping[str, Counts]) -> None:
+    def step(self, split: str, left: Sequence[Counts], ages: Sequence[Counts]) -> None:
         """A step was made; `left` and `ages` are by game, as for `steps_left`."""
         self._steps += 1
         played, together, last, later = 0, 0.0, 0.0, 0.0
-        for game, limit in self._limits.items():
+        for game, limit in enumerate(self._limits):
             steps = self._played[game] + int(ages[game].sum())
             mean = mean_length(steps, self._ended[game], limit)
             own, longest = steps_left(left[game], ages[game], mean, limit)
-            to_come = self._total // len(self._limits) - self._ended[game] - int(left[game].sum())
+            to_come = self._total // len(self._games) - self._ended[game] - int(left[game].sum())
             played += steps
             together += own + to_come * mean
             last = max(last, longest)
             later = max(later, to_come * mean / len(left[game]))
         seconds = self._seconds(played, together, last + later)
-        self._report(Progress(self._ended.total(), self._total, split + _waiting_for(left), seconds))
+        self._report(Progress(sum(self._ended), self._total, split + self._waiting_for(left), seconds))
 
     def _seconds(self, played: int, together: float, last: float) -> float | None:
         """The time that so many steps will take.
@@ -113,11 +112,10 @@ class EvaluationProgress:
             return None
         return seconds * (together / env_steps + last / steps) / 2
 
-
-def _waiting_for(left: Mapping[str, Counts]) -> str:
-    """Which episodes the end of a split is waiting for, if they are few."""
-    counts = {game: int(counts.sum()) for game, counts in left.items() if counts.any()}
-    if not 0 < sum(counts.values()) <= FEW:
-        return ""
-    names = [f"{count} episode{'s' * (count > 1)} of {game}" for game, count in counts.items()]
-    return f", waiting for {', '.join(names)}"
+    def _waiting_for(self, left: Sequence[Counts]) -> str:
+        """Which episodes the end of a split is waiting for, if they are few."""
+        counts = {game: int(counts.sum()) for game, counts in zip(self._games, left, strict=True)}
+        if not 0 < sum(counts.values()) <= FEW:
+            return ""
+        names = [f"{count} episode{'s' * (count > 1)} of {game}" for game, count in counts.items() if count]
+        return f", waiting for {', '.join(names)}"

@@ -59,7 +59,7 @@ def test_scores_on_the_screen_and_in_a_file(checkpoint: str, tmp_path: Path, cap
     out, err = capsys.readouterr()
     assert err == ""
     assert "leaper" in out
-    assert "each level of a split once" in out
+    assert "each level of a split exactly once" in out
     data = json.loads(target.read_text())
     assert data["checkpoint"].endswith("step_000000000000.ckpt")
     assert data["scores"][0]["episodes"]["level"] == [0, 1, 2, 3]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from envs import parse_levels
-from evaluation import Protocol
+from evaluation import Episode, GameScore, Protocol, Results, write_results
+from evaluation.agent_info import AgentInfo
 from evaluation.report.runs import Run
-from evaluation.scoring.results import estimate
-from records.config import from_json
+from records.config import TrainConfig, from_json
 from records.directory import RunDirectory
 
 GAMES = ("bigfish", "maze")
@@ -24,27 +21,26 @@ SPLITS = ("train", "test1", "test2")
 MakeRun = Callable[..., Run]
 
 
-def evaluation_json(
-    protocol: Protocol, score: Callable[[str, str], Sequence[float]], checkpoint: str
-) -> dict[str, Any]:
-    """What `evaluation.write_results` writes, with the returns that `score` gives for a game and a split."""
+def results(config: TrainConfig, protocol: Protocol, score: Callable[[str, str], Sequence[float]]) -> Results:
+    """Results with the returns that `score` gives for a game and a split."""
+    length = config.agent.rollout_steps
+    assert length is not None
+    agent = AgentInfo(
+        config.policy_name,
+        config.algorithm_name,
+        config.total_steps,
+        config.policy_name != "feedforward",
+        config.policy.reset,
+        length if config.policy.bptt_span is None else config.policy.bptt_span,
+        length,
+        config.levels,
+    )
     scores = []
-    for split in protocol.splits:
-        levels = parse_levels(split, protocol.mode)
+    for levels in protocol.levels:
         for game in protocol.games:
-            returns = [float(value) for value in score(game, levels.name)]
-            raw = estimate(returns)
-            error = raw.standard_error if len(returns) > 1 else None
-            scores.append(
-                {
-                    "game": game,
-                    "split": levels.name,
-                    "raw": {"mean": raw.mean, "standard_error": error},
-                    "episodes": {"return": returns},
-                }
-            )
-    described = {**asdict(protocol), "games": list(protocol.games), "splits": list(protocol.splits)}
-    return {"checkpoint": checkpoint, "protocol": described, "scores": scores}
+            episodes = [Episode(float(value), 5, levels.start, False) for value in score(game, levels.name)]
+            scores.append(GameScore(game, protocol.mode, levels, tuple(episodes)))
+    return Results(agent, protocol, tuple(scores))
 
 
 @pytest.fixture
@@ -86,7 +82,7 @@ def make_run(tmp_path: Path) -> MakeRun:
                 config.evaluation_episodes or 1,
                 config.evaluation_greedy,
             )
-            run.evaluation_file.write_text(json.dumps(evaluation_json(protocol, score, str(checkpoint))))
+            write_results(results(config, protocol, score), run.evaluation_file, str(checkpoint))
         return Run(run, config)
 
     return make

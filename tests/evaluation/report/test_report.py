@@ -7,6 +7,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,11 @@ MakeRun = Callable[..., Run]
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals are tested elsewhere."""
-    monkeypatch.setattr(statistics.with_interval, "__defaults__", (30,))
-    monkeypatch.setattr(statistics.difference_with_interval, "__defaults__", (30,))
-    monkeypatch.setattr(statistics.performance_profile, "__defaults__", (30,))
-    improvement = statistics.improvement_with_interval
+    with_interval = statistics.with_interval
     monkeypatch.setattr(
-        statistics, "improvement_with_interval", lambda x, y, repetitions=30: improvement(x, y, 30)
+        statistics,
+        "with_interval",
+        lambda aggregate, *scores, repetitions=30: with_interval(aggregate, *scores, repetitions=30),
     )
 
 
@@ -168,10 +168,10 @@ def test_plots_are_pictures_and_the_same_every_time(study: Study) -> None:
     plots, again = all_plots(study), all_plots(study)
     assert [plot.key for plot in plots] == [
         "aggregates",
+        "profiles",
         "curves-steps",
         "curves-time",
         "curves-games",
-        "profiles",
     ]
     for plot, other in zip(plots, again, strict=True):
         assert ElementTree.fromstring(plot.svg).tag.endswith("svg")
@@ -197,7 +197,7 @@ def test_curves_of_runs_are_compared_where_all_have_been() -> None:
 def test_published_curves_are_shown_where_they_exist(make_run: MakeRun) -> None:
     published = published_curve("bigfish", "easy", "train")
     assert published is not None
-    assert (published.mean[0], published.deviation[-1]) == (0.94, 1.31)
+    assert (published[1, 0], published[2, -1]) == (0.94, 1.31)
     assert published_curve("bigfish", "hard", "train") is None
     assert published_curve("bigfish", "easy", "0:50") is None
     long = gather(
@@ -292,7 +292,7 @@ def test_streams_are_played_once_and_shown(study: Study, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(stream, "play_streams", play)
     monkeypatch.setattr("agents.load", lambda path: str(path))
-    protocol = stream.default_protocol(study, ("carried", "50"))
+    protocol = replace(stream.default_protocol(study), reset_conditions=("carried", "50"))
     assert (protocol.split, protocol.games, protocol.greedy) == ("test1", ("bigfish", "maze"), True)
     scores = stream.gather_streams(study, protocol)
     assert [group.label for group in scores.groups] == ["srwm", "lstm"]

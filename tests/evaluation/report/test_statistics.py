@@ -9,13 +9,11 @@ from rliable import library, metrics
 
 from evaluation.report.statistics import (
     Interval,
-    difference_with_interval,
-    improvement_with_interval,
+    difference,
     interquartile_mean,
     mean,
     performance_profile,
     probability_of_improvement,
-    standard_error,
     with_interval,
 )
 
@@ -44,8 +42,6 @@ def test_they_are_what_they_say() -> None:
     scores = np.array([[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 100.0]])
     assert interquartile_mean(scores) == 3.5  # of 2, 3, 4, 5
     assert probability_of_improvement(np.array([[1.0, 0.0]]), np.array([[0.5, 0.0], [2.0, 1.0]])) == 0.375
-    assert standard_error([1.0, 3.0]) == pytest.approx(1.0)
-    assert standard_error([1.0]) is None
 
 
 def test_intervals_are_those_of_rliable_with_the_same_draws(ours: Scores, theirs: Scores) -> None:
@@ -56,12 +52,12 @@ def test_intervals_are_those_of_rliable_with_the_same_draws(ours: Scores, theirs
 
     found = with_interval(interquartile_mean, ours, repetitions=500)
     assert (found.low, found.high) == direct(ours, lambda x: np.array([metrics.aggregate_iqm(x)]))
-    found = difference_with_interval(ours, theirs, repetitions=500)
+    found = with_interval(difference, ours, theirs, repetitions=500)
     assert found.value == pytest.approx(ours.mean() - theirs.mean())
     assert (found.low, found.high) == pytest.approx(
         direct([ours, theirs], lambda x, y: np.array([x.mean() - y.mean()]))
     )
-    found = improvement_with_interval(ours, theirs, repetitions=100)
+    found = with_interval(probability_of_improvement, ours, theirs, repetitions=100)
     expected = direct(
         [ours, theirs], lambda x, y: np.array([metrics.probability_of_improvement(x, y)]), repetitions=100
     )
@@ -70,14 +66,14 @@ def test_intervals_are_those_of_rliable_with_the_same_draws(ours: Scores, theirs
 
 def test_profiles_are_those_of_rliable(ours: Scores) -> None:
     thresholds = np.linspace(-0.5, 1.5, 21)
-    found = performance_profile(ours, thresholds, repetitions=200)
+    found = with_interval(performance_profile(thresholds), ours, repetitions=200)
     np.random.seed(0)  # noqa: NPY002
     profiles, bounds = library.create_performance_profile({"x": ours}, thresholds, reps=200)
-    np.testing.assert_allclose(found.share, profiles["x"])
+    np.testing.assert_allclose(found.value, profiles["x"])
     np.testing.assert_allclose(found.low, bounds["x"][0])
     np.testing.assert_allclose(found.high, bounds["x"][1])
-    assert found.share[0] == 1.0
-    assert found.share[-1] == 0.0
+    assert found.value[0] == 1.0
+    assert found.value[-1] == 0.0
 
 
 def test_intervals_repeat_and_leave_the_global_generator_alone(ours: Scores) -> None:
@@ -95,8 +91,8 @@ def test_intervals_repeat_and_leave_the_global_generator_alone(ours: Scores) -> 
 def test_one_run_has_no_interval(ours: Scores) -> None:
     one = ours[:1]
     assert with_interval(mean, one) == Interval(mean(one), None, None)
-    assert difference_with_interval(ours, one).low is None
-    assert improvement_with_interval(one, ours).high is None
-    profile = performance_profile(one, np.array([0.0]))
+    assert with_interval(difference, ours, one).low is None
+    assert with_interval(probability_of_improvement, one, ours).high is None
+    profile = with_interval(performance_profile(np.array([0.0])), one)
     assert profile.low is None
     assert profile.high is None

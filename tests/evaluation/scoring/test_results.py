@@ -45,7 +45,7 @@ def test_aggregate_counts_games_equally() -> None:
 
 
 def test_nothing_has_no_mean() -> None:
-    with pytest.raises(ValueError, match="no values"):
+    with pytest.raises(ValueError, match="at least one"):
         estimate([])
-    with pytest.raises(ValueError, match="no scores"):
+    with pytest.raises(ValueError, match="at least one"):
         aggregate([])

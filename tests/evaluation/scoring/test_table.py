@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from envs import parse_levels
 from evaluation import Episode, GameScore, Protocol, Results, print_table, write_results
 from evaluation.agent_info import AgentInfo
 
-AGENT = AgentInfo("srwm", "impala", 120_000, True, "episode", 50, 50, parse_levels("0:200"))
+AGENT = AgentInfo("srwm", "impala", 120_000, True, "episode", 50, 50, "0:200")
 
 
 def results(protocol: Protocol, agent: AgentInfo = AGENT, only: int | None = None) -> Results:
@@ -49,13 +48,17 @@ def test_the_numbers_are_there() -> None:
 def test_how_they_were_made_is_there() -> None:
     text = shown(results(TWO))
     assert "srwm, impala, 120,000 steps of training; easy mode" in text
-    assert "greedy actions; 2 episodes of each game and split, levels drawn with replacement; seed 7" in text
-    assert "memory reset: episode; gradient horizon 50 of 50 steps" in text
+    assert (
+        "greedy (most likely) actions; 2 episodes of each game and split, levels drawn with replacement; seed 7"
+        in text
+    )
+    assert "memory reset at each episode's start, gradient horizon 50 of 50 steps" in text
 
     sampled = replace(TWO, greedy=False, every_level=True, reset="20")
     text = shown(results(sampled, replace(AGENT, gradient_horizon=1)))
-    assert "sampled actions; each level of a split once; seed 7" in text
-    assert "memory reset: every 20 steps (trained with: episode); gradient horizon 1 of 50 steps" in text
+    assert "sampled actions; each level of a split exactly once; seed 7" in text
+    memory = "memory reset every 20 steps in evaluation, at each episode's start in training, gradient horizon 1 of 50"
+    assert memory in text
 
     exploring = shown(results(replace(TWO, mode="exploration", splits=("train",))))
     assert "2 episodes of each game, on its one level; seed 7" in exploring
@@ -76,7 +79,7 @@ def test_how_they_were_made_is_there() -> None:
     ],
 )
 def test_whether_levels_are_new(trained: str, played: str, word: str) -> None:
-    agent = replace(AGENT, training_levels=parse_levels(trained))
+    agent = replace(AGENT, training_levels=trained)
     lines = shown(results(replace(TWO, splits=(played,)), agent)).splitlines()
     header = next(line for line in lines if line.lstrip().startswith("game"))
     assert header.split(maxsplit=1)[1].strip() == word

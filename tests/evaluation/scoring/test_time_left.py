@@ -36,9 +36,9 @@ def simulate(lengths: np.ndarray, game: str = "plunder") -> list[tuple[float, Pr
     for t in range(1, int(lengths.max()) + 1):
         now += 0.02 + 0.001 * int((lengths >= t).sum())  # fewer environments, faster steps
         for _ in range(int((lengths == t).sum())):
-            progress.count(game, Episode(0.0, t, 0, False))
+            progress.count(0, Episode(0.0, t, 0, False))
         left = (lengths > t).astype(np.int64)
-        progress.step("test1", {game: left}, {game: left * t})
+        progress.step("test1", [left], [left * t])
         times.append(now)
     return list(zip(times, reports, strict=True))
 
