@@ -27,13 +27,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from policies.ops.support import on_device, padded, state_dtype, wants_gradient
+from policies.ops.operator import UNSPECIALIZED, launch, padded, state_dtype
 
 # mypy: disable-error-code="no-untyped-def"
-
-# Compile no version of its own for a batch of 16 or a sequence of one step.
-_ANY_VALUE = ("steps", "heads", "programs", "reset_t", "reset_b")
-_TL_DTYPE = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
 @triton.jit
@@ -161,14 +157,15 @@ def _times_columns(
         return tl.sum(square, axis=1) + tl.sum(wide, axis=1) + rest
 
 
-@triton.jit(do_not_specialize=_ANY_VALUE)
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def _forward_kernel(
     x, w0, shift, reset, y, new_shift, matrices, vectors,
     steps, heads, programs,
     x_t, x_b, x_h, x_d, reset_t, reset_b,
     D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
-    SAVE: tl.constexpr, STATE: tl.constexpr,
+    SAVE: tl.constexpr,
 ):  # fmt: skip
+    STATE: tl.constexpr = matrices.dtype.element_ty
     SIZE: tl.constexpr = D * (E + 2 * D + 4)
     MATRIX: tl.constexpr = DP * (EP + 2 * DP + 4)
     VECTOR: tl.constexpr = 5 * DP + EP + 8
@@ -222,13 +219,14 @@ def _forward_kernel(
     _store_blocks(new_shift + program * SIZE, w_y - i_y, w_q - i_q, w_k - i_k, w_beta - i_beta, D, E, DP, EP)
 
 
-@triton.jit(do_not_specialize=_ANY_VALUE)
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def _backward_kernel(
     matrices, vectors, reset, grad_y, grad_new_shift, grad_x, grad_w0, grad_shift,
     steps, heads, programs,
     g_t, g_b, g_h, g_e, reset_t, reset_b,
-    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr, STATE: tl.constexpr,
+    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
 ):  # fmt: skip
+    STATE: tl.constexpr = matrices.dtype.element_ty
     SIZE: tl.constexpr = D * (E + 2 * D + 4)
     MATRIX: tl.constexpr = DP * (EP + 2 * DP + 4)
     VECTOR: tl.constexpr = 5 * DP + EP + 8
@@ -295,73 +293,60 @@ def _backward_kernel(
     _store_blocks(grad_w0 + program * SIZE, a_y + g_y, a_q + g_q, a_k + g_k, a_beta + g_beta, D, E, DP, EP)
 
 
-def _warps(width: int, output: int) -> int:
-    """Warps of a program: one for the paper's 16 x 52 matrix, more where its registers would not hold it."""
-    size = padded(width) * (2 * padded(width) + padded(output))
-    return 1 if size <= 1024 else 4 if size <= 4096 else 8
+class SrwmScan(torch.autograd.Function):
+    """The self-referential weight matrix in one launch; `save` for what the backward pass needs."""
 
-
-def _forward(
-    x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor, save: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Run the kernel: y and the new shift, and, if `save`, the matrices and vectors that the backward pass needs."""
-    steps, batch, heads, width = x.shape
-    columns = w0.shape[-1]
-    output = columns - 2 * width - 4
-    state = state_dtype(x, w0, shift)
-    y = torch.empty(steps, batch, heads, output, dtype=x.dtype, device=x.device)
-    new_shift = torch.empty(shift.shape, dtype=shift.dtype, device=x.device)
-    saved = (steps, batch, heads) if save else (0,)
-    wide, high = padded(output), padded(width)
-    matrices = torch.empty(*saved, high * (wide + 2 * high + 4), dtype=state, device=x.device)
-    vectors = torch.empty(*saved, 5 * high + wide + 8, dtype=state, device=x.device)
-    if batch * heads:
-        with on_device(x):
-            _forward_kernel[(batch * heads,)](
-                x, w0.contiguous(), shift.contiguous(), reset.view(torch.uint8), y, new_shift, matrices, vectors,
-                steps, heads, batch * heads, *x.stride(), *reset.stride(),
-                D=width, E=output, DP=high, EP=wide,
-                SAVE=save, STATE=_TL_DTYPE[state], num_warps=_warps(width, output),
-            )  # fmt: skip
-    return y, new_shift, matrices, vectors
-
-
-class _TritonSrwm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-        y, new_shift, matrices, vectors = _forward(x, w0, shift, reset, save=True)
-        ctx.save_for_backward(matrices, vectors, reset)
-        ctx.width = x.shape[-1]
-        ctx.dtypes = x.dtype, w0.dtype, shift.dtype
+    def forward(
+        ctx: Any, x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor, save: bool
+    ) -> tuple[Tensor, Tensor]:
+        steps, batch, heads, width = x.shape
+        output = w0.shape[-1] - 2 * width - 4
+        high, wide = padded(width), padded(output)
+        y = x.new_empty(steps, batch, heads, output)
+        new_shift = shift.new_empty(shift.shape)
+        saved = (steps, batch, heads) if save else (0,)
+        matrices = x.new_empty(*saved, high * (wide + 2 * high + 4), dtype=state_dtype(x, w0, shift))
+        vectors = matrices.new_empty(*saved, 5 * high + wide + 8)
+        launch(
+            _forward_kernel,
+            (steps, batch, heads, width, output),
+            (
+                x,
+                w0.contiguous(),
+                shift.contiguous(),
+                reset.view(torch.uint8),
+                y,
+                new_shift,
+                matrices,
+                vectors,
+            ),
+            strided=(x, reset),
+            matrix=high * (2 * high + wide),
+            SAVE=save,
+        )
+        if save:
+            ctx.save_for_backward(matrices, vectors, reset)
+            ctx.width = width
+            ctx.dtypes = x.dtype, w0.dtype, shift.dtype
         return y, new_shift
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, grad_new_shift: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_y: Tensor, grad_new_shift: Tensor) -> tuple[Tensor | None, ...]:
         matrices, vectors, reset = ctx.saved_tensors
         x_dtype, w0_dtype, shift_dtype = ctx.dtypes
-        steps, batch, heads, output = grad_y.shape
-        width, device = ctx.width, grad_y.device
+        (steps, batch, heads, output), width = grad_y.shape, ctx.width
         shape = (batch, heads, width, output + 2 * width + 4)
-        grad_x = torch.empty(steps, batch, heads, width, dtype=x_dtype, device=device)
-        grad_w0 = torch.empty(shape, dtype=matrices.dtype, device=device)
-        grad_shift = torch.empty(shape, dtype=shift_dtype, device=device)
-        if batch * heads:
-            with on_device(grad_y):
-                _backward_kernel[(batch * heads,)](
-                    matrices, vectors, reset.view(torch.uint8), grad_y, grad_new_shift.contiguous(),
-                    grad_x, grad_w0, grad_shift,
-                    steps, heads, batch * heads, *grad_y.stride(), *reset.stride(),
-                    D=width, E=output, DP=padded(width), EP=padded(output),
-                    STATE=_TL_DTYPE[matrices.dtype], num_warps=_warps(width, output),
-                )  # fmt: skip
-        return grad_x, grad_w0.sum(dim=0).to(w0_dtype), grad_shift, None
-
-
-def srwm_triton(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-    """See `policies.ops.srwm.srwm`."""
-    if wants_gradient(x, w0, shift):
-        y, new_shift = _TritonSrwm.apply(x, w0, shift, reset)
-        return y, new_shift
-    y, new_shift, _, _ = _forward(x, w0, shift, reset, save=False)
-    return y, new_shift
+        grad_x = grad_y.new_empty(steps, batch, heads, width, dtype=x_dtype)
+        grad_w0 = matrices.new_empty(shape)
+        grad_shift = grad_y.new_empty(shape, dtype=shift_dtype)
+        inputs = (matrices, vectors, reset.view(torch.uint8), grad_y, grad_new_shift.contiguous())
+        launch(
+            _backward_kernel,
+            (steps, batch, heads, width, output),
+            (*inputs, grad_x, grad_w0, grad_shift),
+            strided=(grad_y, reset),
+            matrix=padded(width) * (2 * padded(width) + padded(output)),
+        )
+        return grad_x, grad_w0.sum(dim=0).to(w0_dtype), grad_shift, None, None
