@@ -15,8 +15,7 @@ from agents.acting import greedy, sample
 from envs import ProcgenVecEnv
 from evaluation.intervention import carried_state, write_norms, written_weights
 from evaluation.play import Player, Step
-from policies import Policy, PolicyOutput, State
-from policies.diagnostics import Kind, Reading
+from policies import Kind, Policy, PolicyOutput, Reading, State
 
 Numbers = NDArray[Any]
 
@@ -118,7 +117,7 @@ class InspectedPlayer(Player):
     def _run_policy(self, rgb: Tensor, reward: Tensor, state: State, starts: Tensor) -> PolicyOutput:
         output, readings = self.policy.examine(rgb, reward, state, starts)
         written = write_norms(self.policy, state, output.state, starts[0])
-        readings += [Reading(None, f"{name}_written", Kind.WRITTEN, norm) for name, norm in written.items()]
+        readings += [Reading(f"{name}_written", Kind.WRITTEN, norm) for name, norm in written.items()]
         self._kinds = {reading.tag: reading.kind for reading in readings}
         self._show(
             values=output.value[0].cpu().numpy(),

@@ -1,9 +1,17 @@
 """Networks: image encoder, recurrent cores that may rewrite their own weights, heads."""
 
-from policies.diagnostics import Kind, Reading
+from policies.cores.base import Kind, Reading
 from policies.encoder import EncoderConfig
-from policies.policy import Policy, PolicyConfig, PolicyOutput, from_json, policy_config, to_json
-from policies.registry import CORES, core_config, name_of
+from policies.policy import (
+    Policy,
+    PolicyConfig,
+    PolicyOutput,
+    core_config,
+    from_json,
+    policy_config,
+    to_json,
+)
+from policies.registry import CORES, name_of
 from policies.resets import State
 
 __all__ = [

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from common.config import OneOf, Range, check, choice, plain, problems, read
 from common.errors import UserError, raise_problems
-from policies.cores.base import CoreConfig
+from policies.cores.base import CoreConfig, Reading
 from policies.cores.srwm import SrwmConfig
-from policies.diagnostics import Reading
 from policies.encoder import EncoderConfig, ImpalaEncoder
 from policies.registry import build_core, core_configs
 from policies.resets import State, parse_reset
@@ -58,6 +57,15 @@ def policy_config(core: str, **overrides: Any) -> PolicyConfig:
         UserError: unknown core or field, or an impossible value.
     """
     return from_json({"core": core, **{name: plain(value) for name, value in overrides.items()}})
+
+
+def core_config(name: str, **overrides: Any) -> CoreConfig:
+    """The configuration of the core `name`: the paper's sizes, with `overrides`.
+
+    Raises:
+        UserError: unknown core or field, or an impossible size.
+    """
+    return from_json({"core": {"name": name, **overrides}}).core
 
 
 def to_json(config: PolicyConfig) -> dict[str, Any]:

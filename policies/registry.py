@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from common.config import chosen_name, problems, read
-from common.errors import UserError, raise_problems, unknown_name
+from common.config import chosen_name
+from common.errors import UserError
 from policies.cores.base import Core, CoreConfig
 from policies.resets import EpisodeReset, ResetRule
 
@@ -29,20 +29,6 @@ CORES: dict[str, type[Core]] = {
 def core_configs() -> dict[str, type[CoreConfig]]:
     """The classes of the cores' configurations by name."""
     return {name: core.config_class for name, core in CORES.items()}
-
-
-def core_config(name: str, **overrides: Any) -> CoreConfig:
-    """The configuration of the core `name`: the paper's sizes, with `overrides`.
-
-    Raises:
-        UserError: unknown core or field, or an impossible size.
-    """
-    if name not in CORES:
-        raise UserError(unknown_name("core", name, CORES))
-    default, found = CORES[name].config_class(), list[str]()
-    config = read(type(default), overrides, found, default, "core.")
-    raise_problems(found or problems(config, "core."))
-    return config
 
 
 def name_of(config: CoreConfig) -> str:

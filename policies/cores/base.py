@@ -10,14 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from enum import Enum
+from functools import cached_property, partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from policies.diagnostics import Reading
 from policies.resets import EpisodeReset, ResetRule, State
 
 MAX_SIZE = 65_536
@@ -29,6 +29,39 @@ MAX_LAYERS = 1_000
 @dataclass(frozen=True)
 class CoreConfig:
     """Sizes of a core. Subclasses add fields with defaults; `common.config` says how to state what they may be."""
+
+
+class Kind(Enum):
+    """What the numbers of a reading are, which decides how they are shown."""
+
+    NORM = "norm"
+    """Frobenius norms, from 0 upwards."""
+    RATE = "rate"
+    """Learning rates that the core generates for itself, from 0 to 1."""
+    WRITTEN = "written"
+    """Frobenius norms of what a single step has written."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One number for each environment, read off a core at one step.
+
+    Attributes:
+        name: Name of the quantity, such as "shift_norm".
+        kind: What the numbers are.
+        values: The numbers (B,).
+        layer: Index of the layer that it is about; None for the whole core.
+    """
+
+    name: str
+    kind: Kind
+    values: Tensor
+    layer: int | None = None
+
+    @property
+    def tag(self) -> str:
+        """Its name in logs: "layer0/shift_norm"."""
+        return self.name if self.layer is None else f"layer{self.layer}/{self.name}"
 
 
 class Core(nn.Module, ABC):
@@ -73,9 +106,11 @@ class Core(nn.Module, ABC):
     def _sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """Outputs and new memory; `reset` (T, B) says before which steps the memory is cleared."""
 
-    def _examined_step(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State, list[Reading]]:
-        """`_sequence` for one step (x: (1, B, F)), and what there is to say about it."""
-        return *self._sequence(x, memory, reset), []
+    def _examined_step(
+        self, x: Tensor, memory: State, reset: Tensor, readings: list[Reading]
+    ) -> tuple[Tensor, State]:
+        """`_sequence` for one step (x: (1, B, F)); `readings` gets what there is to say about it."""
+        return self._sequence(x, memory, reset)
 
     def set_writing(self, writing: bool) -> None:
         """Whether the core goes on writing its own weights. While it does not, it reads them as they are.
@@ -140,15 +175,10 @@ class Core(nn.Module, ABC):
         """As `forward`, and what there is to say about the last step: nothing for many cores."""
         if len(x) > 1:
             earlier, state = self(x[:-1], state, episode_start[:-1])
-            y, state, readings = self.examine(x[-1:], state, episode_start[-1:])
-            return torch.cat([earlier, y]), state, readings
-        readings = []
-
-        def step(x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
-            y, memory, found = self._examined_step(x, memory, reset)
-            readings.extend(found)
-            return y, memory
-
+            last, state, found = self.examine(x[-1:], state, episode_start[-1:])
+            return torch.cat([earlier, last]), state, found
+        readings: list[Reading] = []
+        step = partial(self._examined_step, readings=readings)
         return *self._run(step, x, state, episode_start), readings
 
     def _run(
