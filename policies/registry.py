@@ -51,5 +51,6 @@ def build_core(
     """The core that `config` is for, with a reset rule (at episodes unless told otherwise) and gradient horizon."""
     make: Any = CORES[name_of(config)]
     core: Core = make(config, input_size)
-    core.reset_rule, core.bptt_span = reset or EpisodeReset(), bptt_span
+    if core.is_recurrent:  # others have nothing to forget, and no state
+        core.reset_rule, core.bptt_span = reset or EpisodeReset(), bptt_span
     return core

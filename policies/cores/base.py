@@ -64,6 +64,10 @@ class Reading:
         return self.name if self.layer is None else f"layer{self.layer}/{self.name}"
 
 
+Readings = list[Reading] | None
+"""Gets what there is to say about a step; None where nobody asks."""
+
+
 class Core(nn.Module, ABC):
     """Maps inputs (T, B, input_size) to outputs (T, B, output_size), remembering in between.
 
@@ -85,7 +89,7 @@ class Core(nn.Module, ABC):
     """The class of this core's configuration."""
 
     is_recurrent: ClassVar[bool] = True
-    """False where outputs depend on nothing but the input of the same step; the state is then empty."""
+    """False where outputs depend on nothing but the input of the same step; such a core needs no reset rule."""
 
     self_modifying: ClassVar[bool] = False
     """Whether the memory is weights (B, H, rows, columns) that the core itself writes at every step."""
@@ -98,16 +102,16 @@ class Core(nn.Module, ABC):
         self.input_size = input_size
         self.output_size = output_size
 
-    @abstractmethod
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        """The memory of `batch_size` fresh environments."""
+        """The memory of `batch_size` fresh environments; none unless a core says otherwise."""
+        return {}
 
     @abstractmethod
     def _sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """Outputs and new memory; `reset` (T, B) says before which steps the memory is cleared."""
 
     def _examined_step(
-        self, x: Tensor, memory: State, reset: Tensor, readings: list[Reading]
+        self, x: Tensor, memory: State, reset: Tensor, readings: Readings
     ) -> tuple[Tensor, State]:
         """`_sequence` for one step (x: (1, B, F)); `readings` gets what there is to say about it."""
         return self._sequence(x, memory, reset)
@@ -129,22 +133,16 @@ class Core(nn.Module, ABC):
         return {}
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
-        """The state of `batch_size` fresh environments: a flat dict of tensors, batch first.
-
-        Args:
-            batch_size: Number of environments.
-            device: None for where the parameters are.
-        """
-        if not self.is_recurrent:
-            return {}
-        parameter = next(self.parameters())
+        """The state of `batch_size` fresh environments: a flat dict of tensors, batch first. `device` None is for
+        where the parameters are."""
+        parameter = next(self.parameters(), torch.empty(0))
         place = parameter.device if device is None else torch.device(device)
         memory = self._initial_memory(batch_size, place, parameter.dtype)
         return {**memory, **self.reset_rule.initial_state(batch_size, place)}
 
     def memory(self, state: State) -> State:
         """The part of a state that the core itself remembers, without what the reset rule counts."""
-        return {name: state[name] for name in self._memory_names}
+        return {name: tensor for name, tensor in state.items() if name not in self.reset_rule.entries}
 
     def written_weights(self, state: State) -> dict[str, Tensor]:
         """The weights that the core has written (B, H, rows, columns), W_t - W_0, by name such as "layer0/shift".
@@ -192,15 +190,13 @@ class Core(nn.Module, ABC):
         # Memories add up small changes over whole episodes: they keep full precision where a caller lowers it.
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(next(self.parameters(), x).dtype)
-            if not self.is_recurrent:
-                return sequence(x, {}, episode_start)
             reset, rule_state = self.reset_rule.mask(state, episode_start)
             y, memory = sequence(x, self.memory(state), reset)
             return y, {**memory, **rule_state}
 
     def _truncated_sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """`_sequence`, with gradient cut every `bptt_span` steps."""
-        if self.bptt_span is None or not self.is_recurrent:
+        if self.bptt_span is None:
             return self._sequence(x, memory, reset)
         outputs = []
         for piece, piece_reset in zip(x.split(self.bptt_span), reset.split(self.bptt_span), strict=True):
@@ -208,12 +204,6 @@ class Core(nn.Module, ABC):
             y, memory = self._sequence(piece, memory, piece_reset)
             outputs.append(y)
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), memory
-
-    @cached_property
-    def _memory_names(self) -> tuple[str, ...]:
-        if not self.is_recurrent:
-            return ()
-        return tuple(self._initial_memory(1, torch.device("meta"), torch.float32))
 
     @cached_property
     def _state_names(self) -> frozenset[str]:

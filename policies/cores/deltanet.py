@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.config import OneOf
-from policies.cores.base import Kind, Reading
+from policies.cores.base import Kind, Reading, Readings
 from policies.cores.layered import Layer, LayeredCore, OperatorConfig, frozen, norm_of
 from policies.ops import implementations, requested
 from policies.ops.deltanet import DELTANET, deltanet
@@ -27,12 +27,7 @@ def elu_sum_norm(x: Tensor) -> Tensor:
 
 
 def run_program(
-    program: Tensor,
-    fast: Tensor,
-    reset: Tensor,
-    writing: bool,
-    implementation: str,
-    readings: list[Reading] | None,
+    program: Tensor, fast: Tensor, reset: Tensor, writing: bool, implementation: str, readings: Readings
 ) -> tuple[Tensor, Tensor]:
     """What fast weights make of a program, a slow network's outputs for each head (T, B, H, 3D + 1).
 
@@ -77,9 +72,7 @@ class DeltaNetLayer(Layer):
         self.out_linear = nn.Linear(config.width, config.width, bias=False)
         self.memory_shapes["fast"] = (self.heads, self.head_width, self.head_width)
 
-    def forward(
-        self, x: Tensor, memory: State, reset: Tensor, readings: list[Reading] | None = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
         """See `Layer.forward`; the readings are the norm of the fast weights and the rate."""
         program = self.slow_net(self.layer_norm(x)).unflatten(-1, (self.heads, -1))
         y, fast = run_program(program, memory["fast"], reset, self.writing, self.implementation, readings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from policies.cores.base import Reading
+from policies.cores.base import Readings
 from policies.cores.layered import Layer, LayeredConfig, LayeredCore
 from policies.resets import State
 
@@ -32,9 +32,7 @@ class FakeSrwmLayer(Layer):
         )
         self.out_linear = nn.Linear(config.width, config.width, bias=False)
 
-    def forward(
-        self, x: Tensor, memory: State, reset: Tensor, readings: list[Reading] | None = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
         """See `Layer.forward`."""
         phi_x = x.unflatten(-1, (self.heads, self.head_width)).softmax(dim=-1)
         y = torch.einsum("tbhd,hde->tbhe", phi_x, self.w_y)

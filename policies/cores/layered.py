@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config import Range
-from policies.cores.base import MAX_LAYERS, MAX_SIZE, Core, CoreConfig, Kind, Reading
+from policies.cores.base import MAX_LAYERS, MAX_SIZE, Core, CoreConfig, Kind, Reading, Readings
 from policies.ops.operator import AUTO
 from policies.resets import State
 
@@ -74,11 +74,8 @@ class Layer(nn.Module, ABC):
         self.memory_shapes: dict[str, tuple[int, ...]] = {}
 
     @abstractmethod
-    def forward(
-        self, x: Tensor, memory: State, reset: Tensor, readings: list[Reading] | None = None
-    ) -> tuple[Tensor, State]:
-        """Outputs (T, B, width) and the new memory. A list of readings is given where x is a single step; it gets what
-        there is to say about it."""
+    def forward(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
+        """Outputs (T, B, width) and the new memory; readings are asked for of single steps only."""
 
     def implementations(self, steps: int) -> dict[str, str]:
         """See `Core.implementations`."""
@@ -150,7 +147,7 @@ class LayeredCore(Core):
         }
 
     def _sequence(
-        self, x: Tensor, memory: State, reset: Tensor, readings: list[Reading] | None = None
+        self, x: Tensor, memory: State, reset: Tensor, readings: Readings = None
     ) -> tuple[Tensor, State]:
         new_memory: State = {}
         h = self.input_linear(x)
@@ -165,6 +162,6 @@ class LayeredCore(Core):
         return h, new_memory
 
     def _examined_step(
-        self, x: Tensor, memory: State, reset: Tensor, readings: list[Reading]
+        self, x: Tensor, memory: State, reset: Tensor, readings: Readings
     ) -> tuple[Tensor, State]:
         return self._sequence(x, memory, reset, readings)

@@ -8,7 +8,7 @@ from typing import Annotated
 from torch import Tensor
 
 from common.config import OneOf
-from policies.cores.base import Reading
+from policies.cores.base import Readings
 from policies.cores.deltanet import run_program
 from policies.cores.layered import LayeredCore, OperatorConfig
 from policies.cores.srwm import SrwmLayer
@@ -40,9 +40,7 @@ class SrDeltaLayer(SrwmLayer):
         self.deltanet_implementation = requested(DELTANET, config.implementation)
         self.memory_shapes["fast"] = (self.heads, self.head_width, self.head_width)
 
-    def forward(
-        self, x: Tensor, memory: State, reset: Tensor, readings: list[Reading] | None = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
         """See `Layer.forward`; the readings are those of SRWM's and of DeltaNet's layer."""
         program, shift = self.run_matrix(x, memory["shift"], reset, readings)
         y, fast = run_program(

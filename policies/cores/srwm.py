@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config import OneOf
-from policies.cores.base import Kind, Reading
+from policies.cores.base import Kind, Reading, Readings
 from policies.cores.layered import Layer, LayeredCore, OperatorConfig, frozen, norm_of
 from policies.ops import implementations, requested
 from policies.ops.operator import AUTO
@@ -48,7 +48,7 @@ class SrwmLayer(Layer):
         self.memory_shapes["shift"] = self.w0.shape
 
     def run_matrix(
-        self, x: Tensor, shift: Tensor, reset: Tensor, readings: list[Reading] | None
+        self, x: Tensor, shift: Tensor, reset: Tensor, readings: Readings
     ) -> tuple[Tensor, Tensor]:
         """What the matrices make of x, head by head (T, B, H, E), and the new shift."""
         heads = x.unflatten(-1, (self.heads, self.head_width))
@@ -71,9 +71,7 @@ class SrwmLayer(Layer):
         phi_x = heads.softmax(dim=-1).unsqueeze(-2)
         return (phi_x @ (self.w0 + shifts)[..., columns]).squeeze(-2)
 
-    def forward(
-        self, x: Tensor, memory: State, reset: Tensor, readings: list[Reading] | None = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
         """See `Layer.forward`; the readings are the shift's norm and the rates."""
         y, shift = self.run_matrix(x, memory["shift"], reset, readings)
         return x + self.out_linear(y.flatten(-2)), {"shift": shift}

@@ -122,11 +122,6 @@ def srwm_step(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tens
     return torch.stack(outputs), shift
 
 
-def _softmax_backward(gradient: Tensor, softmax: Tensor) -> Tensor:
-    product = gradient * softmax
-    return torch.addcmul(product, softmax, product.sum(dim=-1, keepdim=True), value=-1.0)
-
-
 class _FusedSrwm(torch.autograd.Function):
     """A backward pass derived by hand.
 
@@ -170,19 +165,9 @@ class _FusedSrwm(torch.autograd.Function):
         z_qk = z[:, 0, output:-4].unflatten(1, (2, width)).transpose(0, 1)
         w = w0 + shift  # (B, H, D, columns); updated in place
         w_n = w.view(n, width, columns)
-        per_step = zip(
-            m_phi_x[:, :, :1].unbind(),
-            m_phi_x[:, :, 1:].unbind(),
-            phi.unbind(),
-            phi.unsqueeze(3).unbind(),
-            phi.unsqueeze(4).unbind(),
-            rate.unbind(),
-            rate.unsqueeze(2).unbind(),
-            u.unbind(),
-            y.unbind(),
-            rows_to_reset(reset),
-            strict=True,
-        )
+        m_and_phi_x = m_phi_x.unsqueeze(3).unbind(2)
+        views = (*m_and_phi_x, phi, phi.unsqueeze(3), phi.unsqueeze(4), rate, rate.unsqueeze(2), u, y)
+        per_step = zip(*(view.unbind() for view in views), rows_to_reset(reset), strict=True)
         for m, phi_x, phi_t, phi_row, phi_column, rate_t, rate_row, u_t, y_t, rows in per_step:
             if len(rows):
                 discarded.append(w[rows])
@@ -221,22 +206,12 @@ class _FusedSrwm(torch.autograd.Function):
         grad_d, grad_z = grad_dz[:, :1], grad_dz[:, 1:]
         grad_z_y, grad_z_beta = grad_dz[:, 1, :output], grad_dz[:, 1, -4:]
         grad_z_qk = grad_dz[:, 1, output:-4].unflatten(1, (2, width)).transpose(0, 1)
-        per_step = zip(
-            m_phi_x.transpose(2, 3).unbind(),
-            phi.unbind(),
-            phi[:, 1].unsqueeze(2).unbind(),
-            phi[:, 1].unsqueeze(3).unbind(),
-            rate.unsqueeze(2).unbind(),
-            u.unbind(),
-            grad_y.reshape(steps, n, output).unbind(),
-            grad_phi_x.unbind(),
-            rows_to_reset(reset),
-            strict=True,
-        )
-        for columns_t, phi_t, phi_k, phi_k_column, rate_t, u_t, grad_y_t, grad_phi_x_t, rows in reversed(
-            list(per_step)
-        ):
-            w_n.addcmul_(phi_k_column, u_t, value=-1.0)  # the matrix that the step's products used
+        phi_k_row, phi_k_column = phi[:, 1].unsqueeze(2), phi[:, 1].unsqueeze(3)
+        grad_y = grad_y.reshape(steps, n, output)
+        views = (m_phi_x.mT, phi, phi_k_row, phi_k_column, rate.unsqueeze(2), u, grad_y, grad_phi_x)
+        per_step = list(zip(*(view.unbind() for view in views), rows_to_reset(reset), strict=True))
+        for columns_t, phi_t, phi_k, phi_k_t, rate_t, u_t, grad_y_t, grad_phi_x_t, rows in reversed(per_step):
+            w_n.addcmul_(phi_k_t, u_t, value=-1.0)  # the matrix that the step's products used
             torch.bmm(phi_k, grad_w_n, out=grad_u)
             torch.bmm(u_t, grad_w_n_t, out=grad_phi_k)
             torch.mul(rate_t, grad_u, out=grad_d)
@@ -254,14 +229,10 @@ class _FusedSrwm(torch.autograd.Function):
                 grad_w0 += grad_w[rows].sum(dim=0)
                 grad_w[rows] = 0.0
                 w[rows] = discarded.pop()
-        grad_x = _softmax_backward(grad_phi_x, m_phi_x[:, :, 1:]).view(steps, batch, heads, width)
-        return grad_x, grad_w0 + grad_w.sum(dim=0), grad_w, None
-
-
-def srwm_fused(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-    """`srwm` with the backward pass of `_FusedSrwm`."""
-    y, new_shift = _FusedSrwm.apply(x, w0, shift, reset)
-    return y, new_shift
+        phi_x = m_phi_x[:, :, 1:]
+        product_x = grad_phi_x * phi_x
+        grad_x = torch.addcmul(product_x, phi_x, product_x.sum(dim=-1, keepdim=True), value=-1.0)
+        return grad_x.view(steps, batch, heads, width), grad_w0 + grad_w.sum(dim=0), grad_w, None
 
 
 def srwm_triton(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,6 +245,6 @@ def srwm_triton(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Te
 
 SRWM = Operator(
     "srwm",
-    {"naive": srwm_naive, "fused": srwm_fused, "step": srwm_step, "triton": srwm_triton},
+    {"naive": srwm_naive, "fused": _FusedSrwm.apply, "step": srwm_step, "triton": srwm_triton},
     sequence="fused",
 )
