@@ -38,7 +38,7 @@ def _load_inputs(
     q_at, k_at, v_at, beta_at, reset_at, keep, D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
     STATE: tl.constexpr,
 ):  # fmt: skip
-    """q, k, v, beta and whether to reset; zeros if not `keep`: there is no such step."""
+    """q, k, v (or the gradient of y), beta and whether to reset; zeros if not `keep`: there is no such step."""
     in_d, in_e = keep & (tl.arange(0, DP) < D), keep & (tl.arange(0, EP) < E)
     q = tl.load(q_at, mask=in_d, other=0.0).to(STATE)
     k = tl.load(k_at, mask=in_d, other=0.0).to(STATE)
@@ -101,22 +101,6 @@ def _forward_kernel(
     tl.store(new_memory + of_state, w.to(new_memory.dtype.element_ty), mask=inside)
 
 
-@triton.jit
-def _load_saved(
-    q_at, k_at, beta_at, reset_at, gradient_at, matrix_at, error_at, keep,
-    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr, STATE: tl.constexpr,
-):  # fmt: skip
-    """What the backward pass needs of one step; zeros if not `keep`: there is no such step."""
-    d, e = tl.arange(0, DP), tl.arange(0, EP)
-    query = tl.load(q_at, mask=keep & (d < D), other=0.0).to(STATE)
-    key = tl.load(k_at, mask=keep & (d < D), other=0.0).to(STATE)
-    rate = tl.load(beta_at, mask=keep, other=0.0).to(STATE)
-    gradient = tl.load(gradient_at, mask=keep & (e < E), other=0.0).to(STATE)
-    w = tl.load(matrix_at + d[:, None] * EP + e[None, :], mask=keep, other=0.0)
-    error = tl.load(error_at + e, mask=keep, other=0.0)
-    return query, key, rate, gradient, w, error, tl.load(reset_at, mask=keep, other=0) != 0
-
-
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def _backward_kernel(
     q, k, beta, reset, matrices, errors, grad_y, grad_new_memory,
@@ -132,6 +116,7 @@ def _backward_kernel(
     d, e = tl.arange(0, DP), tl.arange(0, EP)
     inside = (d < D)[:, None] & (e < E)[None, :]
     of_state = program * (D * E) + d[:, None] * E + e[None, :]
+    of_matrix = d[:, None] * EP + e[None, :]
     last = tl.cast(steps, tl.int64) - 1
     row = last * programs + program
 
@@ -147,9 +132,10 @@ def _backward_kernel(
     grad_v_at = grad_v + row * E + e
     grad_beta_at = grad_beta + row
     g = tl.load(grad_new_memory + of_state, mask=inside, other=0.0).to(STATE)
-    query, key, rate, gradient, w, error, is_reset = _load_saved(
-        q_at, k_at, beta_at, reset_at, gradient_at, matrix_at, error_at, True, D, E, DP, EP, STATE
+    query, key, gradient, rate, is_reset = _load_inputs(
+        q_at, k_at, gradient_at, beta_at, reset_at, True, D, E, DP, EP, STATE
     )
+    w, error = tl.load(matrix_at + of_matrix), tl.load(error_at + e)
     for done in range(steps):
         q_at -= q_t
         k_at -= k_t
@@ -158,9 +144,12 @@ def _backward_kernel(
         gradient_at -= g_t
         matrix_at -= programs * (DP * EP)
         error_at -= programs * EP
-        n_query, n_key, n_rate, n_gradient, n_w, n_error, n_reset = _load_saved(
-            q_at, k_at, beta_at, reset_at, gradient_at, matrix_at, error_at, done + 1 < steps, D, E, DP, EP, STATE
-        )  # fmt: skip
+        more = done + 1 < steps
+        n_query, n_key, n_gradient, n_rate, n_reset = _load_inputs(
+            q_at, k_at, gradient_at, beta_at, reset_at, more, D, E, DP, EP, STATE
+        )
+        n_w = tl.load(matrix_at + of_matrix, mask=more, other=0.0)
+        n_error = tl.load(error_at + e, mask=more, other=0.0)
 
         g += query[:, None] * gradient[None, :]
         grad_u = tl.sum(key[:, None] * g, axis=0)

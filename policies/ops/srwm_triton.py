@@ -143,15 +143,12 @@ def _row_times(row, y, q, k, beta):
 
 
 @triton.jit
-def _times_columns(
-    y, q, k, beta, c_y, c_q, c_k, c_beta,
-    DP: tl.constexpr, EP: tl.constexpr,
-):  # fmt: skip
+def _times_columns(y, q, k, beta, c_y, c_q, c_k, c_beta):
     """The matrix times a vector over its columns: (D)."""
     square = q * c_q[None, :] + k * c_k[None, :]
     wide = y * c_y[None, :]
     rest = tl.sum(beta * c_beta[None, :], axis=1)
-    if DP == EP:  # one sum over lanes instead of two
+    if y.shape[1] == q.shape[1]:  # one sum over lanes instead of two
         return tl.sum(square + wide, axis=1) + rest
     else:  # noqa: RET505 (only one branch is compiled)
         return tl.sum(square, axis=1) + tl.sum(wide, axis=1) + rest
@@ -260,9 +257,7 @@ def _backward_kernel(
 
         r_y, r_q, r_k, r_beta = _pick(rate, 0), _pick(rate, 1), _pick(rate, 2), _pick(rate, 3)
         gu_y, gu_q, gu_k, gu_beta = _row_times(phi_k, g_y, g_q, g_k, g_beta)
-        grad_phi_k = _times_columns(
-            g_y, g_q, g_k, g_beta, r_y * d_y, r_q * d_q, r_k * d_k, r_beta * d_beta, DP, EP
-        )
+        grad_phi_k = _times_columns(g_y, g_q, g_k, g_beta, r_y * d_y, r_q * d_q, r_k * d_k, r_beta * d_beta)
         rate_y, rate_q = tl.sum(d_y * gu_y, axis=0), tl.sum(d_q * gu_q, axis=0)
         rate_k, rate_beta = tl.sum(d_k * gu_k, axis=0), tl.sum(d_beta * gu_beta, axis=0)
         grad_rate = tl.where(
@@ -270,10 +265,10 @@ def _backward_kernel(
         )
         gz_beta = grad_rate * rate * (1.0 - rate)
         gd_y, gd_q, gd_k, gd_beta = r_y * gu_y, r_q * gu_q, r_k * gu_k, r_beta * gu_beta
-        grad_m = _times_columns(w_y, w_q, w_k, w_beta, gd_y, gd_q, gd_k, gd_beta, DP, EP)
+        grad_m = _times_columns(w_y, w_q, w_k, w_beta, gd_y, gd_q, gd_k, gd_beta)
         gz_q = _softmax_backward(grad_m, phi_q)
         gz_k = _softmax_backward(grad_phi_k - grad_m, phi_k)
-        grad_phi_x = _times_columns(w_y, w_q, w_k, w_beta, gz_y, gz_q, gz_k, gz_beta, DP, EP)
+        grad_phi_x = _times_columns(w_y, w_q, w_k, w_beta, gz_y, gz_q, gz_k, gz_beta)
         tl.store(grad_x_at, _softmax_backward(grad_phi_x, phi_x).to(grad_x.dtype.element_ty), mask=d < D)
         grad_x_at -= programs * D
 
