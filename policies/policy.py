@@ -14,9 +14,7 @@ from policies.cores.base import CoreConfig, Reading
 from policies.cores.srwm import SrwmConfig
 from policies.encoder import EncoderConfig, ImpalaEncoder
 from policies.registry import build_core, core_configs
-from policies.resets import State, parse_reset
-
-MAX_BPTT_SPAN = 1_000_000
+from policies.resets import MAX_SPAN, State, parse_reset
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class PolicyConfig:
     core: CoreConfig = choice(core_configs, SrwmConfig, option="policy")
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     reset: str = "episode"
-    bptt_span: Annotated[int | None, Range(1, MAX_BPTT_SPAN)] = None
+    bptt_span: Annotated[int | None, Range(1, MAX_SPAN)] = None
     precision: Annotated[str, OneOf(("float32", "bfloat16"))] = "float32"
 
     def contradictions(self) -> list[str]:
@@ -47,8 +45,7 @@ class PolicyConfig:
 
 
 def policy_config(core: str, **overrides: Any) -> PolicyConfig:
-    """The default policy with the core of this name; `overrides` are fields of `PolicyConfig` other than
-    `core`.
+    """The default policy with the core of this name; `overrides` are fields of `PolicyConfig` other than `core`.
 
     >>> policy_config("lstm", reset="never").reset
     'never'
@@ -104,12 +101,7 @@ class Policy(nn.Module):
     """Images and last rewards in, action logits and values out.
 
     Initial weights are torch's defaults everywhere but in SRWM's matrices, as published, and follow from
-    torch's random seed alone. The policy never sees which game it plays.
-
-    Args:
-        config: the network.
-        image_shape: (height, width, channels) of the images.
-        num_actions: how many actions there are to choose from.
+    torch's random seed alone. The policy never sees which game it plays. `image_shape` is (height, width, channels).
 
     Raises:
         UserError: an impossible size.

@@ -74,10 +74,6 @@ class Core(nn.Module, ABC):
     Subclasses are made as `core(config, input_size)`. They build their parameters in `__init__` and implement
     `_initial_memory` and `_sequence`. Reset rule and gradient horizon are handled here, once for all cores.
 
-    Args:
-        input_size: Features of the input.
-        output_size: Features of the output.
-
     Attributes:
         reset_rule: When the memory is cleared.
         bptt_span: Gradient horizon. None: gradient flows through the whole sequence that a call is given. n: the

@@ -32,10 +32,7 @@ def run_program(
     """What fast weights make of a program, a slow network's outputs for each head (T, B, H, 3D + 1).
 
     Its columns are query, key, value and the rate of writing. If not `writing`, queries read the fast weights as they
-    are. `readings`, of a single step, get the norm of the fast weights after it and the rate in it.
-
-    Returns:
-        The outputs (T, B, H, D), and the new fast weights (B, H, D, D).
+    are. Returns the outputs (T, B, H, D) and the new fast weights (B, H, D, D).
     """
     width = program.shape[-1] // 3
     q, k, v, beta = program.split([width, width, width, 1], dim=-1)

@@ -89,8 +89,8 @@ class LstmCore(Core):
 
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         zeros = torch.zeros(batch_size, self.output_size, device=device, dtype=dtype)
-        names = [f"layer{index}/{part}" for index in range(len(self.cells)) for part in ("hidden", "cell")]
-        return {name: zeros.clone() for name in names}
+        layers = range(len(self.cells))
+        return {f"layer{layer}/{part}": zeros.clone() for layer in layers for part in ("hidden", "cell")}
 
     def _sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         new_memory: State = {}

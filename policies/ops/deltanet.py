@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -112,12 +111,11 @@ def deltanet_step(
     return torch.stack(outputs), memory
 
 
-def _chunks(steps: int, chunk: int) -> Iterator[slice]:
+def _chunks(steps: int, chunk: int) -> list[slice]:
     """Cut into as few chunks as there can be, of about the same length."""
     count = -(-steps // chunk)
     length = -(-steps // count)
-    for begin in range(0, steps, length):
-        yield slice(begin, min(begin + length, steps))
+    return [slice(begin, begin + length) for begin in range(0, steps, length)]
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -220,7 +218,7 @@ class _ChunkedDeltaNet(torch.autograd.Function):
         grad_q, grad_k = (grad_y.new_empty(steps, n, keys) for _ in range(2))
         grad_v, grad_beta = grad_y.new_empty(steps, n, values), grad_y.new_empty(steps, n)
         grad_w = grad_memory.reshape(n, keys, values)
-        for now in reversed(list(_chunks(steps, ctx.chunk))):
+        for now in reversed(_chunks(steps, ctx.chunk)):
             kq, ap, d, u, w, rate, pairs, first, last = saved[-9:]
             del saved[-9:]
             c = first.shape[1]
@@ -242,16 +240,8 @@ class _ChunkedDeltaNet(torch.autograd.Function):
             torch.add(grad_kq[:, :c].transpose(0, 1), grad_written.transpose(0, 1), out=grad_k[now])
             grad_q[now] = grad_kq[:, c:].transpose(0, 1)
             grad_w = torch.baddbmm(_scaled(grad_w, first[:, -1:]), kq.transpose(1, 2), g)
-        shape = (steps, batch, heads)
-        return (
-            grad_q.view(*shape, keys),
-            grad_k.view(*shape, keys),
-            grad_v.view(*shape, values),
-            grad_beta.view(shape),
-            grad_w.view(batch, heads, keys, values),
-            None,
-            None,
-        )
+        gradients = (grad.unflatten(1, (batch, heads)) for grad in (grad_q, grad_k, grad_v, grad_beta))
+        return *gradients, grad_w.unflatten(0, (batch, heads)), None, None
 
 
 def deltanet_chunk(

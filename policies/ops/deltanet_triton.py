@@ -1,14 +1,8 @@
 """The delta rule as Triton kernels: a whole sequence in one launch forward and one backward.
 
-Same function as `naive`: a scan, write then read, one program for each head of each environment. Its memory stays in
-registers for all steps, in float32 whatever the inputs are (float64 if one of them is). Inputs are asked for one step
-ahead; vectors are short, so products are sums over elementwise products, not `tl.dot`; dimensions that are no powers
-of two are padded with zeros.
-
-For the backward pass, the forward pass writes down the matrix before each write, and the error e = v - k W that was
-corrected: nothing is reconstructed, so resets need no special case, the length of the sequence adds no error, and all
-shapes are static. See `policies.ops.srwm_triton` for what that costs. Without gradient only the result is
-written.
+Same function as `deltanet_naive`: a scan, write then read, with the matrix of one head of one environment in registers
+for all steps; docs/operators.md says how the kernels work. For the backward pass, the forward pass writes down the
+matrix before each write, and the error e = v - k W that was corrected.
 
 With W the matrix before a step's write, W' = W + k^T (beta e) behind it, y = q W', and G the gradient of W' (vectors
 are rows; g is the gradient with respect to what follows it):

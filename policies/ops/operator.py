@@ -39,14 +39,7 @@ class Operator:
     def choose(
         self, device: torch.device, steps: int, width: int = 1, output: int = 1, implementation: str = AUTO
     ) -> str:
-        """The name of the version that runs.
-
-        Args:
-            device: Where the tensors are.
-            steps: Length of the sequence.
-            width, output: D and E of a head.
-            implementation: A name in `versions`, or "auto".
-        """
+        """The name of the version that runs for so many steps of heads with D = `width` and E = `output`."""
         if implementation != AUTO:
             return implementation
         if device.type == "cuda" and not interpreted() and triton_problem(device, width, output) is None:
@@ -106,12 +99,6 @@ def steps_with_resets(reset: Tensor) -> list[bool]:
     if reset.device.type == "cpu":
         return [bool(any_reset) for any_reset in reset.any(dim=1).tolist()]
     return [True] * reset.shape[0]
-
-
-def rows_to_reset(reset: Tensor) -> list[Tensor]:
-    """For each step, the indices of the environments that are reset there. Waits for the device once."""
-    counts = reset.sum(dim=1).tolist()
-    return list(reset.nonzero()[:, 1].split(counts))
 
 
 def cleared(memory: Tensor, reset: Tensor) -> Tensor:
@@ -188,13 +175,10 @@ def launch(
     """Run a Triton kernel with one program for each head of each environment.
 
     Args:
-        kernel: Takes the tensors, the steps, the heads and the number of programs, strides, and as constants D, E and
-            what they are padded to (DP, EP).
+        kernel: Takes `tensors`; steps, heads and number of programs; all strides of those that are `strided`; and as
+            constants D, E, what they are padded to (DP, EP), and `constants`.
         sizes: T, B, H, D, E.
-        tensors: What the kernel reads and writes.
-        strided: The tensors whose strides, along all their dimensions, it takes.
         matrix: Numbers of the padded matrix that a program keeps in registers: as few warps as hold it.
-        constants: Further constants of the kernel.
     """
     steps, batch, heads, width, output = sizes
     programs = batch * heads

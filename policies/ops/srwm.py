@@ -17,7 +17,6 @@ from policies.ops.operator import (
     check_reset,
     check_shape,
     cleared,
-    rows_to_reset,
     steps_with_resets,
     wants_gradient,
 )
@@ -122,6 +121,12 @@ def srwm_step(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tens
     return torch.stack(outputs), shift
 
 
+def _rows_to_reset(reset: Tensor) -> list[Tensor]:
+    """For each step, the indices of the environments that are reset there. Waits for the device once."""
+    counts = reset.sum(dim=1).tolist()
+    return list(reset.nonzero()[:, 1].split(counts))
+
+
 class _FusedSrwm(torch.autograd.Function):
     """A backward pass derived by hand.
 
@@ -167,7 +172,7 @@ class _FusedSrwm(torch.autograd.Function):
         w_n = w.view(n, width, columns)
         m_and_phi_x = m_phi_x.unsqueeze(3).unbind(2)
         views = (*m_and_phi_x, phi, phi.unsqueeze(3), phi.unsqueeze(4), rate, rate.unsqueeze(2), u, y)
-        per_step = zip(*(view.unbind() for view in views), rows_to_reset(reset), strict=True)
+        per_step = zip(*(view.unbind() for view in views), _rows_to_reset(reset), strict=True)
         for m, phi_x, phi_t, phi_row, phi_column, rate_t, rate_row, u_t, y_t, rows in per_step:
             if len(rows):
                 discarded.append(w[rows])
@@ -209,7 +214,7 @@ class _FusedSrwm(torch.autograd.Function):
         phi_k_row, phi_k_column = phi[:, 1].unsqueeze(2), phi[:, 1].unsqueeze(3)
         grad_y = grad_y.reshape(steps, n, output)
         views = (m_phi_x.mT, phi, phi_k_row, phi_k_column, rate.unsqueeze(2), u, grad_y, grad_phi_x)
-        per_step = list(zip(*(view.unbind() for view in views), rows_to_reset(reset), strict=True))
+        per_step = list(zip(*(view.unbind() for view in views), _rows_to_reset(reset), strict=True))
         for columns_t, phi_t, phi_k, phi_k_t, rate_t, u_t, grad_y_t, grad_phi_x_t, rows in reversed(per_step):
             w_n.addcmul_(phi_k_t, u_t, value=-1.0)  # the matrix that the step's products used
             torch.bmm(phi_k, grad_w_n, out=grad_u)

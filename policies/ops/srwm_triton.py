@@ -1,20 +1,12 @@
 """The self-referential weight matrix as Triton kernels: a whole sequence in one launch forward and one backward.
 
-Same function as `naive`; the equations of the backward pass are those in `fused`. A program is one head of one
-environment. It keeps its matrix, cut into the blocks y (D x E), q, k (D x D) and beta (D x 4), in registers for all
-steps, in float32 whatever the inputs are (float64 if one of them is). What a step reads does not depend on the step
-before, so it is asked for one step ahead. Vectors are short: products are sums over elementwise products, not `tl.dot`,
-which would want 16 rows and, for float32, round to TF32. Dimensions that are no powers of two are padded with zeros.
+Same function as `srwm_naive`; the equations of the backward pass are those of the fused version, and docs/operators.md
+says how the kernels work. A program keeps the matrix of one head of one environment, cut into the blocks y (D x E),
+q, k (D x D) and beta (D x 4), in registers for all steps. Vectors are short: products are sums over elementwise
+products, not `tl.dot`, which would want 16 rows and, for float32, round to TF32.
 
 For the backward pass the forward pass writes down, per step, the matrix that the step used and what it computed from
-it. Nothing is reconstructed, so resets need no special case, the backward pass sees exactly the numbers that the
-forward pass used, however long the sequence is, and all shapes are static (a CUDA graph can hold it). Taking updates
-back by subtraction, as `fused` does, would save that memory, but needs a copy of each matrix that a reset discards,
-and how many there are is not known before the kernel has run. The memory is small beside what an image encoder keeps
-for the same frame: at 8 heads x 16, 27 KB of matrices and 3 KB of vectors per layer and frame, against several
-hundred KB. Without gradient (acting) nothing is written but the result.
-
-Gradients of `w0` are written per environment and added up afterwards, in a fixed order.
+it. Gradients of `w0` are written per environment and added up afterwards, in a fixed order.
 """
 
 from __future__ import annotations
