@@ -2,15 +2,7 @@
 
 from policies.cores.base import Kind, Reading
 from policies.encoder import EncoderConfig
-from policies.policy import (
-    Policy,
-    PolicyConfig,
-    PolicyOutput,
-    core_config,
-    from_json,
-    policy_config,
-    to_json,
-)
+from policies.policy import Policy, PolicyConfig, PolicyOutput, core_config, from_json, policy_config
 from policies.registry import CORES, name_of
 from policies.resets import State
 
@@ -27,5 +19,4 @@ __all__ = [
     "from_json",
     "name_of",
     "policy_config",
-    "to_json",
 ]

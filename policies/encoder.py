@@ -146,9 +146,9 @@ class ImpalaEncoder(nn.Module):
         x = images.permute(0, 3, 1, 2).to(dtype)
         # The images' scale, 1/255, goes into the first convolution's few weights instead of the many pixels
         # (and the pixels 0 to 255 are exact in bfloat16).
-        scale = 1.0 / 255.0
-        for section in self.sections:
-            x = section(x, scale)
-            scale = 1.0
+        first, *others = self.sections
+        x = first(x, 1.0 / 255.0)
+        for section in others:
+            x = section(x)
         flat = F.relu_(x).permute(0, 2, 3, 1).flatten(1)
         return F.relu_(self.linear(flat))

@@ -65,14 +65,8 @@ def core_config(name: str, **overrides: Any) -> CoreConfig:
     return from_json({"core": {"name": name, **overrides}}).core
 
 
-def to_json(config: PolicyConfig) -> dict[str, Any]:
-    """`config` as plain JSON values; `from_json` reads them back."""
-    data: dict[str, Any] = plain(config)
-    return data
-
-
 def from_json(data: object) -> PolicyConfig:
-    """The configuration that `to_json` wrote; fields left out take their defaults.
+    """The configuration that `common.config.plain` made plain values; fields left out take their defaults.
 
     Raises:
         UserError: unknown core, unknown field or impossible value.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,9 +28,6 @@ MAX_SPAN = 1_000_000
 
 class ResetRule(ABC):
     """Where a core's memory is cleared."""
-
-    entries: ClassVar[tuple[str, ...]] = ()
-    """Names of what the rule itself remembers, in the state of the core."""
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
         """What the rule itself remembers, for `batch_size` fresh environments."""
@@ -74,7 +70,6 @@ class SpanReset(ResetRule):
     """
 
     span: int
-    entries = (AGE,)
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
         return {AGE: torch.zeros(batch_size, dtype=torch.int64, device=device)}

@@ -8,10 +8,9 @@ or learning algorithms. To add one: a config dataclass and a `Core` in one file,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from functools import cached_property, partial
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -106,9 +105,7 @@ class Core(nn.Module, ABC):
     def _sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """Outputs and new memory; `reset` (T, B) says before which steps the memory is cleared."""
 
-    def _examined_step(
-        self, x: Tensor, memory: State, reset: Tensor, readings: Readings
-    ) -> tuple[Tensor, State]:
+    def _examine(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
         """`_sequence` for one step (x: (1, B, F)); `readings` gets what there is to say about it."""
         return self._sequence(x, memory, reset)
 
@@ -137,8 +134,8 @@ class Core(nn.Module, ABC):
         return {**memory, **self.reset_rule.initial_state(batch_size, place)}
 
     def memory(self, state: State) -> State:
-        """The part of a state that the core itself remembers, without what the reset rule counts."""
-        return {name: tensor for name, tensor in state.items() if name not in self.reset_rule.entries}
+        """The part of a state, under whatever reset rule, that the core itself remembers."""
+        return {name: state[name] for name in self._memory_names}
 
     def written_weights(self, state: State) -> dict[str, Tensor]:
         """The weights that the core has written (B, H, rows, columns), W_t - W_0, by name such as "layer0/shift".
@@ -162,7 +159,7 @@ class Core(nn.Module, ABC):
             TypeError: `episode_start` is not bool.
             ValueError: Shapes do not fit together.
         """
-        return self._run(self._truncated_sequence, x, state, episode_start)
+        return self._run(x, state, episode_start, None)
 
     @torch.no_grad()
     def examine(self, x: Tensor, state: State, episode_start: Tensor) -> tuple[Tensor, State, list[Reading]]:
@@ -172,22 +169,20 @@ class Core(nn.Module, ABC):
             last, state, found = self.examine(x[-1:], state, episode_start[-1:])
             return torch.cat([earlier, last]), state, found
         readings: list[Reading] = []
-        step = partial(self._examined_step, readings=readings)
-        return *self._run(step, x, state, episode_start), readings
+        return *self._run(x, state, episode_start, readings), readings
 
     def _run(
-        self,
-        sequence: Callable[[Tensor, State, Tensor], tuple[Tensor, State]],
-        x: Tensor,
-        state: State,
-        episode_start: Tensor,
+        self, x: Tensor, state: State, episode_start: Tensor, readings: Readings
     ) -> tuple[Tensor, State]:
         self._check(x, state, episode_start)
         # Memories add up small changes over whole episodes: they keep full precision where a caller lowers it.
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(next(self.parameters(), x).dtype)
+            x, memory = x.to(next(self.parameters(), x).dtype), self.memory(state)
             reset, rule_state = self.reset_rule.mask(state, episode_start)
-            y, memory = sequence(x, self.memory(state), reset)
+            if readings is None:
+                y, memory = self._truncated_sequence(x, memory, reset)
+            else:
+                y, memory = self._examine(x, memory, reset, readings)
             return y, {**memory, **rule_state}
 
     def _truncated_sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
@@ -200,6 +195,10 @@ class Core(nn.Module, ABC):
             y, memory = self._sequence(piece, memory, piece_reset)
             outputs.append(y)
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)), memory
+
+    @cached_property
+    def _memory_names(self) -> tuple[str, ...]:
+        return tuple(self._initial_memory(1, torch.device("meta"), torch.float32))
 
     @cached_property
     def _state_names(self) -> frozenset[str]:

@@ -27,9 +27,8 @@ class FakeSrwmLayer(Layer):
 
     def __init__(self, config: LayeredConfig) -> None:
         super().__init__(config)
-        self.w_y = nn.Parameter(
-            torch.randn(self.heads, self.head_width, self.head_width) * self.head_width**-0.5
-        )
+        width = self.head_width
+        self.w_y = nn.Parameter(torch.randn(self.heads, width, width) * width**-0.5)
         self.out_linear = nn.Linear(config.width, config.width, bias=False)
 
     def forward(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:

@@ -146,9 +146,10 @@ class LayeredCore(Core):
             for name, shape in layer.memory_shapes.items()
         }
 
-    def _sequence(
-        self, x: Tensor, memory: State, reset: Tensor, readings: Readings = None
-    ) -> tuple[Tensor, State]:
+    def _sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
+        return self._examine(x, memory, reset, None)
+
+    def _examine(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
         new_memory: State = {}
         h = self.input_linear(x)
         for index, layer, block in self._stack():
@@ -160,8 +161,3 @@ class LayeredCore(Core):
             if readings is not None:
                 readings += [replace(reading, layer=index) for reading in found]
         return h, new_memory
-
-    def _examined_step(
-        self, x: Tensor, memory: State, reset: Tensor, readings: Readings
-    ) -> tuple[Tensor, State]:
-        return self._sequence(x, memory, reset, readings)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.config import plain
 from common.errors import UserError
 from policies import (
     CORES,
@@ -22,7 +23,6 @@ from policies import (
     from_json,
     name_of,
     policy_config,
-    to_json,
 )
 from policies.cores.base import CoreConfig
 from policies.resets import SpanReset
@@ -203,12 +203,12 @@ CONFIGS = [
 
 @pytest.mark.parametrize("config", CONFIGS, ids=repr)
 def test_json_round_trip(config: PolicyConfig) -> None:
-    text = json.dumps(to_json(config))
+    text = json.dumps(plain(config))
     assert from_json(json.loads(text)) == config
 
 
 def test_json_layout() -> None:
-    assert to_json(PolicyConfig()) == {
+    assert plain(PolicyConfig()) == {
         "core": {
             "name": "srwm",
             "width": 128,

@@ -304,6 +304,7 @@ def test_written_weights_are_the_memory_of_cores_that_modify_themselves(name: st
     assert all(tensor is state[key] and tensor.dim() == 4 for key, tensor in weights.items())
     ruled = set(core.reset_rule.initial_state(3)) if core.is_recurrent else set()
     assert set(core.memory(state)) == set(state) - ruled
+    assert set(make_core(name).memory(state)) == set(state) - ruled
 
 
 @pytest.mark.parametrize("name", NAMES)
