@@ -47,7 +47,6 @@ class Reading:
 
     Attributes:
         name: Name of the quantity, such as "shift_norm".
-        kind: What the numbers are.
         values: The numbers (B,).
         layer: Index of the layer that it is about; None for the whole core.
     """
@@ -138,10 +137,8 @@ class Core(nn.Module, ABC):
         return {name: state[name] for name in self._memory_names}
 
     def written_weights(self, state: State) -> dict[str, Tensor]:
-        """The weights that the core has written (B, H, rows, columns), W_t - W_0, by name such as "layer0/shift".
-
-        Empty for a core that does not modify itself.
-        """
+        """The weights that the core has written (B, H, rows, columns), W_t - W_0, by name such as "layer0/shift";
+        none for a core that does not modify itself."""
         return self.memory(state) if self.self_modifying else {}
 
     def forward(self, x: Tensor, state: State, episode_start: Tensor) -> tuple[Tensor, State]:

@@ -8,7 +8,6 @@ from typing import Annotated
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.config import OneOf
 from policies.cores.base import Kind, Reading, Readings
 from policies.cores.layered import Layer, LayeredCore, OperatorConfig, frozen, norm_of
 from policies.ops import implementations, requested
@@ -16,14 +15,12 @@ from policies.ops.deltanet import DELTANET, deltanet
 from policies.ops.operator import AUTO
 from policies.resets import State
 
-# As published: elu + 1 is exactly 0 for inputs below about -17, and a whole head may be there.
-_SUM_EPSILON = 1e-5
-
 
 def elu_sum_norm(x: Tensor) -> Tensor:
     """elu(x) + 1, divided by its sum over the last dimension: positive features that add up to one."""
     features = F.elu(x) + 1.0
-    return features / (features.sum(dim=-1, keepdim=True) + _SUM_EPSILON)
+    # As published: elu + 1 is exactly 0 for inputs below about -17, and a whole head may be there.
+    return features / (features.sum(dim=-1, keepdim=True) + 1e-5)
 
 
 def run_program(
@@ -51,7 +48,7 @@ def run_program(
 class DeltaNetConfig(OperatorConfig):
     """Sizes of the DeltaNet core; the defaults are those of SRWM."""
 
-    implementation: Annotated[str, OneOf(implementations(DELTANET), "operator implementation")] = AUTO
+    implementation: Annotated[str, implementations(DELTANET)] = AUTO
 
 
 class DeltaNetLayer(Layer):

@@ -103,7 +103,6 @@ class FeedForwardBlock(nn.Module):
         self.linear2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width) -> (..., width)."""
         result: Tensor = x + self.linear2(self.linear1(self.layer_norm(x)).relu())
         return result
 
@@ -129,10 +128,9 @@ class LayeredCore(Core):
         for _, layer, _ in self._stack():
             layer.writing = writing
 
-    def _stack(self) -> Iterator[tuple[int, Layer, FeedForwardBlock]]:
+    def _stack(self) -> Iterator[tuple[int, Layer, nn.Module]]:
         for index, (layer, block) in enumerate(zip(self.layers, self.blocks, strict=True)):
             assert isinstance(layer, Layer)
-            assert isinstance(block, FeedForwardBlock)
             yield index, layer, block
 
     def implementations(self, steps: int) -> dict[str, str]:

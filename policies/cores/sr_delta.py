@@ -7,7 +7,6 @@ from typing import Annotated
 
 from torch import Tensor
 
-from common.config import OneOf
 from policies.cores.base import Readings
 from policies.cores.deltanet import run_program
 from policies.cores.layered import LayeredCore, OperatorConfig
@@ -23,7 +22,7 @@ from policies.resets import State
 class SrDeltaConfig(OperatorConfig):
     """Sizes of the SR-Delta core; the defaults are those of SRWM."""
 
-    implementation: Annotated[str, OneOf(implementations(SRWM, DELTANET), "operator implementation")] = AUTO
+    implementation: Annotated[str, implementations(SRWM, DELTANET)] = AUTO
 
 
 class SrDeltaLayer(SrwmLayer):

@@ -8,7 +8,6 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from common.config import OneOf
 from policies.cores.base import Kind, Reading, Readings
 from policies.cores.layered import Layer, LayeredCore, OperatorConfig, frozen, norm_of
 from policies.ops import implementations, requested
@@ -23,7 +22,7 @@ RATES = ("rate_y", "rate_q", "rate_k", "rate_beta")
 class SrwmConfig(OperatorConfig):
     """Sizes of the SRWM core; the defaults are the paper's for ProcGen."""
 
-    implementation: Annotated[str, OneOf(implementations(SRWM), "operator implementation")] = AUTO
+    implementation: Annotated[str, implementations(SRWM)] = AUTO
 
 
 class SrwmLayer(Layer):
@@ -32,10 +31,7 @@ class SrwmLayer(Layer):
     As published: no layer norm before it, `out_linear` without bias, and one trained matrix per head,
     `w0` (H, D, E + 2D + 4), drawn from N(0, 1/D). The memory is "shift" (B, H, D, E + 2D + 4), how far the matrix of
     each environment has moved away from `w0`: when an optimiser step changes `w0`, running environments move with it.
-
-    Args:
-        config: Sizes.
-        output: E, the outputs of each head; None for D.
+    `output` is E, the outputs of each head; None for D.
     """
 
     def __init__(self, config: OperatorConfig, output: int | None = None) -> None:
@@ -61,9 +57,8 @@ class SrwmLayer(Layer):
             # The mean over heads of each of the four rates.
             rates = self._columns(heads, frozen(shift, reset), slice(-4, None)).sigmoid().mean(dim=(0, 2))
             readings.append(norm_of(new_shift, "shift_norm"))
-            readings += [
-                Reading(name, Kind.RATE, rate) for name, rate in zip(RATES, rates.unbind(-1), strict=True)
-            ]
+            for name, rate in zip(RATES, rates.unbind(-1), strict=True):
+                readings.append(Reading(name, Kind.RATE, rate))
         return y, new_shift
 
     def _columns(self, heads: Tensor, shifts: Tensor, columns: slice) -> Tensor:

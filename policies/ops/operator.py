@@ -60,8 +60,7 @@ class Operator:
         name = self.choose(device, steps, width, output, implementation)
         if name not in self.versions:
             raise UserError(unknown_name(f"implementation of {self.name}", name, [AUTO, *self.versions]))
-        problem = triton_problem(device, width, output) if name == "triton" else None
-        if problem is not None:
+        if name == "triton" and (problem := triton_problem(device, width, output)) is not None:
             raise UserError(problem)
         return self.versions[name]
 
@@ -92,10 +91,8 @@ def check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def steps_with_resets(reset: Tensor) -> list[bool]:
-    """For each step, whether any environment is reset there, so that a loop can skip the others.
-
-    Reading the mask is free on the CPU. Elsewhere it would wait for the device, so every step counts.
-    """
+    """For each step, whether any environment is reset there, so that a loop can skip the others. Reading the mask is
+    free on the CPU; elsewhere it would wait for the device, so every step counts."""
     if reset.device.type == "cpu":
         return [bool(any_reset) for any_reset in reset.any(dim=1).tolist()]
     return [True] * reset.shape[0]

@@ -60,12 +60,9 @@ def _load_blocks(
 
 
 @triton.jit
-def _store_blocks(
-    base, y, q, k, beta,
-    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
-):  # fmt: skip
-    rows = tl.arange(0, DP)[:, None]
-    e, d, four = tl.arange(0, EP)[None, :], tl.arange(0, DP)[None, :], tl.arange(0, 4)[None, :]
+def _store_blocks(base, y, q, k, beta, D: tl.constexpr, E: tl.constexpr):
+    rows, four = tl.arange(0, q.shape[0])[:, None], tl.arange(0, 4)[None, :]
+    e, d = tl.arange(0, y.shape[1])[None, :], tl.arange(0, q.shape[1])[None, :]
     at = base + rows * (E + 2 * D + 4)
     keep = rows < D
     kind = base.dtype.element_ty
@@ -205,7 +202,7 @@ def _forward_kernel(
         y_at += programs * E
         phi_x = _softmax(next_x, in_d)
         is_reset = next_reset
-    _store_blocks(new_shift + program * SIZE, w_y - i_y, w_q - i_q, w_k - i_k, w_beta - i_beta, D, E, DP, EP)
+    _store_blocks(new_shift + program * SIZE, w_y - i_y, w_q - i_q, w_k - i_k, w_beta - i_beta, D, E)
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
@@ -276,8 +273,8 @@ def _backward_kernel(
 
         w_y, w_q, w_k, w_beta, phi_x, phi_q, phi_k = n_y, n_q, n_k, n_beta, n_phi_x, n_phi_q, n_phi_k
         d_y, d_q, d_k, d_beta, rate, gz_y, is_reset = n_dy, n_dq, n_dk, n_dbeta, n_rate, n_gy, n_reset
-    _store_blocks(grad_shift + program * SIZE, g_y, g_q, g_k, g_beta, D, E, DP, EP)
-    _store_blocks(grad_w0 + program * SIZE, a_y + g_y, a_q + g_q, a_k + g_k, a_beta + g_beta, D, E, DP, EP)
+    _store_blocks(grad_shift + program * SIZE, g_y, g_q, g_k, g_beta, D, E)
+    _store_blocks(grad_w0 + program * SIZE, a_y + g_y, a_q + g_q, a_k + g_k, a_beta + g_beta, D, E)
 
 
 class SrwmScan(torch.autograd.Function):
