@@ -12,7 +12,7 @@ import torch
 from agents.checkpoint import CheckpointError
 from agents.config import AgentConfig
 from common.config import plain, problems, read
-from policies import Policy, PolicyConfig, from_json, to_json
+from policies import Policy, PolicyConfig, from_json
 
 IMAGE_SIDE = 1 << 16
 """No image is as high or wide as that."""
@@ -49,7 +49,7 @@ class AgentContent:
         return {
             **vars(self),
             "config": plain(self.config),
-            "policy_config": to_json(self.policy_config),
+            "policy_config": plain(self.policy_config),
             "image_shape": list(self.image_shape),
         }
 

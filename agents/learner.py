@@ -18,7 +18,8 @@ from agents.exchange import Exchange
 from agents.numerics import NotFinite, StateWatch, causes, finite, optimizer_tensors, write_bundle
 from agents.retention import Retention
 from agents.rollout import Batch
-from policies import Policy, PolicyOutput, to_json
+from common.config import plain
+from policies import Policy, PolicyOutput
 
 Metrics = dict[str, float]
 
@@ -193,7 +194,7 @@ class Learner(ABC):
         self._skipped_in_a_row += 1
         bundle = None
         if self.diagnostics is not None:
-            config = {"config": asdict(self.config), "policy_config": to_json(self.policy.config)}
+            config = {"config": asdict(self.config), "policy_config": plain(self.policy.config)}
             weights = {"policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict()}
             content = {**config, **weights, "updates": self.updates}
             bundle = write_bundle(self.diagnostics, step, fault, content)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.figures import Figure, Part, best_seconds, main
 from policies.ops import OPERATORS
-from policies.ops.support import triton_problem
+from policies.ops.operator import triton_problem
 
 MEASURED = ("srwm", "deltanet")
 RESETS = 0.005

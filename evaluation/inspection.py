@@ -14,8 +14,7 @@ from torch import Tensor
 from agents.acting import greedy, sample
 from envs import ProcgenVecEnv
 from evaluation.play import Player, Step
-from policies import Policy, PolicyOutput, State
-from policies.diagnostics import Kind, Reading
+from policies import Kind, Policy, PolicyOutput, Reading, State
 
 Numbers = NDArray[Any]
 
@@ -118,7 +117,7 @@ class InspectedPlayer(Player):
     def _run_policy(self, rgb: Tensor, reward: Tensor, state: State, starts: Tensor) -> PolicyOutput:
         output, readings = self.policy.examine(rgb, reward, state, starts)
         for name, norms in write_norms(self.policy, state, output.state, starts[0]).items():
-            readings.append(Reading(None, f"{name}_written", Kind.WRITTEN, norms))
+            readings.append(Reading(f"{name}_written", Kind.WRITTEN, norms))
         for reading in readings:
             self._show(self._readings[reading.kind], **{reading.tag: reading.values.cpu().numpy()})
         self._show(

@@ -1,9 +1,9 @@
 """Networks: image encoder, recurrent cores that may rewrite their own weights, heads."""
 
-from policies.diagnostics import Kind, Reading
+from policies.cores.base import Kind, Reading
 from policies.encoder import EncoderConfig
-from policies.policy import Policy, PolicyConfig, PolicyOutput, from_json, policy_config, to_json
-from policies.registry import CORES, core_config, name_of
+from policies.policy import Policy, PolicyConfig, PolicyOutput, core_config, from_json, policy_config
+from policies.registry import CORES, name_of
 from policies.resets import State
 
 __all__ = [
@@ -19,5 +19,4 @@ __all__ = [
     "from_json",
     "name_of",
     "policy_config",
-    "to_json",
 ]

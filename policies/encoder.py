@@ -35,10 +35,6 @@ class EncoderConfig:
         return [f"encoder channels are {len(self.channels)} numbers: give 1 to {MAX_SECTIONS}"]
 
 
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
-
-
 def _halve(x: Tensor, dim: int) -> Tensor:
     """Maximum over windows of three, two apart, along `dim`; the first starts one before the border."""
     size = x.shape[dim]
@@ -70,8 +66,8 @@ class _Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = _conv(channels, channels)
-        self.conv2 = _conv(channels, channels)
+        self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         # In place where the backward pass does not need what is overwritten: a convolution keeps its input,
@@ -86,7 +82,7 @@ class _Section(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv = _conv(inputs, outputs)
+        self.conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
         self.residual1 = _Residual(outputs)
         self.residual2 = _Residual(outputs)
 
@@ -103,13 +99,8 @@ class ImpalaEncoder(nn.Module):
 
     Height-width-channel memory is what a channels-last convolution reads, so images are converted but never
     rearranged. Initial weights are torch's defaults, as published. The features of the last section are
-    flattened in the order height, width, channel.
-
-    Args:
-        config: sizes.
-        image_shape: (H, W, C); any size.
-        precision: "float32", or "bfloat16" to compute the convolutions and the linear layer in bfloat16
-            (parameters and output stay float32).
+    flattened in the order height, width, channel. With precision "bfloat16" the convolutions and the linear
+    layer compute in bfloat16; parameters and output stay float32.
 
     Raises:
         UserError: impossible image shape.
@@ -121,7 +112,6 @@ class ImpalaEncoder(nn.Module):
         super().__init__()
         if min(image_shape) < 1:
             raise UserError(f"images cannot be of shape {image_shape}: give (height, width, channels)")
-        self.config = config
         self.image_shape = tuple(image_shape)
         self.precision = precision
         self.output_size = config.hidden
@@ -156,9 +146,9 @@ class ImpalaEncoder(nn.Module):
         x = images.permute(0, 3, 1, 2).to(dtype)
         # The images' scale, 1/255, goes into the first convolution's few weights instead of the many pixels
         # (and the pixels 0 to 255 are exact in bfloat16).
-        scale = 1.0 / 255.0
-        for section in self.sections:
-            x = section(x, scale)
-            scale = 1.0
+        first, *others = self.sections
+        x = first(x, 1.0 / 255.0)
+        for section in others:
+            x = section(x)
         flat = F.relu_(x).permute(0, 2, 3, 1).flatten(1)
         return F.relu_(self.linear(flat))

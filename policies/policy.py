@@ -10,14 +10,11 @@ from torch import Tensor, nn
 
 from common.config import OneOf, Range, check, choice, plain, problems, read
 from common.errors import UserError, raise_problems
-from policies.cores.base import CoreConfig
+from policies.cores.base import CoreConfig, Reading
 from policies.cores.srwm import SrwmConfig
-from policies.diagnostics import Reading
 from policies.encoder import EncoderConfig, ImpalaEncoder
 from policies.registry import build_core, core_configs
-from policies.resets import State, parse_reset
-
-MAX_BPTT_SPAN = 1_000_000
+from policies.resets import MAX_SPAN, State, parse_reset
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class PolicyConfig:
     core: CoreConfig = choice(core_configs, SrwmConfig, option="policy")
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     reset: str = "episode"
-    bptt_span: Annotated[int | None, Range(1, MAX_BPTT_SPAN)] = None
+    bptt_span: Annotated[int | None, Range(1, MAX_SPAN)] = None
     precision: Annotated[str, OneOf(("float32", "bfloat16"))] = "float32"
 
     def contradictions(self) -> list[str]:
@@ -48,8 +45,7 @@ class PolicyConfig:
 
 
 def policy_config(core: str, **overrides: Any) -> PolicyConfig:
-    """The default policy with the core of this name; `overrides` are fields of `PolicyConfig` other than
-    `core`.
+    """The default policy with the core of this name; `overrides` are fields of `PolicyConfig` other than `core`.
 
     >>> policy_config("lstm", reset="never").reset
     'never'
@@ -60,14 +56,17 @@ def policy_config(core: str, **overrides: Any) -> PolicyConfig:
     return from_json({"core": core, **{name: plain(value) for name, value in overrides.items()}})
 
 
-def to_json(config: PolicyConfig) -> dict[str, Any]:
-    """`config` as plain JSON values; `from_json` reads them back."""
-    data: dict[str, Any] = plain(config)
-    return data
+def core_config(name: str, **overrides: Any) -> CoreConfig:
+    """The configuration of the core `name`: the paper's sizes, with `overrides`.
+
+    Raises:
+        UserError: unknown core or field, or an impossible size.
+    """
+    return from_json({"core": {"name": name, **overrides}}).core
 
 
 def from_json(data: object) -> PolicyConfig:
-    """The configuration that `to_json` wrote; fields left out take their defaults.
+    """The configuration that `common.config.plain` made plain values; fields left out take their defaults.
 
     Raises:
         UserError: unknown core, unknown field or impossible value.
@@ -96,12 +95,7 @@ class Policy(nn.Module):
     """Images and last rewards in, action logits and values out.
 
     Initial weights are torch's defaults everywhere but in SRWM's matrices, as published, and follow from
-    torch's random seed alone. The policy never sees which game it plays.
-
-    Args:
-        config: the network.
-        image_shape: (height, width, channels) of the images.
-        num_actions: how many actions there are to choose from.
+    torch's random seed alone. The policy never sees which game it plays. `image_shape` is (height, width, channels).
 
     Raises:
         UserError: an impossible size.

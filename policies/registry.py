@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from common.config import chosen_name, problems, read
-from common.errors import UserError, raise_problems, unknown_name
+from common.config import chosen_name
+from common.errors import UserError
 from policies.cores.base import Core, CoreConfig
 from policies.resets import EpisodeReset, ResetRule
 
@@ -31,20 +31,6 @@ def core_configs() -> dict[str, type[CoreConfig]]:
     return {name: core.config_class for name, core in CORES.items()}
 
 
-def core_config(name: str, **overrides: Any) -> CoreConfig:
-    """The configuration of the core `name`: the paper's sizes, with `overrides`.
-
-    Raises:
-        UserError: unknown core or field, or an impossible size.
-    """
-    if name not in CORES:
-        raise UserError(unknown_name("core", name, CORES))
-    default, found = CORES[name].config_class(), list[str]()
-    config = read(type(default), overrides, found, default, "core.")
-    raise_problems(found or problems(config, "core."))
-    return config
-
-
 def name_of(config: CoreConfig) -> str:
     """The name of the core that `config` is for.
 
@@ -65,5 +51,6 @@ def build_core(
     """The core that `config` is for, with a reset rule (at episodes unless told otherwise) and gradient horizon."""
     make: Any = CORES[name_of(config)]
     core: Core = make(config, input_size)
-    core.reset_rule, core.bptt_span = reset or EpisodeReset(), bptt_span
+    if core.is_recurrent:  # others have nothing to forget, and no state
+        core.reset_rule, core.bptt_span = reset or EpisodeReset(), bptt_span
     return core

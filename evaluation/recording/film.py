@@ -19,7 +19,7 @@ from evaluation.recording.overlay import HISTORY, Caption, Grid, PolicyPanel, Ti
 from evaluation.recording.trace import Frame
 from evaluation.recording.video import video_writer
 from evaluation.scoring.protocol import Protocol
-from policies.diagnostics import Kind
+from policies import Kind
 
 
 @contextmanager

@@ -8,8 +8,8 @@ or learning algorithms. To add one: a config dataclass and a `Core` in one file,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from typing import ClassVar
 
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import UserError
-from policies.diagnostics import Reading
 from policies.resets import EpisodeReset, ResetRule, State
 
 MAX_SIZE = 65_536
@@ -31,15 +30,47 @@ class CoreConfig:
     """Sizes of a core. Subclasses add fields with defaults; `common.config` says how to state what they may be."""
 
 
+class Kind(Enum):
+    """What the numbers of a reading are, which decides how they are shown."""
+
+    NORM = "norm"
+    """Frobenius norms, from 0 upwards."""
+    RATE = "rate"
+    """Learning rates that the core generates for itself, from 0 to 1."""
+    WRITTEN = "written"
+    """Frobenius norms of what a single step has written."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One number for each environment, read off a core at one step.
+
+    Attributes:
+        name: Name of the quantity, such as "shift_norm".
+        values: The numbers (B,).
+        layer: Index of the layer that it is about; None for the whole core.
+    """
+
+    name: str
+    kind: Kind
+    values: Tensor
+    layer: int | None = None
+
+    @property
+    def tag(self) -> str:
+        """Its name in logs: "layer0/shift_norm"."""
+        return self.name if self.layer is None else f"layer{self.layer}/{self.name}"
+
+
+Readings = list[Reading] | None
+"""Gets what there is to say about a step; None where nobody asks."""
+
+
 class Core(nn.Module, ABC):
     """Maps inputs (T, B, input_size) to outputs (T, B, output_size), remembering in between.
 
     Subclasses are made as `core(config, input_size)`. They build their parameters in `__init__` and implement
     `_initial_memory` and `_sequence`. Reset rule and gradient horizon are handled here, once for all cores.
-
-    Args:
-        input_size: Features of the input.
-        output_size: Features of the output.
 
     Attributes:
         reset_rule: When the memory is cleared.
@@ -52,7 +83,7 @@ class Core(nn.Module, ABC):
     """The class of this core's configuration."""
 
     is_recurrent: ClassVar[bool] = True
-    """False where outputs depend on nothing but the input of the same step; the state is then empty."""
+    """False where outputs depend on nothing but the input of the same step; such a core needs no reset rule."""
 
     self_modifying: ClassVar[bool] = False
     """Whether the memory is weights (B, H, rows, columns) that the core itself writes at every step."""
@@ -65,17 +96,17 @@ class Core(nn.Module, ABC):
         self.input_size = input_size
         self.output_size = output_size
 
-    @abstractmethod
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        """The memory of `batch_size` fresh environments."""
+        """The memory of `batch_size` fresh environments; none unless a core says otherwise."""
+        return {}
 
     @abstractmethod
     def _sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """Outputs and new memory; `reset` (T, B) says before which steps the memory is cleared."""
 
-    def _examined_step(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State, list[Reading]]:
-        """`_sequence` for one step (x: (1, B, F)), and what there is to say about it."""
-        return *self._sequence(x, memory, reset), []
+    def _examine(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
+        """`_sequence` for one step (x: (1, B, F)); `readings` gets what there is to say about it."""
+        return self._sequence(x, memory, reset)
 
     def set_writing(self, writing: bool) -> None:
         """Whether the core goes on writing its own weights. While it does not, it reads them as they are.
@@ -94,28 +125,20 @@ class Core(nn.Module, ABC):
         return {}
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
-        """The state of `batch_size` fresh environments: a flat dict of tensors, batch first.
-
-        Args:
-            batch_size: Number of environments.
-            device: None for where the parameters are.
-        """
-        if not self.is_recurrent:
-            return {}
-        parameter = next(self.parameters())
+        """The state of `batch_size` fresh environments: a flat dict of tensors, batch first. `device` None is for
+        where the parameters are."""
+        parameter = next(self.parameters(), torch.empty(0))
         place = parameter.device if device is None else torch.device(device)
         memory = self._initial_memory(batch_size, place, parameter.dtype)
         return {**memory, **self.reset_rule.initial_state(batch_size, place)}
 
     def memory(self, state: State) -> State:
-        """The part of a state that the core itself remembers, without what the reset rule counts."""
+        """The part of a state, under whatever reset rule, that the core itself remembers."""
         return {name: state[name] for name in self._memory_names}
 
     def written_weights(self, state: State) -> dict[str, Tensor]:
-        """The weights that the core has written (B, H, rows, columns), W_t - W_0, by name such as "layer0/shift".
-
-        Empty for a core that does not modify itself.
-        """
+        """The weights that the core has written (B, H, rows, columns), W_t - W_0, by name such as "layer0/shift";
+        none for a core that does not modify itself."""
         return self.memory(state) if self.self_modifying else {}
 
     def forward(self, x: Tensor, state: State, episode_start: Tensor) -> tuple[Tensor, State]:
@@ -133,44 +156,35 @@ class Core(nn.Module, ABC):
             TypeError: `episode_start` is not bool.
             ValueError: Shapes do not fit together.
         """
-        return self._run(self._truncated_sequence, x, state, episode_start)
+        return self._run(x, state, episode_start, None)
 
     @torch.no_grad()
     def examine(self, x: Tensor, state: State, episode_start: Tensor) -> tuple[Tensor, State, list[Reading]]:
         """As `forward`, and what there is to say about the last step: nothing for many cores."""
         if len(x) > 1:
             earlier, state = self(x[:-1], state, episode_start[:-1])
-            y, state, readings = self.examine(x[-1:], state, episode_start[-1:])
-            return torch.cat([earlier, y]), state, readings
-        readings = []
-
-        def step(x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
-            y, memory, found = self._examined_step(x, memory, reset)
-            readings.extend(found)
-            return y, memory
-
-        return *self._run(step, x, state, episode_start), readings
+            last, state, found = self.examine(x[-1:], state, episode_start[-1:])
+            return torch.cat([earlier, last]), state, found
+        readings: list[Reading] = []
+        return *self._run(x, state, episode_start, readings), readings
 
     def _run(
-        self,
-        sequence: Callable[[Tensor, State, Tensor], tuple[Tensor, State]],
-        x: Tensor,
-        state: State,
-        episode_start: Tensor,
+        self, x: Tensor, state: State, episode_start: Tensor, readings: Readings
     ) -> tuple[Tensor, State]:
         self._check(x, state, episode_start)
         # Memories add up small changes over whole episodes: they keep full precision where a caller lowers it.
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(next(self.parameters(), x).dtype)
-            if not self.is_recurrent:
-                return sequence(x, {}, episode_start)
+            x, memory = x.to(next(self.parameters(), x).dtype), self.memory(state)
             reset, rule_state = self.reset_rule.mask(state, episode_start)
-            y, memory = sequence(x, self.memory(state), reset)
+            if readings is None:
+                y, memory = self._truncated_sequence(x, memory, reset)
+            else:
+                y, memory = self._examine(x, memory, reset, readings)
             return y, {**memory, **rule_state}
 
     def _truncated_sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         """`_sequence`, with gradient cut every `bptt_span` steps."""
-        if self.bptt_span is None or not self.is_recurrent:
+        if self.bptt_span is None:
             return self._sequence(x, memory, reset)
         outputs = []
         for piece, piece_reset in zip(x.split(self.bptt_span), reset.split(self.bptt_span), strict=True):
@@ -181,8 +195,6 @@ class Core(nn.Module, ABC):
 
     @cached_property
     def _memory_names(self) -> tuple[str, ...]:
-        if not self.is_recurrent:
-            return ()
         return tuple(self._initial_memory(1, torch.device("meta"), torch.float32))
 
     @cached_property

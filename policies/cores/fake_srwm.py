@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from policies.cores.base import Readings
 from policies.cores.layered import Layer, LayeredConfig, LayeredCore
 from policies.resets import State
 
@@ -25,18 +26,12 @@ class FakeSrwmLayer(Layer):
     """
 
     def __init__(self, config: LayeredConfig) -> None:
-        super().__init__()
-        self.heads, self.head_width = config.heads, config.head_width
-        self.w_y = nn.Parameter(
-            torch.randn(self.heads, self.head_width, self.head_width) * self.head_width**-0.5
-        )
+        super().__init__(config)
+        width = self.head_width
+        self.w_y = nn.Parameter(torch.randn(self.heads, width, width) * width**-0.5)
         self.out_linear = nn.Linear(config.width, config.width, bias=False)
 
-    def initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        """None."""
-        return {}
-
-    def forward(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
         """See `Layer.forward`."""
         phi_x = x.unflatten(-1, (self.heads, self.head_width)).softmax(dim=-1)
         y = torch.einsum("tbhd,hde->tbhe", phi_x, self.w_y)

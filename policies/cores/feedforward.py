@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from policies.cores.base import Core, CoreConfig
@@ -24,9 +23,6 @@ class FeedForwardCore(Core):
 
     def __init__(self, config: FeedForwardConfig, input_size: int) -> None:
         super().__init__(input_size, input_size)
-
-    def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        return {}
 
     def _sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
         return x, {}

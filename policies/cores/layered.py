@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config import Range
-from policies.cores.base import MAX_LAYERS, MAX_SIZE, Core, CoreConfig
-from policies.diagnostics import Kind, Reading
+from policies.cores.base import MAX_LAYERS, MAX_SIZE, Core, CoreConfig, Kind, Reading, Readings
 from policies.ops.operator import AUTO
 from policies.resets import State
 
@@ -64,21 +63,19 @@ class Layer(nn.Module, ABC):
 
     Attributes:
         writing: whether a layer that writes its own weights does so; see `Core.set_writing`.
+        memory_shapes: shapes of one environment's memory, by name. Fresh memory is zero.
     """
 
     writing: bool = True
 
-    @abstractmethod
-    def initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        """The memory of fresh environments."""
+    def __init__(self, config: LayeredConfig) -> None:
+        super().__init__()
+        self.heads, self.head_width = config.heads, config.head_width
+        self.memory_shapes: dict[str, tuple[int, ...]] = {}
 
     @abstractmethod
-    def forward(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
-        """Outputs (T, B, width) and the new memory."""
-
-    def examine(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State, list[Reading]]:
-        """`forward` for one step (x: (1, B, width)), and what there is to say about it."""
-        return *self(x, memory, reset), []
+    def forward(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
+        """Outputs (T, B, width) and the new memory; readings are asked for of single steps only."""
 
     def implementations(self, steps: int) -> dict[str, str]:
         """See `Core.implementations`."""
@@ -87,7 +84,7 @@ class Layer(nn.Module, ABC):
 
 def norm_of(weights: Tensor, name: str) -> Reading:
     """The Frobenius norm of weights (B, H, rows, columns), all heads together."""
-    return Reading(None, name, Kind.NORM, weights.flatten(1).norm(dim=1))
+    return Reading(name, Kind.NORM, weights.flatten(1).norm(dim=1))
 
 
 def frozen(weights: Tensor, reset: Tensor) -> Tensor:
@@ -106,7 +103,6 @@ class FeedForwardBlock(nn.Module):
         self.linear2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., width) -> (..., width)."""
         result: Tensor = x + self.linear2(self.linear1(self.layer_norm(x)).relu())
         return result
 
@@ -132,10 +128,9 @@ class LayeredCore(Core):
         for _, layer, _ in self._stack():
             layer.writing = writing
 
-    def _stack(self) -> Iterator[tuple[int, Layer, FeedForwardBlock]]:
+    def _stack(self) -> Iterator[tuple[int, Layer, nn.Module]]:
         for index, (layer, block) in enumerate(zip(self.layers, self.blocks, strict=True)):
             assert isinstance(layer, Layer)
-            assert isinstance(block, FeedForwardBlock)
             yield index, layer, block
 
     def implementations(self, steps: int) -> dict[str, str]:
@@ -143,36 +138,24 @@ class LayeredCore(Core):
         return next(layer.implementations(steps) for _, layer, _ in self._stack())
 
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
-        memory: State = {}
-        for index, layer, _ in self._stack():
-            memory.update(_prefixed(index, layer.initial_memory(batch_size, device, dtype)))
-        return memory
+        return {
+            f"layer{index}/{name}": torch.zeros(batch_size, *shape, device=device, dtype=dtype)
+            for index, layer, _ in self._stack()
+            for name, shape in layer.memory_shapes.items()
+        }
 
     def _sequence(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State]:
+        return self._examine(x, memory, reset, None)
+
+    def _examine(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
         new_memory: State = {}
         h = self.input_linear(x)
         for index, layer, block in self._stack():
-            h, layer_memory = layer(h, _part(index, memory), reset)
-            new_memory.update(_prefixed(index, layer_memory))
+            found: list[Reading] = []
+            own = {name: memory[f"layer{index}/{name}"] for name in layer.memory_shapes}
+            h, own = layer(h, own, reset, None if readings is None else found)
             h = block(h)
+            new_memory.update({f"layer{index}/{name}": tensor for name, tensor in own.items()})
+            if readings is not None:
+                readings += [replace(reading, layer=index) for reading in found]
         return h, new_memory
-
-    def _examined_step(self, x: Tensor, memory: State, reset: Tensor) -> tuple[Tensor, State, list[Reading]]:
-        new_memory: State = {}
-        readings: list[Reading] = []
-        h = self.input_linear(x)
-        for index, layer, block in self._stack():
-            h, layer_memory, found = layer.examine(h, _part(index, memory), reset)
-            new_memory.update(_prefixed(index, layer_memory))
-            readings += [replace(reading, layer=index) for reading in found]
-            h = block(h)
-        return h, new_memory, readings
-
-
-def _prefixed(index: int, entries: State) -> State:
-    return {f"layer{index}/{name}": tensor for name, tensor in entries.items()}
-
-
-def _part(index: int, entries: State) -> State:
-    prefix = f"layer{index}/"
-    return {name[len(prefix) :]: tensor for name, tensor in entries.items() if name.startswith(prefix)}

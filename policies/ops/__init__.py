@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from common.config import OneOf
 from common.errors import UserError, unknown_name
 from policies.ops.deltanet import DELTANET
 from policies.ops.operator import AUTO, Operator
@@ -20,9 +21,10 @@ OPERATORS = {operator.name: operator for operator in (SRWM, DELTANET)}
 """Every operator with several versions by name."""
 
 
-def implementations(*operators: Operator) -> tuple[str, ...]:
+def implementations(*operators: Operator) -> OneOf:
     """What a core that runs these operators can be configured to: "auto", or a version of any of them."""
-    return AUTO, *dict.fromkeys(name for operator in operators for name in operator.versions)
+    names = dict.fromkeys(name for operator in operators for name in operator.versions)
+    return OneOf((AUTO, *names), "operator implementation")
 
 
 def requested(operator: Operator, implementation: str = AUTO) -> str:
@@ -36,8 +38,8 @@ def requested(operator: Operator, implementation: str = AUTO) -> str:
     """
     forced = os.environ.get(VARIABLE, "")
     known = implementations(*OPERATORS.values())
-    if forced and forced not in known:
-        problem = unknown_name("operator implementation", forced, known)
+    if forced and forced not in known.names:
+        problem = unknown_name(known.kind, forced, known.names)
         raise UserError(f"environment variable {VARIABLE}: {problem}")
     name = forced or implementation
     return name if name in operator.versions else AUTO

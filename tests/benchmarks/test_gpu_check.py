@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.gpu_check import correctness, inputs
 from envs import IMAGE_SHAPE, NUM_ACTIONS
-from policies.ops.deltanet.naive import deltanet_naive
-from policies.ops.srwm.naive import srwm_naive
+from policies.ops.deltanet import deltanet_naive
+from policies.ops.srwm import srwm_naive
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[2]

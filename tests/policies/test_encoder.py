@@ -21,7 +21,7 @@ def literal(encoder: ImpalaEncoder, images: Tensor) -> Tensor:
         return F.conv2d(x, weight, p[f"{name}.bias"], padding=1)
 
     x = images.permute(0, 3, 1, 2).contiguous().double() / 255.0
-    for index in range(len(encoder.config.channels)):
+    for index in range(len(encoder.sections)):
         x = conv(f"sections.{index}.conv", x)
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
         for block in ("residual1", "residual2"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.config import plain
 from common.errors import UserError
 from policies import (
     CORES,
@@ -22,7 +23,6 @@ from policies import (
     from_json,
     name_of,
     policy_config,
-    to_json,
 )
 from policies.cores.base import CoreConfig
 from policies.resets import SpanReset
@@ -166,7 +166,7 @@ def test_readings_say_what_they_are() -> None:
         (layer, kind, name) for layer in range(2) for kind, name in one_layer
     ]
     assert readings[0].tag == "layer0/shift_norm"
-    assert Reading(None, "entropy", Kind.RATE, torch.zeros(3)).tag == "entropy"
+    assert Reading("entropy", Kind.RATE, torch.zeros(3)).tag == "entropy"
 
 
 def test_state_loads_into_a_new_policy() -> None:
@@ -203,12 +203,12 @@ CONFIGS = [
 
 @pytest.mark.parametrize("config", CONFIGS, ids=repr)
 def test_json_round_trip(config: PolicyConfig) -> None:
-    text = json.dumps(to_json(config))
+    text = json.dumps(plain(config))
     assert from_json(json.loads(text)) == config
 
 
 def test_json_layout() -> None:
-    assert to_json(PolicyConfig()) == {
+    assert plain(PolicyConfig()) == {
         "core": {
             "name": "srwm",
             "width": 128,
@@ -237,7 +237,7 @@ def test_json_fields_left_out_take_their_defaults() -> None:
         ({"core": {"name": "srmw"}}, "did you mean srwm"),
         ({"core": {"name": ["srwm"]}}, "unknown policy"),
         ({"core": {"name": "srwm", "width": 3}}, "multiple"),
-        ({"core": {"name": "srwm", "width": 0}}, "core.width is 0: give at least 1"),
+        ({"core": {"name": "srwm", "width": 0}}, "core.width is 0: give 1 or more"),
         ({"core": {"name": "srwm", "layers": 10**9}}, "at most 1,000"),
         ({"core": {"name": "lstm", "hiden": 3}}, "did you mean hidden"),
         ({"core": {"name": "feedforward", "width": 3}}, "width"),

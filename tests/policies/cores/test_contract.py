@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from common.errors import UserError
+from policies import CORES, core_config
 from policies.cores.base import Core, CoreConfig
-from policies.registry import CORES, build_core, core_config
+from policies.registry import build_core
 from policies.resets import State, parse_reset
 from small_cores import small_core
 
@@ -303,6 +304,7 @@ def test_written_weights_are_the_memory_of_cores_that_modify_themselves(name: st
     assert all(tensor is state[key] and tensor.dim() == 4 for key, tensor in weights.items())
     ruled = set(core.reset_rule.initial_state(3)) if core.is_recurrent else set()
     assert set(core.memory(state)) == set(state) - ruled
+    assert set(make_core(name).memory(state)) == set(state) - ruled
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -336,7 +338,7 @@ def test_wrong_arguments_raise(name: str) -> None:
     ("name", "sizes", "message"),
     [
         ("srwm", {"width": 10, "heads": 4}, "multiple"),
-        ("srwm", {"width": 65_544}, "core.width is 65544: give at least 1 and at most 65,536"),
+        ("srwm", {"width": 65_544}, "core.width is 65544: give at most 65,536"),
         ("sr_delta", {"layers": 10**9}, "core.layers"),
         ("srwm", {"heads": 0}, "heads"),
         ("deltanet", {"layers": 0}, "layers"),

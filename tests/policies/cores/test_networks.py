@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from policies import core_config
 from policies.cores.base import Core
-from policies.registry import build_core, core_config
+from policies.registry import build_core
 from policies.resets import parse_reset
 
 FEATURES, WIDTH, HEADS, HIDDEN, LAYERS = 5, 6, 2, 7, 2

@@ -18,8 +18,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from policies.ops.deltanet.triton_scan import deltanet_triton
-from policies.ops.srwm.triton_scan import srwm_triton
+from policies.ops.deltanet import deltanet_triton
+from policies.ops.srwm import srwm_triton
 
 
 class _Utils:

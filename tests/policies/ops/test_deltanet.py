@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from common.errors import UserError
-from policies.ops.deltanet import DELTANET, deltanet
-from policies.ops.deltanet.chunk import deltanet_chunk
-from policies.ops.deltanet.naive import deltanet_naive
+from policies.ops.deltanet import DELTANET, deltanet, deltanet_chunk, deltanet_naive
 
 EVERY = sorted(DELTANET.versions.keys() - {"triton"})  # whose tests are in test_triton_scans.py
 SHAPES = [(1, 1, 1, 1, 1), (5, 3, 2, 4, 3), (7, 2, 3, 5, 5), (12, 4, 1, 3, 6)]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from common.errors import UserError
-from policies.ops import support
+from policies.ops import operator as shared
 from policies.ops.deltanet import DELTANET, deltanet
 from policies.ops.operator import Operator
 from policies.ops.srwm import SRWM, srwm
@@ -287,7 +287,7 @@ def test_a_cpu_needs_the_interpreter(operator: str, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("operator", BOTH)
 def test_where_triton_is_not_installed(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(support, "triton_available", lambda: False)
+    monkeypatch.setattr(shared, "triton_available", lambda: False)
     with pytest.raises(UserError, match="triton is not installed"):
         run_small(operator)
     run_small(operator, "auto")
@@ -313,16 +313,16 @@ def test_auto_means_triton_on_a_gpu_only(operator: Operator, monkeypatch: pytest
     assert choose(gpu, 50) != "triton"
     assert choose(cpu, 50) != "triton"
     monkeypatch.delenv("TRITON_INTERPRET")
-    monkeypatch.setattr(support, "triton_available", lambda: False)
+    monkeypatch.setattr(shared, "triton_available", lambda: False)
     assert choose(gpu, 50) != "triton"
 
 
 def test_acting_writes_nothing_down_for_a_backward_pass() -> None:
     trained = torch.zeros(1, requires_grad=True)
-    assert support.wants_gradient(torch.zeros(1), trained)
-    assert not support.wants_gradient(torch.zeros(1))
+    assert shared.wants_gradient(torch.zeros(1), trained)
+    assert not shared.wants_gradient(torch.zeros(1))
     with torch.no_grad():
-        assert not support.wants_gradient(trained)
+        assert not shared.wants_gradient(trained)
 
 
 def test_kernels_compile_for_a_gpu(tmp_path: Path) -> None:

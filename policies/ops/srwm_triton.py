@@ -1,20 +1,12 @@
 """The self-referential weight matrix as Triton kernels: a whole sequence in one launch forward and one backward.
 
-Same function as `naive`; the equations of the backward pass are those in `fused`. A program is one head of one
-environment. It keeps its matrix, cut into the blocks y (D x E), q, k (D x D) and beta (D x 4), in registers for all
-steps, in float32 whatever the inputs are (float64 if one of them is). What a step reads does not depend on the step
-before, so it is asked for one step ahead. Vectors are short: products are sums over elementwise products, not `tl.dot`,
-which would want 16 rows and, for float32, round to TF32. Dimensions that are no powers of two are padded with zeros.
+Same function as `srwm_naive`; the equations of the backward pass are those of the fused version, and docs/operators.md
+says how the kernels work. A program keeps the matrix of one head of one environment, cut into the blocks y (D x E),
+q, k (D x D) and beta (D x 4), in registers for all steps. Vectors are short: products are sums over elementwise
+products, not `tl.dot`, which would want 16 rows and, for float32, round to TF32.
 
 For the backward pass the forward pass writes down, per step, the matrix that the step used and what it computed from
-it. Nothing is reconstructed, so resets need no special case, the backward pass sees exactly the numbers that the
-forward pass used, however long the sequence is, and all shapes are static (a CUDA graph can hold it). Taking updates
-back by subtraction, as `fused` does, would save that memory, but needs a copy of each matrix that a reset discards,
-and how many there are is not known before the kernel has run. The memory is small beside what an image encoder keeps
-for the same frame: at 8 heads x 16, 27 KB of matrices and 3 KB of vectors per layer and frame, against several
-hundred KB. Without gradient (acting) nothing is written but the result.
-
-Gradients of `w0` are written per environment and added up afterwards, in a fixed order.
+it. Gradients of `w0` are written per environment and added up afterwards, in a fixed order.
 """
 
 from __future__ import annotations
@@ -27,13 +19,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from policies.ops.support import on_device, padded, state_dtype, wants_gradient
+from policies.ops.operator import UNSPECIALIZED, launch, padded, state_dtype
 
 # mypy: disable-error-code="no-untyped-def"
-
-# Compile no version of its own for a batch of 16 or a sequence of one step.
-_ANY_VALUE = ("steps", "heads", "programs", "reset_t", "reset_b")
-_TL_DTYPE = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
 @triton.jit
@@ -72,12 +60,9 @@ def _load_blocks(
 
 
 @triton.jit
-def _store_blocks(
-    base, y, q, k, beta,
-    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
-):  # fmt: skip
-    rows = tl.arange(0, DP)[:, None]
-    e, d, four = tl.arange(0, EP)[None, :], tl.arange(0, DP)[None, :], tl.arange(0, 4)[None, :]
+def _store_blocks(base, y, q, k, beta, D: tl.constexpr, E: tl.constexpr):
+    rows, four = tl.arange(0, q.shape[0])[:, None], tl.arange(0, 4)[None, :]
+    e, d = tl.arange(0, y.shape[1])[None, :], tl.arange(0, q.shape[1])[None, :]
     at = base + rows * (E + 2 * D + 4)
     keep = rows < D
     kind = base.dtype.element_ty
@@ -147,28 +132,26 @@ def _row_times(row, y, q, k, beta):
 
 
 @triton.jit
-def _times_columns(
-    y, q, k, beta, c_y, c_q, c_k, c_beta,
-    DP: tl.constexpr, EP: tl.constexpr,
-):  # fmt: skip
+def _times_columns(y, q, k, beta, c_y, c_q, c_k, c_beta):
     """The matrix times a vector over its columns: (D)."""
     square = q * c_q[None, :] + k * c_k[None, :]
     wide = y * c_y[None, :]
     rest = tl.sum(beta * c_beta[None, :], axis=1)
-    if DP == EP:  # one sum over lanes instead of two
+    if y.shape[1] == q.shape[1]:  # one sum over lanes instead of two
         return tl.sum(square + wide, axis=1) + rest
     else:  # noqa: RET505 (only one branch is compiled)
         return tl.sum(square, axis=1) + tl.sum(wide, axis=1) + rest
 
 
-@triton.jit(do_not_specialize=_ANY_VALUE)
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def _forward_kernel(
     x, w0, shift, reset, y, new_shift, matrices, vectors,
     steps, heads, programs,
     x_t, x_b, x_h, x_d, reset_t, reset_b,
     D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
-    SAVE: tl.constexpr, STATE: tl.constexpr,
+    SAVE: tl.constexpr,
 ):  # fmt: skip
+    STATE: tl.constexpr = matrices.dtype.element_ty
     SIZE: tl.constexpr = D * (E + 2 * D + 4)
     MATRIX: tl.constexpr = DP * (EP + 2 * DP + 4)
     VECTOR: tl.constexpr = 5 * DP + EP + 8
@@ -219,16 +202,17 @@ def _forward_kernel(
         y_at += programs * E
         phi_x = _softmax(next_x, in_d)
         is_reset = next_reset
-    _store_blocks(new_shift + program * SIZE, w_y - i_y, w_q - i_q, w_k - i_k, w_beta - i_beta, D, E, DP, EP)
+    _store_blocks(new_shift + program * SIZE, w_y - i_y, w_q - i_q, w_k - i_k, w_beta - i_beta, D, E)
 
 
-@triton.jit(do_not_specialize=_ANY_VALUE)
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def _backward_kernel(
     matrices, vectors, reset, grad_y, grad_new_shift, grad_x, grad_w0, grad_shift,
     steps, heads, programs,
     g_t, g_b, g_h, g_e, reset_t, reset_b,
-    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr, STATE: tl.constexpr,
+    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
 ):  # fmt: skip
+    STATE: tl.constexpr = matrices.dtype.element_ty
     SIZE: tl.constexpr = D * (E + 2 * D + 4)
     MATRIX: tl.constexpr = DP * (EP + 2 * DP + 4)
     VECTOR: tl.constexpr = 5 * DP + EP + 8
@@ -262,9 +246,7 @@ def _backward_kernel(
 
         r_y, r_q, r_k, r_beta = _pick(rate, 0), _pick(rate, 1), _pick(rate, 2), _pick(rate, 3)
         gu_y, gu_q, gu_k, gu_beta = _row_times(phi_k, g_y, g_q, g_k, g_beta)
-        grad_phi_k = _times_columns(
-            g_y, g_q, g_k, g_beta, r_y * d_y, r_q * d_q, r_k * d_k, r_beta * d_beta, DP, EP
-        )
+        grad_phi_k = _times_columns(g_y, g_q, g_k, g_beta, r_y * d_y, r_q * d_q, r_k * d_k, r_beta * d_beta)
         rate_y, rate_q = tl.sum(d_y * gu_y, axis=0), tl.sum(d_q * gu_q, axis=0)
         rate_k, rate_beta = tl.sum(d_k * gu_k, axis=0), tl.sum(d_beta * gu_beta, axis=0)
         grad_rate = tl.where(
@@ -272,10 +254,10 @@ def _backward_kernel(
         )
         gz_beta = grad_rate * rate * (1.0 - rate)
         gd_y, gd_q, gd_k, gd_beta = r_y * gu_y, r_q * gu_q, r_k * gu_k, r_beta * gu_beta
-        grad_m = _times_columns(w_y, w_q, w_k, w_beta, gd_y, gd_q, gd_k, gd_beta, DP, EP)
+        grad_m = _times_columns(w_y, w_q, w_k, w_beta, gd_y, gd_q, gd_k, gd_beta)
         gz_q = _softmax_backward(grad_m, phi_q)
         gz_k = _softmax_backward(grad_phi_k - grad_m, phi_k)
-        grad_phi_x = _times_columns(w_y, w_q, w_k, w_beta, gz_y, gz_q, gz_k, gz_beta, DP, EP)
+        grad_phi_x = _times_columns(w_y, w_q, w_k, w_beta, gz_y, gz_q, gz_k, gz_beta)
         tl.store(grad_x_at, _softmax_backward(grad_phi_x, phi_x).to(grad_x.dtype.element_ty), mask=d < D)
         grad_x_at -= programs * D
 
@@ -291,77 +273,64 @@ def _backward_kernel(
 
         w_y, w_q, w_k, w_beta, phi_x, phi_q, phi_k = n_y, n_q, n_k, n_beta, n_phi_x, n_phi_q, n_phi_k
         d_y, d_q, d_k, d_beta, rate, gz_y, is_reset = n_dy, n_dq, n_dk, n_dbeta, n_rate, n_gy, n_reset
-    _store_blocks(grad_shift + program * SIZE, g_y, g_q, g_k, g_beta, D, E, DP, EP)
-    _store_blocks(grad_w0 + program * SIZE, a_y + g_y, a_q + g_q, a_k + g_k, a_beta + g_beta, D, E, DP, EP)
+    _store_blocks(grad_shift + program * SIZE, g_y, g_q, g_k, g_beta, D, E)
+    _store_blocks(grad_w0 + program * SIZE, a_y + g_y, a_q + g_q, a_k + g_k, a_beta + g_beta, D, E)
 
 
-def _warps(width: int, output: int) -> int:
-    """Warps of a program: one for the paper's 16 x 52 matrix, more where its registers would not hold it."""
-    size = padded(width) * (2 * padded(width) + padded(output))
-    return 1 if size <= 1024 else 4 if size <= 4096 else 8
+class SrwmScan(torch.autograd.Function):
+    """The self-referential weight matrix in one launch; `save` for what the backward pass needs."""
 
-
-def _forward(
-    x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor, save: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Run the kernel: y and the new shift, and, if `save`, the matrices and vectors that the backward pass needs."""
-    steps, batch, heads, width = x.shape
-    columns = w0.shape[-1]
-    output = columns - 2 * width - 4
-    state = state_dtype(x, w0, shift)
-    y = torch.empty(steps, batch, heads, output, dtype=x.dtype, device=x.device)
-    new_shift = torch.empty(shift.shape, dtype=shift.dtype, device=x.device)
-    saved = (steps, batch, heads) if save else (0,)
-    wide, high = padded(output), padded(width)
-    matrices = torch.empty(*saved, high * (wide + 2 * high + 4), dtype=state, device=x.device)
-    vectors = torch.empty(*saved, 5 * high + wide + 8, dtype=state, device=x.device)
-    if batch * heads:
-        with on_device(x):
-            _forward_kernel[(batch * heads,)](
-                x, w0.contiguous(), shift.contiguous(), reset.view(torch.uint8), y, new_shift, matrices, vectors,
-                steps, heads, batch * heads, *x.stride(), *reset.stride(),
-                D=width, E=output, DP=high, EP=wide,
-                SAVE=save, STATE=_TL_DTYPE[state], num_warps=_warps(width, output),
-            )  # fmt: skip
-    return y, new_shift, matrices, vectors
-
-
-class _TritonSrwm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-        y, new_shift, matrices, vectors = _forward(x, w0, shift, reset, save=True)
-        ctx.save_for_backward(matrices, vectors, reset)
-        ctx.width = x.shape[-1]
-        ctx.dtypes = x.dtype, w0.dtype, shift.dtype
+    def forward(
+        ctx: Any, x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor, save: bool
+    ) -> tuple[Tensor, Tensor]:
+        steps, batch, heads, width = x.shape
+        output = w0.shape[-1] - 2 * width - 4
+        high, wide = padded(width), padded(output)
+        y = x.new_empty(steps, batch, heads, output)
+        new_shift = shift.new_empty(shift.shape)
+        saved = (steps, batch, heads) if save else (0,)
+        matrices = x.new_empty(*saved, high * (wide + 2 * high + 4), dtype=state_dtype(x, w0, shift))
+        vectors = matrices.new_empty(*saved, 5 * high + wide + 8)
+        launch(
+            _forward_kernel,
+            (steps, batch, heads, width, output),
+            (
+                x,
+                w0.contiguous(),
+                shift.contiguous(),
+                reset.view(torch.uint8),
+                y,
+                new_shift,
+                matrices,
+                vectors,
+            ),
+            strided=(x, reset),
+            matrix=high * (2 * high + wide),
+            SAVE=save,
+        )
+        if save:
+            ctx.save_for_backward(matrices, vectors, reset)
+            ctx.width = width
+            ctx.dtypes = x.dtype, w0.dtype, shift.dtype
         return y, new_shift
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, grad_new_shift: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_y: Tensor, grad_new_shift: Tensor) -> tuple[Tensor | None, ...]:
         matrices, vectors, reset = ctx.saved_tensors
         x_dtype, w0_dtype, shift_dtype = ctx.dtypes
-        steps, batch, heads, output = grad_y.shape
-        width, device = ctx.width, grad_y.device
+        (steps, batch, heads, output), width = grad_y.shape, ctx.width
         shape = (batch, heads, width, output + 2 * width + 4)
-        grad_x = torch.empty(steps, batch, heads, width, dtype=x_dtype, device=device)
-        grad_w0 = torch.empty(shape, dtype=matrices.dtype, device=device)
-        grad_shift = torch.empty(shape, dtype=shift_dtype, device=device)
-        if batch * heads:
-            with on_device(grad_y):
-                _backward_kernel[(batch * heads,)](
-                    matrices, vectors, reset.view(torch.uint8), grad_y, grad_new_shift.contiguous(),
-                    grad_x, grad_w0, grad_shift,
-                    steps, heads, batch * heads, *grad_y.stride(), *reset.stride(),
-                    D=width, E=output, DP=padded(width), EP=padded(output),
-                    STATE=_TL_DTYPE[matrices.dtype], num_warps=_warps(width, output),
-                )  # fmt: skip
-        return grad_x, grad_w0.sum(dim=0).to(w0_dtype), grad_shift, None
-
-
-def srwm_triton(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
-    """See `policies.ops.srwm.srwm`."""
-    if wants_gradient(x, w0, shift):
-        y, new_shift = _TritonSrwm.apply(x, w0, shift, reset)
-        return y, new_shift
-    y, new_shift, _, _ = _forward(x, w0, shift, reset, save=False)
-    return y, new_shift
+        grad_x = grad_y.new_empty(steps, batch, heads, width, dtype=x_dtype)
+        grad_w0 = matrices.new_empty(shape)
+        grad_shift = grad_y.new_empty(shape, dtype=shift_dtype)
+        inputs = (matrices, vectors, reset.view(torch.uint8), grad_y, grad_new_shift.contiguous())
+        launch(
+            _backward_kernel,
+            (steps, batch, heads, width, output),
+            (*inputs, grad_x, grad_w0, grad_shift),
+            strided=(grad_y, reset),
+            matrix=padded(width) * (2 * padded(width) + padded(output)),
+        )
+        return grad_x, grad_w0.sum(dim=0).to(w0_dtype), grad_shift, None, None

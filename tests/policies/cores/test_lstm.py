@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from policies.ops.lstm import lstm
+from policies.cores.lstm import lstm
 
 
 class Inputs(NamedTuple):

@@ -1,14 +1,8 @@
 """The delta rule as Triton kernels: a whole sequence in one launch forward and one backward.
 
-Same function as `naive`: a scan, write then read, one program for each head of each environment. Its memory stays in
-registers for all steps, in float32 whatever the inputs are (float64 if one of them is). Inputs are asked for one step
-ahead; vectors are short, so products are sums over elementwise products, not `tl.dot`; dimensions that are no powers
-of two are padded with zeros.
-
-For the backward pass, the forward pass writes down the matrix before each write, and the error e = v - k W that was
-corrected: nothing is reconstructed, so resets need no special case, the length of the sequence adds no error, and all
-shapes are static. See `policies.ops.srwm.triton_scan` for what that costs. Without gradient only the result is
-written.
+Same function as `deltanet_naive`: a scan, write then read, with the matrix of one head of one environment in registers
+for all steps; docs/operators.md says how the kernels work. For the backward pass, the forward pass writes down the
+matrix before each write, and the error e = v - k W that was corrected.
 
 With W the matrix before a step's write, W' = W + k^T (beta e) behind it, y = q W', and G the gradient of W' (vectors
 are rows; g is the gradient with respect to what follows it):
@@ -28,13 +22,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from policies.ops.support import on_device, padded, state_dtype, wants_gradient
+from policies.ops.operator import UNSPECIALIZED, launch, padded, state_dtype
 
 # mypy: disable-error-code="no-untyped-def"
-
-# Compile no version of its own for a batch of 16 or a sequence of one step.
-_ANY_VALUE = ("steps", "heads", "programs", "reset_t", "reset_b")
-_TL_DTYPE = {torch.float32: tl.float32, torch.float64: tl.float64}
 
 
 @triton.jit
@@ -42,7 +32,7 @@ def _load_inputs(
     q_at, k_at, v_at, beta_at, reset_at, keep, D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
     STATE: tl.constexpr,
 ):  # fmt: skip
-    """q, k, v, beta and whether to reset; zeros if not `keep`: there is no such step."""
+    """q, k, v (or the gradient of y), beta and whether to reset; zeros if not `keep`: there is no such step."""
     in_d, in_e = keep & (tl.arange(0, DP) < D), keep & (tl.arange(0, EP) < E)
     q = tl.load(q_at, mask=in_d, other=0.0).to(STATE)
     k = tl.load(k_at, mask=in_d, other=0.0).to(STATE)
@@ -51,14 +41,15 @@ def _load_inputs(
     return q, k, v, beta, tl.load(reset_at, mask=keep, other=0) != 0
 
 
-@triton.jit(do_not_specialize=_ANY_VALUE)
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def _forward_kernel(
     q, k, v, beta, memory, reset, y, new_memory, matrices, errors,
     steps, heads, programs,
     q_t, q_b, q_h, q_d, k_t, k_b, k_h, k_d, v_t, v_b, v_h, v_e, beta_t, beta_b, beta_h, reset_t, reset_b,
     D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
-    SAVE: tl.constexpr, STATE: tl.constexpr,
+    SAVE: tl.constexpr,
 ):  # fmt: skip
+    STATE: tl.constexpr = matrices.dtype.element_ty
     program = tl.program_id(0).to(tl.int64)
     programs = tl.cast(programs, tl.int64)  # in a large batch, steps may lie 2^31 numbers apart
     b, h = program // heads, program % heads
@@ -104,36 +95,22 @@ def _forward_kernel(
     tl.store(new_memory + of_state, w.to(new_memory.dtype.element_ty), mask=inside)
 
 
-@triton.jit
-def _load_saved(
-    q_at, k_at, beta_at, reset_at, gradient_at, matrix_at, error_at, keep,
-    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr, STATE: tl.constexpr,
-):  # fmt: skip
-    """What the backward pass needs of one step; zeros if not `keep`: there is no such step."""
-    d, e = tl.arange(0, DP), tl.arange(0, EP)
-    query = tl.load(q_at, mask=keep & (d < D), other=0.0).to(STATE)
-    key = tl.load(k_at, mask=keep & (d < D), other=0.0).to(STATE)
-    rate = tl.load(beta_at, mask=keep, other=0.0).to(STATE)
-    gradient = tl.load(gradient_at, mask=keep & (e < E), other=0.0).to(STATE)
-    w = tl.load(matrix_at + d[:, None] * EP + e[None, :], mask=keep, other=0.0)
-    error = tl.load(error_at + e, mask=keep, other=0.0)
-    return query, key, rate, gradient, w, error, tl.load(reset_at, mask=keep, other=0) != 0
-
-
-@triton.jit(do_not_specialize=_ANY_VALUE)
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def _backward_kernel(
     q, k, beta, reset, matrices, errors, grad_y, grad_new_memory,
     grad_q, grad_k, grad_v, grad_beta, grad_memory,
     steps, heads, programs,
     q_t, q_b, q_h, q_d, k_t, k_b, k_h, k_d, beta_t, beta_b, beta_h, g_t, g_b, g_h, g_e, reset_t, reset_b,
-    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr, STATE: tl.constexpr,
+    D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
 ):  # fmt: skip
+    STATE: tl.constexpr = matrices.dtype.element_ty
     program = tl.program_id(0).to(tl.int64)
     programs = tl.cast(programs, tl.int64)
     b, h = program // heads, program % heads
     d, e = tl.arange(0, DP), tl.arange(0, EP)
     inside = (d < D)[:, None] & (e < E)[None, :]
     of_state = program * (D * E) + d[:, None] * E + e[None, :]
+    of_matrix = d[:, None] * EP + e[None, :]
     last = tl.cast(steps, tl.int64) - 1
     row = last * programs + program
 
@@ -149,9 +126,10 @@ def _backward_kernel(
     grad_v_at = grad_v + row * E + e
     grad_beta_at = grad_beta + row
     g = tl.load(grad_new_memory + of_state, mask=inside, other=0.0).to(STATE)
-    query, key, rate, gradient, w, error, is_reset = _load_saved(
-        q_at, k_at, beta_at, reset_at, gradient_at, matrix_at, error_at, True, D, E, DP, EP, STATE
+    query, key, gradient, rate, is_reset = _load_inputs(
+        q_at, k_at, gradient_at, beta_at, reset_at, True, D, E, DP, EP, STATE
     )
+    w, error = tl.load(matrix_at + of_matrix), tl.load(error_at + e)
     for done in range(steps):
         q_at -= q_t
         k_at -= k_t
@@ -160,9 +138,12 @@ def _backward_kernel(
         gradient_at -= g_t
         matrix_at -= programs * (DP * EP)
         error_at -= programs * EP
-        n_query, n_key, n_rate, n_gradient, n_w, n_error, n_reset = _load_saved(
-            q_at, k_at, beta_at, reset_at, gradient_at, matrix_at, error_at, done + 1 < steps, D, E, DP, EP, STATE
-        )  # fmt: skip
+        more = done + 1 < steps
+        n_query, n_key, n_gradient, n_rate, n_reset = _load_inputs(
+            q_at, k_at, gradient_at, beta_at, reset_at, more, D, E, DP, EP, STATE
+        )
+        n_w = tl.load(matrix_at + of_matrix, mask=more, other=0.0)
+        n_error = tl.load(error_at + e, mask=more, other=0.0)
 
         g += query[:, None] * gradient[None, :]
         grad_u = tl.sum(key[:, None] * g, axis=0)
@@ -185,79 +166,49 @@ def _backward_kernel(
     tl.store(grad_memory + of_state, g.to(grad_memory.dtype.element_ty), mask=inside)
 
 
-def _warps(width: int, output: int) -> int:
-    """Warps of a program: as few as hold its matrix and the gradient in registers."""
-    size = padded(width) * padded(output)
-    return 1 if size <= 1024 else 4 if size <= 4096 else 8
+class DeltaNetScan(torch.autograd.Function):
+    """The delta rule in one launch; `save` for what the backward pass needs."""
 
-
-def _forward(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, memory: Tensor, reset: Tensor, save: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Run the kernel: y and the new memory, and, if `save`, the matrices and errors that the backward pass needs."""
-    steps, batch, heads, width = q.shape
-    output = v.shape[-1]
-    state = state_dtype(q, k, v, beta, memory)
-    high, wide = padded(width), padded(output)
-    y = torch.empty(steps, batch, heads, output, dtype=v.dtype, device=v.device)
-    new_memory = torch.empty(memory.shape, dtype=memory.dtype, device=v.device)
-    saved = (steps, batch, heads) if save else (0,)
-    matrices = torch.empty(*saved, high * wide, dtype=state, device=v.device)
-    errors = torch.empty(*saved, wide, dtype=state, device=v.device)
-    if batch * heads:
-        with on_device(v):
-            _forward_kernel[(batch * heads,)](
-                q, k, v, beta, memory.contiguous(), reset.view(torch.uint8), y, new_memory, matrices, errors,
-                steps, heads, batch * heads,
-                *q.stride(), *k.stride(), *v.stride(), *beta.stride(), *reset.stride(),
-                D=width, E=output, DP=high, EP=wide, SAVE=save, STATE=_TL_DTYPE[state], num_warps=_warps(width, output),
-            )  # fmt: skip
-    return y, new_memory, matrices, errors
-
-
-class _TritonDeltaNet(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, memory: Tensor, reset: Tensor
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, memory: Tensor, reset: Tensor, save: bool
     ) -> tuple[Tensor, Tensor]:
-        y, new_memory, matrices, errors = _forward(q, k, v, beta, memory, reset, save=True)
-        ctx.save_for_backward(q, k, beta, reset, matrices, errors)
-        ctx.dtypes = v.dtype, memory.dtype
+        (steps, batch, heads, width), output = q.shape, v.shape[-1]
+        high, wide = padded(width), padded(output)
+        y = v.new_empty(v.shape)
+        new_memory = memory.new_empty(memory.shape)
+        saved = (steps, batch, heads) if save else (0,)
+        matrices = v.new_empty(*saved, high * wide, dtype=state_dtype(q, k, v, beta, memory))
+        errors = matrices.new_empty(*saved, wide)
+        launch(
+            _forward_kernel,
+            (steps, batch, heads, width, output),
+            (q, k, v, beta, memory.contiguous(), reset.view(torch.uint8), y, new_memory, matrices, errors),
+            strided=(q, k, v, beta, reset),
+            matrix=high * wide,
+            SAVE=save,
+        )
+        if save:
+            ctx.save_for_backward(q, k, beta, reset, matrices, errors)
+            ctx.dtypes = v.dtype, memory.dtype
         return y, new_memory
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad_y: Tensor, grad_new_memory: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_y: Tensor, grad_new_memory: Tensor) -> tuple[Tensor | None, ...]:
         q, k, beta, reset, matrices, errors = ctx.saved_tensors
         v_dtype, memory_dtype = ctx.dtypes
-        steps, batch, heads, output = grad_y.shape
-        width, device = q.shape[-1], q.device
-        grad_q = torch.empty(q.shape, dtype=q.dtype, device=device)
-        grad_k = torch.empty(k.shape, dtype=k.dtype, device=device)
-        grad_v = torch.empty(grad_y.shape, dtype=v_dtype, device=device)
-        grad_beta = torch.empty(beta.shape, dtype=beta.dtype, device=device)
-        grad_memory = torch.empty(batch, heads, width, output, dtype=memory_dtype, device=device)
-        if batch * heads:
-            with on_device(q):
-                _backward_kernel[(batch * heads,)](
-                    q, k, beta, reset.view(torch.uint8), matrices, errors, grad_y, grad_new_memory.contiguous(),
-                    grad_q, grad_k, grad_v, grad_beta, grad_memory,
-                    steps, heads, batch * heads,
-                    *q.stride(), *k.stride(), *beta.stride(), *grad_y.stride(), *reset.stride(),
-                    D=width, E=output, DP=padded(width), EP=padded(output),
-                    STATE=_TL_DTYPE[matrices.dtype], num_warps=_warps(width, output),
-                )  # fmt: skip
-        return grad_q, grad_k, grad_v, grad_beta, grad_memory, None
-
-
-def deltanet_triton(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, memory: Tensor, reset: Tensor
-) -> tuple[Tensor, Tensor]:
-    """See `policies.ops.deltanet.deltanet`."""
-    if wants_gradient(q, k, v, beta, memory):
-        y, new_memory = _TritonDeltaNet.apply(q, k, v, beta, memory, reset)
-        return y, new_memory
-    y, new_memory, _, _ = _forward(q, k, v, beta, memory, reset, save=False)
-    return y, new_memory
+        (steps, batch, heads, width), output = q.shape, grad_y.shape[-1]
+        grad_q, grad_k, grad_beta = (tensor.new_empty(tensor.shape) for tensor in (q, k, beta))
+        grad_v = grad_y.new_empty(grad_y.shape, dtype=v_dtype)
+        grad_memory = grad_y.new_empty(batch, heads, width, output, dtype=memory_dtype)
+        inputs = (q, k, beta, reset.view(torch.uint8), matrices, errors, grad_y, grad_new_memory.contiguous())
+        gradients = (grad_q, grad_k, grad_v, grad_beta, grad_memory)
+        launch(
+            _backward_kernel,
+            (steps, batch, heads, width, output),
+            (*inputs, *gradients),
+            strided=(q, k, beta, grad_y, reset),
+            matrix=padded(width) * padded(output),
+        )
+        return *gradients, None, None
