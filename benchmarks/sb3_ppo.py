@@ -44,8 +44,7 @@ from experiments.stopping import StopOnRequest, StopRequest
 from policies import Policy, PolicyConfig
 from records import validation
 from records.config import TrainConfig, to_json
-from records.directory import RUNS, RunDirectory, checkpoint_step, new_path
-from records.suite_record import RECORD, group_of, read_record
+from records.directory import RECORD, RUNS, RunDirectory, checkpoint_step, group_of, new_path, read_record
 from records.writers import make_logger
 
 PROGRAM = "python -m benchmarks.sb3_ppo"

@@ -30,7 +30,7 @@ from evaluation.report.stream import (
 from evaluation.report.tables import Table, all_tables
 from evaluation.scoring.protocol import Protocol
 from evaluation.streams import DEFAULT_SPAN, RESET_CONDITIONS, StreamProtocol
-from records.suite_record import read_record
+from records.directory import read_record
 
 PROGRAM = "python eval.py report"
 

@@ -21,7 +21,7 @@ from evaluation.report.statistics import Scores
 from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import Protocol
 from evaluation.scoring.table import write_results
-from records.suite_record import read_record
+from records.directory import read_record
 
 EVALUATIONS = "evaluations"
 """Folder of a run that keeps what reports have evaluated."""

@@ -16,8 +16,7 @@ from experiments.presets import PRESETS
 from experiments.suites.definition import Suite, Value, Variant
 from records import validation
 from records.config import TrainConfig, learned_settings, to_json
-from records.directory import RUNS, RunDirectory
-from records.suite_record import RECORD, read_record
+from records.directory import RECORD, RUNS, RunDirectory, read_record
 
 CONFIGS = "configs"
 """Directory of a suite with the settings of its runs, a file for each."""

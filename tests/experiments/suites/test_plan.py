@@ -19,7 +19,7 @@ from experiments.suites.plan import (
     make_plan,
     scaled,
 )
-from records.suite_record import group_of, read_record
+from records.directory import group_of, read_record
 
 
 @pytest.fixture
