@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,26 +11,33 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import ALGORITHMS, Agent
 from agents.device import peak_memory
-from common.errors import UserError
+from agents.numerics import NotFinite
+from common.errors import RunError, UserError
 from envs import grouped_procgen
+from experiments.checkpoints import CheckpointFailure, SaveCheckpoints, reason
 from experiments.command_line import PROGRAM, Launch, Resume, parse
 from experiments.finish import evaluate_and_record
-from experiments.stopping import Heartbeat, Stopped, StopRequest
-from experiments.training import Training
+from experiments.progress import TrainingProgress
+from experiments.stopping import Heartbeat, StopOnRequest, Stopped, StopRequest
+from experiments.training_videos import TrainingVideos
 from experiments.watchdog import Watchdog
 from records import validation
 from records.config import TrainConfig, from_json, learned_settings, to_json
 from records.directory import RunDirectory, UsableCheckpoint, new_path
 from records.lock import RunLock
 from records.state import is_finished
+from records.writers import make_logger, sync
 
 MAY_CHANGE = ("total_steps", "agent.on_nan")
 """Settings besides the incidental ones that a run may be continued with another value of."""
+
+logger = logging.getLogger(__name__)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -164,16 +172,19 @@ def _run(config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: Usab
             _describe(agent, console)
             agent.stop_when = lambda: request.asked
             agent.diagnostics = run.diagnostics
-            training = Training(agent, config, run, lock, checkpoint, console)
+            checkpoints = _save_checkpoints(agent, config, run, lock, checkpoint)
             beat = Heartbeat(request)
             with Watchdog(
                 config.watchdog_minutes,
                 lambda: (*agent.movement, beat.count),
                 run.diagnostics,
-                training.save_in_need,
+                checkpoints.save_in_need,
             ):
-                saved = training.learn(request)
+                if checkpoint is None or agent.num_timesteps < config.total_steps:
+                    _learn(agent, config, run, checkpoints, request, console)
                 env.close()
+                saved = checkpoints.saved
+                assert saved is not None
                 if not request.asked:
                     with contextlib.suppress(Stopped):
                         evaluate_and_record(agent, config, run, saved, console, beat)
@@ -199,6 +210,75 @@ def _make_agent(config: TrainConfig, env: VecEnv, checkpoint: UsableCheckpoint |
         agent.config = replace(agent.config, on_nan=config.agent.on_nan)
     agent.experiment = to_json(config)
     return agent
+
+
+def _save_checkpoints(
+    agent: Agent, config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: UsableCheckpoint | None
+) -> SaveCheckpoints:
+    def before_saving() -> None:
+        run.restore(config)
+        lock.renew()
+        sync(agent.logger)
+
+    return SaveCheckpoints(
+        run,
+        config.checkpoint_every_steps,
+        config.checkpoint_every_minutes,
+        config.keep_checkpoints,
+        None if checkpoint is None else checkpoint.path,
+        before_saving,
+    )
+
+
+def _learn(
+    agent: Agent,
+    config: TrainConfig,
+    run: RunDirectory,
+    checkpoints: SaveCheckpoints,
+    request: StopRequest,
+    console: Console,
+) -> None:
+    """Train to the end, or until a request; whatever happens, the last state is saved if that is possible.
+
+    Raises:
+        RunError: training cannot go on; the message says what was saved.
+        UserError: another run has taken the directory, or there is not enough memory.
+        OSError: the logs cannot be begun.
+    """
+    start, is_new = agent.num_timesteps, checkpoints.saved is None
+    log = make_logger(run.progress_file, run.tensorboard, None if is_new else start)
+    agent.set_logger(log)
+    progress = TrainingProgress(config.total_steps, console)
+    try:
+        agent.learn(
+            config.total_steps - start,
+            CallbackList([progress, checkpoints, TrainingVideos(config, run), StopOnRequest(request)]),
+            log_interval=max(1, round(config.log_every_steps / config.steps_per_rollout)),
+            reset_num_timesteps=is_new,
+        )
+    except (UserError, CheckpointFailure):
+        raise
+    except RunError as error:
+        hint = " (--on-nan skip goes on without such updates)" if isinstance(error, NotFinite) else ""
+        raise RunError(f"{error}; {checkpoints.save_in_need()}; continue with --resume{hint}") from error
+    except Exception as error:
+        outcome = checkpoints.save_in_need()
+        if _is_out_of_memory(error):
+            raise UserError(
+                f"out of memory ({reason(error)}): use fewer environments, shorter rollouts or a smaller network; "
+                f"{outcome}"
+            ) from error
+        logger.error("%s", outcome)
+        raise
+    finally:
+        progress.close()
+        log.close()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _introduce(
