@@ -1,6 +1,6 @@
 """Settings: dataclasses that are read from plain values (JSON, TOML) and from the words of a command line.
 
-A field is a bool, int, float, str or Path, ``X | None``, ``tuple[X, ...]``, another dataclass, or one of several
+A field is a bool, int, float, str, Path or dict, ``X | None``, ``tuple[X, ...]``, another dataclass, or one of several
 dataclasses that go by name (`choice`). What a value may be stands in its type: ``Annotated[int, Range(1)]``,
 ``Annotated[str, OneOf(("stop", "skip"))]``. Settings are constructed freely, right or wrong; `problems` finds
 everything that is wrong with them, `check` raises it. So all mistakes of a command or a file are shown at once.
@@ -23,7 +23,14 @@ from common.errors import nearest, raise_problems, unknown_name
 
 Settings = TypeVar("Settings")
 
-WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+WANTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    dict: "a table",
+}
 NAME = "name"
 """Key of the plain values of a chosen dataclass that says which one it is."""
 
@@ -114,7 +121,7 @@ def field_type(hint: Any) -> FieldType:
     """The parts of the type `hint` of a field."""
     constraints: list[object] = []
     optional = is_tuple = False
-    while not isinstance(hint, type) or get_origin(hint) is tuple:
+    while not isinstance(hint, type) or get_origin(hint) is not None:
         origin = get_origin(hint)
         if origin is Annotated:
             constraints += hint.__metadata__
@@ -125,6 +132,8 @@ def field_type(hint: Any) -> FieldType:
         elif origin is tuple:
             is_tuple = True
             hint = get_args(hint)[0]
+        elif origin is dict:
+            hint = dict
         else:
             raise TypeError(f"settings cannot be of type {hint}")
     return FieldType(hint, optional, is_tuple, tuple(constraints))

@@ -252,7 +252,7 @@ class TensorBoardWriter(PatientWriter):
 
 def _length_up_to(path: Path, step: int) -> int:
     """Bytes of the whole records at the beginning of an event file that belong to steps up to `step`."""
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.tensorflow_stub.errors import OpError  # type: ignore[import-untyped]
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import (  # type: ignore[import-untyped]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
@@ -17,40 +16,31 @@ from common.errors import UserError, raise_problems
 from experiments.suites import definition
 from experiments.suites.display import print_plan, show
 from experiments.suites.plan import Options, Plan, conflicts, make_plan
-from experiments.suites.runner import Runner
-from records.directory import RUNS
-from records.state import measured_speeds, run_directories, state_of
+from experiments.suites.runner import Runner, jobs_of
+from records.state import measured_speeds, run_directories
 from records.validation import device_problems
 
 PROGRAM = "python train.py suite"
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(Options):
     """Make the runs of a suite that are missing. Stop it and start it again at any time.
 
     Options of train.py after a lone -- hold for every run: -- --precision bfloat16 --torch-threads 1
 
     Attributes:
         suite: a suite that ships, or a .toml file of your own.
-        scale: factor of all step budgets, for a rehearsal, which goes to a directory of its own.
-        seeds: in place of the suite's own.
-        games: one run for each, in suites of single-game runs.
         only: runs whose names match one of these patterns.
         jobs: how many runs at once.
         devices: given to the runs in turn: auto, cpu, cuda:0 ...
-        runs: where the directory of the suite goes.
         dry_run: show the runs and what they cost, and start nothing.
     """
 
-    suite: Annotated[str, Shown("SUITE")]
-    scale: Annotated[float, Range(0, 1, open_low=True), Shown("FACTOR")] = 1.0
-    seeds: Annotated[tuple[int, ...], Shown("N ...", "those of the suite")] = ()
-    games: Annotated[tuple[str, ...], Shown("GAME ...", "those of the suite")] = ()
+    suite: Annotated[str, Shown("SUITE")] = field(kw_only=True)
     only: Annotated[tuple[str, ...], Shown("PATTERN ...", "all")] = ()
     jobs: Annotated[int, Range(1)] = 1
     devices: Annotated[tuple[str, ...], Shown("DEVICE ...")] = ("auto",)
-    runs: Annotated[str, Shown("DIR")] = str(RUNS)
     dry_run: Flag = False
 
 
@@ -66,25 +56,25 @@ def main(words: Sequence[str]) -> int:
     arguments, extra = parse(words)
     plan = prepare(arguments, extra)
     console = Console(highlight=False, markup=False)
-    root = Path(arguments.runs)
-    states = {planned.name: state_of(planned.run, planned.config) for planned in plan.runs}
-    speeds = measured_speeds([*run_directories(root), *run_directories(plan.directory)])
+    speeds = measured_speeds([*run_directories(arguments.runs), *run_directories(plan.directory)])
     if arguments.dry_run:
-        print_plan(plan, states, speeds, arguments.jobs, console)
+        print_plan(plan, jobs_of(plan), speeds, arguments.jobs, console)
         return 0
     runner = Runner(plan, arguments.jobs, arguments.devices)
     with show(console, speeds) as on_change:
         code = runner.run(on_change)
-    for job in runner.jobs:
-        if job.failure is not None:
-            log = runner.log_of(job.planned)
-            console.print(f"{job.planned.name} failed, {job.failure}; all it said: {log}", soft_wrap=True)
-    again = " ".join([PROGRAM, *words])
+    lines = [
+        f"{job.planned.name} failed, {job.failure}; all it said: {runner.log_of(job.planned)}"
+        for job in runner.jobs
+        if job.failure is not None
+    ]
     if code == 0:
-        console.print(f"All {len(runner.jobs)} runs are done: {plan.directory}", soft_wrap=True)
-        console.print(f"Next: python eval.py report {plan.directory} --out REPORT_DIR", soft_wrap=True)
+        lines.append(f"All {len(runner.jobs)} runs are done: {plan.directory}")
+        lines.append(f"Next: python eval.py report {plan.directory} --out REPORT_DIR")
     else:
-        console.print(f"Continue with: {again}", soft_wrap=True)
+        lines.append(f"Continue with: {' '.join([PROGRAM, *words])}")
+    for line in lines:
+        console.print(line, soft_wrap=True)
     return code
 
 
@@ -130,20 +120,11 @@ def prepare(arguments: Arguments, extra: Sequence[str]) -> Plan:
     Raises:
         UserError: naming everything that is wrong with it.
     """
-    problems = config_problems(arguments, "--")
-    problems += [problem for name in arguments.devices for problem in device_problems(name)]
+    problems = [problem for name in arguments.devices for problem in device_problems(name)]
     if not arguments.devices:
         problems.append("--devices names none: give auto, cpu or cuda")
-    raise_problems(problems)
-    suite = definition.read(definition.find(arguments.suite))
-    options = Options(
-        scale=arguments.scale,
-        seeds=arguments.seeds,
-        games=arguments.games,
-        words=tuple(extra),
-        runs=Path(arguments.runs),
-    )
-    plan = make_plan(suite, options)
+    raise_problems([*config_problems(arguments, "--"), *problems])
+    plan = make_plan(definition.read(definition.find(arguments.suite)), arguments, extra)
     if arguments.only:
         chosen = tuple(
             run for run in plan.runs if any(fnmatch(run.name, pattern) for pattern in arguments.only)

@@ -31,9 +31,7 @@ class Job:
     """A run of the plan and what has become of it.
 
     Attributes:
-        planned: the run.
-        state: how far it is.
-        process: its process, while it lives.
+        process: while it lives.
         elsewhere: whether a process of another suite's command is making it.
         failure: what its process ended with, where that was an error.
         started_at: environment steps that it had when this command started it; None if it did not.
@@ -54,6 +52,11 @@ class Job:
         return self.process is None and self.failure is None and self.state.phase is not Phase.FINISHED
 
 
+def jobs_of(plan: Plan) -> list[Job]:
+    """The runs of `plan` as they are now."""
+    return [Job(planned, state_of(planned.run, planned.config)) for planned in plan.runs]
+
+
 class Runner:
     """Makes the runs of a plan that are missing.
 
@@ -70,7 +73,7 @@ class Runner:
         self.plan = plan
         self.at_once = jobs
         self.devices = tuple(devices)
-        self.jobs = [Job(planned, state_of(planned.run, planned.config)) for planned in plan.runs]
+        self.jobs = jobs_of(plan)
         self._python = python
         self._stop: int | None = None
 
@@ -172,7 +175,7 @@ class Runner:
             return
         # A run that was killed before its first checkpoint is there, and begins anew when it is continued.
         fresh = not planned.run.config_file.is_file()
-        words = list(planned.command if fresh else planned.continuation)
+        words = [*planned.command] if fresh else ["--resume", str(planned.run)]
         if fresh:
             planned.write_config()
         if fresh and self.devices != ("auto",):
