@@ -39,7 +39,7 @@ from common.files import write_json
 from envs import IMAGE_SHAPE, NUM_ACTIONS, ProcgenVecEnv
 from envs.checks import MAX_SEED
 from experiments.command_line import Launch, Resume, parse
-from experiments.finish import evaluate_and_record
+from experiments.scores_and_videos import evaluate_and_record
 from experiments.stopping import StopOnRequest, StopRequest
 from policies import Policy, PolicyConfig
 from records import validation

@@ -206,17 +206,14 @@ def _check_scalar(wanted: FieldType, value: Any) -> Any:
 # Reading and writing
 
 
-def read(
-    kind: type[Settings], data: object, problems: list[str], default: Settings, where: str = ""
-) -> Settings:
+def read(default: Settings, data: object, problems: list[str], where: str = "") -> Settings:
     """`default` with the plain values in `data`.
 
     Args:
-        kind: the dataclass.
+        default: stands in for what is missing or has a problem.
         data: names and plain values; a chosen dataclass has its name under "name", or is just that name. Where the
             name differs from that of `default`, its other settings start from their own defaults.
         problems: gets a line for each unknown setting and each value of a wrong type.
-        default: stands in for what is missing or has a problem.
         where: what to put before names in those lines, such as "agent.".
     """
     if not isinstance(data, Mapping):
@@ -224,8 +221,8 @@ def read(
             f"{where.rstrip('.') or 'the configuration'} is {shown(data)}: give an object with named fields"
         )
         return default
-    hints = field_types(kind)
-    items = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = field_types(type(default))
+    items = {item.name: item for item in dataclasses.fields(default)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in data.items():
         name = f"{where}{key}"
@@ -235,7 +232,7 @@ def read(
             values[key] = _read_choice(items[key], value, problems, getattr(default, key), where)
         elif dataclasses.is_dataclass(hints[key].scalar):
             inner = where if INLINE in hints[key].constraints else f"{name}."
-            values[key] = read(hints[key].scalar, value, problems, getattr(default, key), inner)
+            values[key] = read(getattr(default, key), value, problems, inner)
         else:
             try:
                 values[key] = check_value(hints[key], value)
@@ -253,7 +250,7 @@ def _read_choice(item: Any, data: object, problems: list[str], default: Any, whe
         problems.append(unknown_name(item.metadata[_OPTION], shown(name, quoted=False), choices))
         return default  # what belongs to an unknown name cannot be judged
     start = default if name == present else choices[name]()
-    return read(choices[name], values, problems, start, f"{where}{item.name}.")
+    return read(start, values, problems, f"{where}{item.name}.")
 
 
 def plain(value: Any) -> Any:
@@ -427,7 +424,7 @@ def assign(settings: Settings, data: object, problems: list[str]) -> Settings:
     values = dict(_flat(data))
     known = _by_spelling(settings)
     chosen = {name: value for name, value in values.items() if name in known and known[name].choices}
-    settings = read(type(settings), _nested(known, chosen), problems, settings)
+    settings = read(settings, _nested(known, chosen), problems)
     # What belongs to an unknown name cannot be judged.
     unjudged = tuple(
         f"{'.'.join(owner)}."
@@ -441,7 +438,7 @@ def assign(settings: Settings, data: object, problems: list[str]) -> Settings:
     }
     for name in [name for name in rest if name not in known]:
         problems.append(_unknown(name, rest.pop(name), known))
-    return read(type(settings), _nested(known, rest), problems, settings)
+    return read(settings, _nested(known, rest), problems)
 
 
 def _flat(data: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,11 +22,9 @@ from common.errors import RunError, UserError
 from envs import grouped_procgen
 from experiments.checkpoints import CheckpointFailure, SaveCheckpoints, reason
 from experiments.command_line import PROGRAM, Launch, Resume, parse
-from experiments.finish import evaluate_and_record
 from experiments.progress import TrainingProgress
-from experiments.stopping import Heartbeat, StopOnRequest, Stopped, StopRequest
-from experiments.training_videos import TrainingVideos
-from experiments.watchdog import Watchdog
+from experiments.scores_and_videos import TrainingVideos, evaluate_and_record
+from experiments.stopping import Heartbeat, StopOnRequest, Stopped, StopRequest, Watchdog
 from records import validation
 from records.config import TrainConfig, from_json, learned_settings, to_json
 from records.directory import RunDirectory, UsableCheckpoint, new_path

@@ -40,7 +40,7 @@ def core_config(name: str, **overrides: Any) -> CoreConfig:
     if name not in CORES:
         raise UserError(unknown_name("core", name, CORES))
     default, found = CORES[name].config_class(), list[str]()
-    config = read(type(default), overrides, found, default, "core.")
+    config = read(default, overrides, found, "core.")
     raise_problems(found or problems(config, "core."))
     return config
 

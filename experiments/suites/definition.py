@@ -175,7 +175,7 @@ def _read_table(default: Table, data: Mapping[str, Any], keys: Collection[str], 
     """`default` with what `data` says, in which `keys` may stand."""
     problems += [unknown_name("key", key, keys) for key in data if key not in keys]
     values = {key: value for key, value in data.items() if key in keys and key in vars(default)}
-    found = read_settings(type(default), values, problems, default)
+    found = read_settings(default, values, problems)
     settings = {name: value for name, value in _flat(found.settings) if _is_value(name, value, problems)}
     return replace(found, settings=settings)
 

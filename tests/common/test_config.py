@@ -200,7 +200,7 @@ def test_ranges(limits: Range, inside: list[float], outside: dict[float, str]) -
 
 def read_outer(data: object, default: Outer = Outer()) -> tuple[Outer, list[str]]:
     found: list[str] = []
-    return read(Outer, data, found, default), found
+    return read(default, data, found), found
 
 
 def test_what_is_left_out_comes_from_the_default() -> None:
@@ -279,7 +279,7 @@ outers = st.builds(
 @given(outers)
 def test_what_was_written_is_read_again(settings: Outer) -> None:
     found: list[str] = []
-    assert read(Outer, json.loads(json.dumps(plain(settings))), found, Outer()) == settings
+    assert read(Outer(), json.loads(json.dumps(plain(settings))), found) == settings
     assert found == []
 
 
@@ -323,7 +323,7 @@ def test_whatever_is_read_becomes_settings_and_lines(data: object) -> None:
     for built, found in (read_outer(data), assigned(data)):
         assert all(isinstance(line, str) and "\n" not in line for line in found)
         assert isinstance(problems(built), list)
-        assert read(Outer, plain(built), found, Outer()) == built
+        assert read(Outer(), plain(built), found) == built
 
 
 # By name

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from experiments.suites.command_line import cost_of, rows_to_show, show, state_text
 from experiments.suites.definition import find, read
-from experiments.suites.display import cost_of, rows_to_show, show, state_text
 from experiments.suites.plan import Options, make_plan
 from experiments.suites.runner import Runner
 from records.state import Phase, RunState
