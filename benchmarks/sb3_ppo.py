@@ -42,7 +42,6 @@ from experiments.command_line import Launch, Resume, parse
 from experiments.scores_and_videos import evaluate_and_record
 from experiments.stopping import StopOnRequest, StopRequest
 from policies import Policy, PolicyConfig
-from records import validation
 from records.config import TrainConfig, to_json
 from records.directory import RECORD, RUNS, RunDirectory, checkpoint_step, group_of, new_path, read_record
 from records.writers import make_logger
@@ -72,7 +71,7 @@ def main(words: Sequence[str]) -> int:
 
 def problems(config: TrainConfig, run_dir: Path) -> list[str]:
     """Everything that is wrong with a run, a line each."""
-    found = validation.problems(config)
+    found = config.problems()
     wanted = config.algorithm_name == "ppo" and config.policy_name == "feedforward" and len(config.games) == 1
     if not wanted or config.agent.reward_transform == "clip":
         found.append(

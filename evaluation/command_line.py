@@ -22,7 +22,7 @@ from evaluation.recording.record import record
 from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import ALL_SPLITS, DEFAULT_NUM_ENVS, Protocol
 from evaluation.scoring.table import print_table, write_results
-from records.validation import device_problems
+from records.config import device_problems
 
 PROGRAM = "python eval.py"
 

@@ -16,7 +16,6 @@ from common.errors import UserError, raise_problems, unknown_name
 from common.files import read_data
 from experiments.presets import PRESETS, Preset
 from policies import CORES
-from records import validation
 from records.config import TrainConfig
 from records.directory import existing_problems
 
@@ -117,7 +116,7 @@ def _parse_launch(words: Sequence[str]) -> Launch:
     if file is not None:
         config = preset.configure(read_data(Path(file)), config, problems)
     config, files = override(preset, config, rest, " ".join([PROGRAM, *filter(None, [name])]), problems)
-    problems += validation.problems(config)
+    problems += config.problems()
     if files.run_dir is not None:
         problems += existing_problems(files.run_dir)
     raise_problems(problems)

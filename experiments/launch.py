@@ -25,7 +25,6 @@ from experiments.command_line import PROGRAM, Launch, Resume, parse
 from experiments.progress import TrainingProgress
 from experiments.scores_and_videos import TrainingVideos, evaluate_and_record
 from experiments.stopping import Heartbeat, StopOnRequest, Stopped, StopRequest, Watchdog
-from records import validation
 from records.config import TrainConfig, from_json, learned_settings, to_json
 from records.directory import RunDirectory, UsableCheckpoint, new_path
 from records.lock import RunLock
@@ -75,7 +74,7 @@ def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = 
         OSError: the directory cannot be written.
         RunError: numbers are not finite, or the last checkpoint cannot be written; what could be saved is saved.
     """
-    validation.check(config)
+    config.check()
     if config.env_groups is None:
         # Stored as it is now, so that the run can be continued on another device.
         config = replace(config, env_groups=2 if get_device(config.device).type == "cuda" else 1)
@@ -119,7 +118,7 @@ def resume(
             config = replace(config, total_steps=total_steps)
         if on_nan is not None:
             config = replace(config, agent=replace(config.agent, on_nan=on_nan))
-        validation.check(config)
+        config.check()
         checkpoint = run.usable_checkpoint()
         if checkpoint is not None:
             _check_same_run(checkpoint, config)

@@ -22,8 +22,8 @@ from experiments.progress import Display, duration
 from experiments.suites import definition
 from experiments.suites.plan import Options, Plan, conflicts, make_plan
 from experiments.suites.runner import Job, Runner, jobs_of
+from records.config import device_problems
 from records.state import Phase, Speeds, measured_speeds, run_directories
-from records.validation import device_problems
 
 PROGRAM = "python train.py suite"
 LINE_SECONDS = 30.0

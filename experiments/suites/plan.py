@@ -18,7 +18,6 @@ from envs import expand_games
 from experiments.command_line import PROGRAM, override
 from experiments.presets import PRESETS
 from experiments.suites.definition import Suite, Value, Variant
-from records import validation
 from records.config import TrainConfig, learned_settings, to_json
 from records.directory import RECORD, RUNS, RunDirectory, read_record
 
@@ -210,7 +209,7 @@ def _config(suite: Suite, values: Mapping[str, Value], words: Sequence[str]) -> 
     preset, problems = PRESETS[suite.preset], []  # type: ignore[var-annotated]
     config = preset.configure(values, preset.config, problems)
     config, _ = override(preset, config, words, f"{PROGRAM} {suite.preset}", problems)
-    raise_problems([*problems, *validation.problems(config)])
+    raise_problems([*problems, *config.problems()])
     return config
 
 

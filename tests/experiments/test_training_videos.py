@@ -14,7 +14,6 @@ from agents import read_checkpoint
 from common.errors import UserError
 from experiments import scores_and_videos
 from experiments.launch import train
-from records import validation
 from records.config import TrainConfig, from_json
 from records.directory import RunDirectory
 
@@ -78,4 +77,4 @@ def test_a_video_that_cannot_be_written_ends_no_run(
 
 def test_how_often_must_be_a_number_of_steps() -> None:
     with pytest.raises(UserError, match="video_every is 0: give 1 or more"):
-        validation.check(tiny(video_every=0))
+        tiny(video_every=0).check()
