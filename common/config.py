@@ -148,31 +148,29 @@ def field_types(kind: type) -> dict[str, FieldType]:
 # Values
 
 
-def parse_word(wanted: FieldType, word: str) -> Any:
-    """One word of a command line as a value, or as one item of a tuple.
+def converted(wanted: FieldType, value: Any) -> Any:
+    """What users write in files and on command lines, as `check_value` takes it; what cannot be converted stays.
 
-    "none" is None where the type allows it; whole numbers may be written 25_000_000 or 25e6.
-
-    Raises:
-        ValueError: it is not one; the message says what would be.
+    Texts may be numbers, "none" is None where the type allows it, one value stands for a tuple of one, and whole
+    numbers may be written 25_000_000 or 25e6.
     """
-    if wanted.optional and word.lower() == "none":
+    if wanted.is_tuple and value is not None:
+        item = dataclasses.replace(wanted, is_tuple=False, optional=False)
+        return [converted(item, entry) for entry in (value if isinstance(value, (list, tuple)) else [value])]
+    if wanted.optional and isinstance(value, str) and value.lower() == "none":
         return None
-    value: Any = word
-    try:
-        if wanted.scalar is int:
-            value = int(word) if "e" not in word.lower() else _whole(float(word))
-        elif wanted.scalar is float:
-            value = float(word)
-    except (ValueError, OverflowError):
-        raise ValueError(wanted.wanted()) from None
-    return _check_scalar(wanted, value)
-
-
-def _whole(value: float) -> int:
-    if value != int(value):
-        raise ValueError
-    return int(value)
+    if wanted.scalar is str and type(value) in (int, float):
+        return str(value)  # a reset rule may be a number of steps
+    with contextlib.suppress(ValueError, OverflowError):
+        if wanted.scalar is int and isinstance(value, str) and "e" not in value.lower():
+            return int(value)
+        if wanted.scalar in (int, float) and isinstance(value, (str, float)):
+            number = float(value)
+            if wanted.scalar is float and math.isfinite(number):
+                return number
+            if wanted.scalar is int and number == int(number):
+                return int(number)
+    return value
 
 
 def check_value(wanted: FieldType, value: Any) -> Any:
@@ -414,8 +412,7 @@ def assign(settings: Settings, data: object, problems: list[str]) -> Settings:
     Args:
         settings: to start from.
         data: values by name, dotted or nested: as `options` names them, or as `plain` writes them. What chooses a
-            dataclass is taken first, so that the settings of the new one are known. Texts are read as `parse_word`
-            does, "none" as None; one value stands for a tuple of one.
+            dataclass is taken first, so that the settings of the new one are known. Values are `converted`.
         problems: gets a line for each unknown name and each value of a wrong type.
     """
     if not isinstance(data, Mapping):
@@ -462,29 +459,12 @@ def _unknown(name: str, value: object, known: Mapping[str, Option]) -> str:
 
 
 def _nested(known: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by name as `read` takes them; those that cannot be converted are left to its judgement."""
+    """Values by name as `read` takes them."""
     nested: dict[str, Any] = {}
     for name, value in values.items():
         *owners, last = known[name].path
         place = nested
         for owner in owners:
             place = place.setdefault(owner, {})
-        place[last] = value
-        with contextlib.suppress(ValueError):
-            place[last] = _converted(known[name].type, value)
+        place[last] = converted(known[name].type, value)
     return nested
-
-
-def _converted(wanted: FieldType, value: Any) -> Any:
-    """A value of a file or of a command line as one of the type `wanted`. Raises ValueError if it is none."""
-    if isinstance(value, str) and not wanted.is_tuple:
-        return parse_word(wanted, value)
-    if wanted.is_tuple and value is not None:
-        item = dataclasses.replace(wanted, is_tuple=False, optional=False)
-        items = value if isinstance(value, (list, tuple)) else [value]
-        return [_converted(item, entry) for entry in items]
-    if wanted.scalar is str and type(value) in (int, float):
-        return str(value)  # a reset rule may be a number of steps
-    if wanted.scalar is int and type(value) is float:
-        return int(value) if value.is_integer() else value  # TOML's 25e6
-    return value

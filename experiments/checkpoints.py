@@ -52,7 +52,7 @@ class SaveCheckpoints(BaseCallback):
         Args:
             run: where checkpoints go.
             every_steps: environment steps between two of them.
-            every_minutes: minutes after which one is written even before that.
+            every_minutes: after which one is written even before that.
             keep: the newest so many are kept, and the best; None keeps all.
             resumed_from: the checkpoint that training goes on from.
             before: called before each attempt to save; may raise `OSError` too.

@@ -24,13 +24,7 @@ PROGRAM = "python train.py"
 
 @dataclass(frozen=True)
 class Launch:
-    """A new run.
-
-    Attributes:
-        name: of the preset or the file that it started from.
-        config: its settings.
-        run_dir: where it goes; None for a new directory below runs/.
-    """
+    """A new run, started from the preset or the file `name`; it goes to a new directory below runs/ unless told."""
 
     name: str
     config: TrainConfig
@@ -128,12 +122,7 @@ def override(
 ) -> tuple[TrainConfig, _Files]:
     """`config` with the options that `words` give, and the options that are no settings.
 
-    Args:
-        preset: that the run starts from.
-        config: its settings before.
-        words: options of train.py.
-        program: how its help is asked for.
-        problems: gets a line for everything that is wrong with `words`.
+    `program` is how help is asked for; `problems` gets a line for everything that is wrong with `words`.
     """
     # The policy and the algorithm decide which options there are.
     chosen = _first_look(words, ["policy", "algorithm"])
@@ -152,9 +141,6 @@ def override(
         for name, option in choosers.items()
         if chosen.get(name, option.value) != option.value
     )
-    values = {
-        key: value for key, value in values.items() if key not in chosen and not key.startswith(unjudged)
-    }
     if rest and not rest[0].startswith("-"):
         problems.append(f"unexpected word {rest[0]!r}: values follow an option, such as --games maze heist")
     rest = [word for word in rest if not word.lstrip("-").startswith(unjudged)]

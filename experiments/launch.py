@@ -38,10 +38,7 @@ logger = logging.getLogger(__name__)
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line of train.py; returns the exit code.
-
-    Args:
-        words: the arguments; None for those of the process.
+    """The command line of train.py, or the one that `words` give; returns the exit code.
 
     Raises:
         UserError: something that was asked for cannot be had; nothing was created then.
@@ -62,7 +59,6 @@ def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = 
     """Train from scratch and evaluate.
 
     Args:
-        config: all settings.
         run_dir: must not exist.
         command: what to write down as the command that started the run.
 

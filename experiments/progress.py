@@ -27,7 +27,6 @@ class Display:
     """Where something is shown that goes on.
 
     Args:
-        console: where it is shown; its kind decides between picture and line.
         picture: makes what a terminal shows.
         line: makes what is printed elsewhere.
         line_seconds: between two lines.
@@ -78,12 +77,7 @@ class Display:
 
 
 class TrainingProgress(BaseCallback):
-    """Shows steps, speed, time left and the mean return of each game.
-
-    Args:
-        total_steps: environment steps at which the run ends.
-        console: where it is shown.
-    """
+    """Shows steps, speed, time left and the mean return of each game of a run that ends at `total_steps`."""
 
     def __init__(self, total_steps: int, console: Console) -> None:
         super().__init__()

@@ -47,11 +47,7 @@ def evaluate_and_record(
     """Score `agent` as `config` says, print the table, and record a video of each game.
 
     Args:
-        agent: as it is in `checkpoint`.
-        config: settings of the run.
-        run: where scores and videos go.
-        checkpoint: is named beside the scores.
-        console: where progress and table are shown.
+        checkpoint: what `agent` is; named beside the scores.
         beat: called after each episode and frame; what it raises ends the evaluation.
 
     Raises:
@@ -96,10 +92,6 @@ class TrainingVideos(BaseCallback):
 
     The games are played in environments and with randomness of their own, so training goes as it would without. A video
     that cannot be written is left out: none is worth a run.
-
-    Args:
-        config: settings of the run; `video_every` is how often.
-        run: videos go to ``videos/step_000000123456.mp4``.
     """
 
     def __init__(self, config: TrainConfig, run: RunDirectory) -> None:

@@ -34,11 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class StopRequest:
-    """Whether a signal has asked the run to stop.
-
-    Attributes:
-        signal: the signal, or None.
-    """
+    """Whether a signal has asked the run to stop, and which."""
 
     def __init__(self) -> None:
         self.signal: int | None = None

@@ -134,8 +134,7 @@ def configure(data: object, start: TrainConfig, problems: list[str]) -> TrainCon
 
 def to_json(config: TrainConfig) -> dict[str, Any]:
     """All settings as plain JSON values; `from_json` reads them back."""
-    data: dict[str, Any] = plain(config)
-    return data
+    return dict(plain(config))
 
 
 def from_json(data: object) -> TrainConfig:

@@ -101,10 +101,6 @@ class RunDirectory:
     def create(self, config: TrainConfig, command: Sequence[str]) -> None:
         """Make the directory and write down what the run is. It appears whole or not at all.
 
-        Args:
-            config: its settings.
-            command: words of the command that starts it.
-
         Raises:
             UserError: it exists.
             OSError: it cannot be written.

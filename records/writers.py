@@ -38,16 +38,10 @@ logger = logging.getLogger(__name__)
 def make_logger(progress_file: Path, tensorboard: Path, resume_step: int | None = None) -> Logger:
     """A logger that writes both, and nothing to the screen.
 
-    Args:
-        progress_file: the CSV file.
-        tensorboard: the folder for TensorBoard.
-        resume_step: environment step from which the run goes on; None for a new run.
+    `resume_step` is the environment step from which the run goes on; None for a new run.
     """
-    writers: list[KVWriter] = [
-        CsvWriter(progress_file, resume_step),
-        TensorBoardWriter(tensorboard, resume_step),
-    ]
-    return Logger(folder=None, output_formats=writers)
+    writers = [CsvWriter(progress_file, resume_step), TensorBoardWriter(tensorboard, resume_step)]
+    return Logger(folder=None, output_formats=list[KVWriter](writers))
 
 
 def sync(log: Logger) -> None:

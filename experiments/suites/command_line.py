@@ -58,12 +58,14 @@ def main(words: Sequence[str]) -> int:
 
     Raises:
         UserError: something that was asked for cannot be had; nothing was created then.
+        SystemExit: after showing the help of a suite, code 0.
     """
     if not words or words[0] in ("-h", "--help"):
         print(overview())
         return 0
-    arguments, extra = parse(words)
-    plan = prepare(arguments, extra)
+    border = words.index("--") if "--" in words else len(words)
+    arguments = parse_options(Arguments, words[:border], PROGRAM, "suite")
+    plan = prepare(arguments, words[border + 1 :])
     console = Console(highlight=False, markup=False)
     speeds = measured_speeds([*run_directories(arguments.runs), *run_directories(plan.directory)])
     if arguments.dry_run:
@@ -109,20 +111,6 @@ def overview() -> str:
     return "\n".join(lines)
 
 
-def parse(words: Sequence[str]) -> tuple[Arguments, list[str]]:
-    """The options of the suite, and those after ``--``.
-
-    Raises:
-        UserError: they cannot be read.
-        SystemExit: after showing the help, code 0.
-    """
-    own, extra = list(words), []
-    if "--" in own:
-        border = own.index("--")
-        own, extra = own[:border], own[border + 1 :]
-    return parse_options(Arguments, own, PROGRAM, "suite"), extra
-
-
 def prepare(arguments: Arguments, extra: Sequence[str]) -> Plan:
     """What `arguments` ask for.
 
@@ -154,7 +142,6 @@ class Cost:
     """What is left to do.
 
     Attributes:
-        steps: environment steps.
         seconds: of computing, one run after another; the final evaluations come on top.
         measured: whether every speed was measured, none assumed.
     """

@@ -97,10 +97,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str) -> Path:
-    """The file of a suite that ships, or a user's own.
-
-    Args:
-        name: of a shipped suite, or a path to a .toml file.
+    """The file of the suite that ships under `name`, or a user's own file of that path.
 
     Raises:
         UserError: there is neither.

@@ -52,11 +52,8 @@ class PlannedRun:
     """One run.
 
     Attributes:
-        name: of its directory.
         group: runs of the same group differ in their seed alone.
         label: what tables and plots call the group.
-        config: its settings.
-        run: its files.
     """
 
     name: str
@@ -96,8 +93,6 @@ class Plan:
     """Everything that a suite does.
 
     Attributes:
-        suite: what it follows.
-        options: how.
         directory: of the suite; the runs are directories in it.
         runs: group by group of the first seed, then of the second, so that an early stop leaves whole comparisons.
         reevaluations: what the report evaluates besides the runs.
@@ -134,10 +129,7 @@ class Plan:
 def make_plan(suite: Suite, options: Options = Options(), words: Sequence[str] = ()) -> Plan:
     """The runs of `suite`, each with its checked settings; nothing is created.
 
-    Args:
-        suite: what to run.
-        options: how.
-        words: options of train.py for every run, which override those of the suite.
+    `words` are options of train.py for every run, which override those of the suite.
 
     Raises:
         UserError: naming everything that is wrong with the options or with the settings of the runs.

@@ -61,27 +61,19 @@ class Runner:
     """Makes the runs of a plan that are missing.
 
     Args:
-        plan: what to make.
         jobs: how many runs at once.
         devices: to give to the runs in turn; "auto" leaves the choice to train.py.
-        python: interpreter of the runs.
     """
 
-    def __init__(
-        self, plan: Plan, jobs: int = 1, devices: Sequence[str] = ("auto",), python: str = sys.executable
-    ) -> None:
+    def __init__(self, plan: Plan, jobs: int = 1, devices: Sequence[str] = ("auto",)) -> None:
         self.plan = plan
         self.at_once = jobs
         self.devices = tuple(devices)
         self.jobs = jobs_of(plan)
-        self._python = python
         self._stop: int | None = None
 
     def run(self, on_change: Callable[[Runner], None] = lambda runner: None) -> int:
-        """Make what is missing.
-
-        Args:
-            on_change: is called several times a second.
+        """Make what is missing; `on_change` is called several times a second.
 
         Returns:
             0; 1 if a run failed; 128 + the number of the signal that stopped the suite.
@@ -165,14 +157,13 @@ class Runner:
         except LockHeld:
             job.elsewhere = True
             return
-        job.lock = lock
         job.elsewhere = False
         # Somebody else may have made it since it was last looked at.
         job.state = state_of(planned.run, planned.config)
         if job.state.phase is Phase.FINISHED:
             lock.release()
-            job.lock = None
             return
+        job.lock = lock
         # A run that was killed before its first checkpoint is there, and begins anew when it is continued.
         fresh = not planned.run.config_file.is_file()
         words = [*planned.command] if fresh else ["--resume", str(planned.run)]
@@ -184,7 +175,7 @@ class Runner:
         job.started_at = job.state.saved
         with self.log_of(planned).open("ab") as log:
             job.process = subprocess.Popen(
-                [self._python, str(TRAIN), *words],
+                [sys.executable, str(TRAIN), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

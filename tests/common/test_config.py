@@ -20,10 +20,10 @@ from common.config import (
     check,
     check_value,
     choice,
+    converted,
     descriptions,
     field_type,
     options,
-    parse_word,
     plain,
     problems,
     read,
@@ -116,11 +116,11 @@ class Outer:
         (Annotated[int, Range(1)] | None, "7", 7),
         (str | None, "x", "x"),
         (Path, "a/b", Path("a/b")),
-        (tuple[int, ...], "4", 4),
+        (tuple[int, ...], "4", (4,)),
     ],
 )
 def test_words_become_values(hint: Any, word: str, value: object) -> None:
-    result = parse_word(field_type(hint), word)
+    result = check_value(field_type(hint), converted(field_type(hint), word))
     assert result == value
     assert type(result) is type(value)
 
@@ -144,7 +144,7 @@ def test_words_become_values(hint: Any, word: str, value: object) -> None:
 )
 def test_other_words_say_what_is_wanted(hint: Any, word: str, wanted: str) -> None:
     with pytest.raises(ValueError, match=f"^{wanted}$"):
-        parse_word(field_type(hint), word)
+        check_value(field_type(hint), converted(field_type(hint), word))
 
 
 @pytest.mark.parametrize(
