@@ -80,8 +80,8 @@ def choice(choices: Callable[[], Mapping[str, type]], default: type, option: str
     """A field that holds one of several dataclasses, each known by a name.
 
     Args:
-        choices: the dataclasses by name, asked anew each time.
-        default: the dataclass that the field holds unless told otherwise.
+        choices: gives the dataclasses by name, and is asked anew each time.
+        default: what the field holds unless told otherwise.
         option: name of the setting that chooses, on a command line and in suites.
     """
     return field(default_factory=default, metadata={_CHOICES: choices, _OPTION: option})
@@ -285,11 +285,8 @@ def problems(settings: Any, where: str = "") -> list[str]:
     """Everything that is wrong with settings, a line each, those of nested ones included.
 
     Types, ranges and names are known from the fields; a dataclass may have a method ``contradictions() -> list[str]``
-    for what concerns several fields together. It is asked only if each field is right by itself.
-
-    Args:
-        settings: a dataclass.
-        where: what to put before names, such as "agent.".
+    for what concerns several fields together. It is asked only if each field is right by itself. `where` stands
+    before names, such as "agent.".
     """
     found: list[str] = []
     hints = field_types(type(settings))
@@ -345,8 +342,6 @@ class Option:
     Attributes:
         name: dotted, as users write it: "core.heads", "reset".
         path: names of the fields that lead to it; for the choice of a dataclass, the last one is "name".
-        type: of its values.
-        value: that it has.
         choices: the dataclasses by name, if it chooses one.
         description: from the docstring of its dataclass.
     """
@@ -357,11 +352,6 @@ class Option:
     value: Any
     choices: Mapping[str, Any]
     description: str
-
-    @property
-    def group(self) -> str:
-        """The part of its name before the last dot: "core" of "core.heads"."""
-        return self.name.rpartition(".")[0]
 
     @property
     def flag(self) -> str:
@@ -410,7 +400,7 @@ def assign(settings: Settings, data: object, problems: list[str]) -> Settings:
     """`settings` with the values in `data`, as users write them in a file or on a command line.
 
     Args:
-        settings: to start from.
+        settings: what to start from.
         data: values by name, dotted or nested: as `options` names them, or as `plain` writes them. What chooses a
             dataclass is taken first, so that the settings of the new one are known. Values are `converted`.
         problems: gets a line for each unknown name and each value of a wrong type.

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from agents import ALGORITHMS
 from agents.numerics import ON_NAN
-from common.cli import Shown, make_parser, parse_words, unknown_options
+from common.cli import Shown, parse_known, unknown_options
 from common.config import OneOf, Range, assign, options
 from common.config import problems as config_problems
 from common.errors import UserError, raise_problems, unknown_name
@@ -133,8 +133,7 @@ def override(
         option.path[-2]: f"{option.path[-2]} (of {name} {option.value})" for name, option in choosers.items()
     }
     known = [*options(_Files()), *known]
-    parser = make_parser(program, preset.summary, known, titles={**titles, "": "options"})
-    values, rest = parse_words(parser, words)
+    values, rest = parse_known(words, program, preset.summary, known, titles={**titles, "": "options"})
     # What belongs to an unknown policy or algorithm cannot be judged.
     unjudged = tuple(
         f"{option.path[-2]}."
@@ -155,13 +154,13 @@ def override(
 def _first_look(words: Sequence[str], names: Sequence[str]) -> Mapping[str, Any]:
     """The values of the options `names`, before it is known which others there are."""
     known = [option for option in [*options(_Files()), *options(TrainConfig())] if option.name in names]
-    return parse_words(make_parser(PROGRAM, "", known, add_help=False), words)[0]
+    return parse_known(words, PROGRAM, "", known, add_help=False)[0]
 
 
 def _parse_resume(words: Sequence[str]) -> Resume:
     problems: list[str] = []
     known = list(options(Resume()))
-    values, rest = parse_words(make_parser(PROGRAM, str(Resume.__doc__).partition("\n")[0], known), words)
+    values, rest = parse_known(words, PROGRAM, str(Resume.__doc__).partition("\n")[0], known)
     if rest:
         problems.append(
             f"--resume continues a run with its stored settings: only --total-steps and --on-nan may be given with it, "

@@ -33,6 +33,17 @@ EXIT_CODE = 1
 logger = logging.getLogger(__name__)
 
 
+@contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within this context, `handler` gets the signals that ask a program to stop."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
 class StopRequest:
     """Whether a signal has asked the run to stop, and which."""
 
@@ -55,12 +66,8 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._take) for number in SIGNALS}
-        try:
+        with handling_signals(self._take):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:

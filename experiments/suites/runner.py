@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import experiments
+from experiments.stopping import handling_signals
 from experiments.suites.plan import Plan, PlannedRun
 from records.lock import LockHeld, RunLock
 from records.state import Phase, RunState, state_of
@@ -79,20 +80,14 @@ class Runner:
             0; 1 if a run failed; 128 + the number of the signal that stopped the suite.
         """
         self.plan.write_record()
-        before = {
-            number: signal.signal(number, self._request_stop) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
-            while self._advance():
+        with handling_signals(self._request_stop):
+            try:
+                while self._advance():
+                    on_change(self)
+                    time.sleep(POLL_SECONDS)
                 on_change(self)
-                time.sleep(POLL_SECONDS)
-            on_change(self)
-        finally:
-            for job in self.running:
-                assert job.process is not None
-                job.process.send_signal(signal.SIGTERM)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            finally:
+                self._send(signal.SIGTERM)
         if self._stop is not None:
             return 128 + self._stop
         return 1 if any(job.failure for job in self.jobs) else 0
@@ -105,9 +100,12 @@ class Runner:
     def _request_stop(self, number: int, frame: object) -> None:
         """Ask every run to save and stop; a second signal kills them, and they go on from their last checkpoints."""
         again, self._stop = self._stop is not None, number
+        self._send(signal.SIGKILL if again else signal.SIGTERM)
+
+    def _send(self, number: int) -> None:
         for job in self.running:
             assert job.process is not None
-            job.process.send_signal(signal.SIGKILL if again else signal.SIGTERM)
+            job.process.send_signal(number)
 
     def _advance(self) -> bool:
         """See what has ended, start what can be started; whether anything is left to wait for."""
@@ -170,8 +168,9 @@ class Runner:
         if fresh:
             planned.write_config()
         if fresh and self.devices != ("auto",):
-            words += ["--device", self._free_device()]
-            job.device = words[-1]
+            in_use = [other.device for other in self.running]
+            job.device = min(self.devices, key=in_use.count)
+            words += ["--device", job.device]
         job.started_at = job.state.saved
         with self.log_of(planned).open("ab") as log:
             job.process = subprocess.Popen(
@@ -184,11 +183,6 @@ class Runner:
                 # Ctrl-C in the terminal reaches this command only, which passes it on.
                 start_new_session=True,
             )
-
-    def _free_device(self) -> str:
-        """The device that the fewest of the running processes use."""
-        used = [job.device for job in self.running]
-        return min(self.devices, key=used.count)
 
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)

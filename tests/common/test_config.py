@@ -383,7 +383,6 @@ def test_options_are_named_as_users_write_them() -> None:
         ["round", "square"],
         ("inner", "shape", "name"),
     )
-    assert (found["shape.side"].group, found["names"].group) == ("shape", "")
     assert INCIDENTAL in found["span"].type.constraints
     assert found["names"].description == "texts."
     assert replace(found["span"], name="a.b_c").flag == "--a.b-c"
