@@ -358,12 +358,6 @@ class Option:
         """As an option of a command line: "--core.head-width"."""
         return "--" + self.name.replace("_", "-")
 
-    @property
-    def spellings(self) -> set[str]:
-        """The names under which it is found: its own, and those that `plain` nests."""
-        nested = {".".join(self.path[:-1])} if self.choices else set()
-        return {self.name, ".".join(self.path), *nested}
-
 
 def options(settings: Any, prefix: str = "", path: tuple[str, ...] = ()) -> Iterator[Option]:
     """Every setting of `settings` and of what is nested in it, in the order of the fields."""
@@ -408,7 +402,7 @@ def assign(settings: Settings, data: object, problems: list[str]) -> Settings:
     if not isinstance(data, Mapping):
         problems.append(f"the configuration is {shown(data)}: give an object with named fields")
         return settings
-    values = dict(_flat(data))
+    values = dict(flat(data))
     known = _by_spelling(settings)
     chosen = {name: value for name, value in values.items() if name in known and known[name].choices}
     settings = read(settings, _nested(known, chosen), problems)
@@ -428,16 +422,23 @@ def assign(settings: Settings, data: object, problems: list[str]) -> Settings:
     return read(settings, _nested(known, rest), problems)
 
 
-def _flat(data: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(data: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in nested tables, by dotted name."""
     for key, value in data.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
 def _by_spelling(settings: Any) -> dict[str, Option]:
-    return {name: option for option in options(settings) for name in option.spellings}
+    """The options under their own names, and under those that `plain` nests."""
+    found = {}
+    for option in options(settings):
+        found[option.name] = found[".".join(option.path)] = option
+        if option.choices:
+            found[".".join(option.path[:-1])] = option
+    return found
 
 
 def _unknown(name: str, value: object, known: Mapping[str, Option]) -> str:

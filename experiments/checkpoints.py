@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -61,10 +62,10 @@ class SaveCheckpoints(BaseCallback):
         self.saved = resumed_from  # the latest checkpoint
         self._run = run
         self._every_steps = every_steps
-        self._every_seconds = None if every_minutes is None else 60 * every_minutes
+        self._every_seconds = math.inf if every_minutes is None else 60 * every_minutes
         self._keep = keep
         self._before = before
-        self._next_step = 0
+        self._next_step = math.inf
         self._last_time = self._retry_time = 0.0
         self._failing = False
         self._best = BestCheckpoint(run)
@@ -91,8 +92,7 @@ class SaveCheckpoints(BaseCallback):
         now = time.monotonic()
         if self._failing:
             return now >= self._retry_time
-        by_steps = self._every_steps is not None and self._agent.checkpoint_step >= self._next_step
-        return by_steps or (self._every_seconds is not None and now - self._last_time >= self._every_seconds)
+        return self._agent.checkpoint_step >= self._next_step or now - self._last_time >= self._every_seconds
 
     def _on_step(self) -> bool:
         return True

@@ -10,7 +10,6 @@ import os
 import platform
 import time
 from pathlib import Path
-from types import TracebackType
 
 from common.errors import UserError
 
@@ -47,9 +46,7 @@ class RunLock:
         self.acquire()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     def acquire(self) -> None:

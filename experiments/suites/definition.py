@@ -34,6 +34,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from common.config import flat
 from common.config import read as read_settings
 from common.errors import UserError, raise_problems, unknown_name
 from common.files import read_data
@@ -208,17 +209,13 @@ def _variants(tables: object, problems: list[str]) -> tuple[Variant, ...]:
     return tuple(found) or (Variant(),)
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested tables as dotted names, lists as tuples."""
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, _tuples(value)
+def _flat(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The values in `table` by dotted name, lists as tuples."""
+    return ((name, _tuples(value)) for name, value in flat(table))
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _is_value(name: str, value: object, problems: list[str]) -> bool:

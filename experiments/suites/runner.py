@@ -123,13 +123,12 @@ class Runner:
 
     def _check(self, job: Job) -> None:
         assert job.process is not None
+        assert job.lock is not None
         code = job.process.poll()
         if code is None:
             return
         job.process = None
-        if job.lock is not None:
-            job.lock.release()
-            job.lock = None
+        job.lock.release()
         job.state = state_of(job.planned.run, job.planned.config)
         if job.state.phase is not Phase.FINISHED and self._stop is None:
             job.failure = self._reason(job, code)
