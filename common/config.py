@@ -79,10 +79,8 @@ _CHOICES, _OPTION = "choices", "option"
 def choice(choices: Callable[[], Mapping[str, type]], default: type, option: str) -> Any:
     """A field that holds one of several dataclasses, each known by a name.
 
-    Args:
-        choices: gives the dataclasses by name, and is asked anew each time.
-        default: what the field holds unless told otherwise.
-        option: name of the setting that chooses, on a command line and in suites.
+    `choices` gives them, and is asked anew each time; `option` names the setting that chooses, on a command line and
+    in suites.
     """
     return field(default_factory=default, metadata={_CHOICES: choices, _OPTION: option})
 

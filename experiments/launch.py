@@ -94,10 +94,8 @@ def resume(
     first checkpoint begins anew.
 
     Args:
-        run_dir: of a run that was stopped, killed, or has ended.
         total_steps: environment steps at which it shall now end; None for the stored number.
         on_nan: what to do from now on when numbers are not finite; None for what is stored.
-        command: what to write down as the command.
 
     Returns:
         As for `train`.

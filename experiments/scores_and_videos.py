@@ -46,9 +46,8 @@ def evaluate_and_record(
 ) -> None:
     """Score `agent` as `config` says, print the table, and record a video of each game.
 
-    Args:
-        checkpoint: what `agent` is; named beside the scores.
-        beat: called after each episode and frame; what it raises ends the evaluation.
+    `checkpoint` is named beside the scores. `beat` is called after each episode and frame; what it raises ends the
+    evaluation.
 
     Raises:
         OSError: scores or videos cannot be written.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import logging
+import math
 import os
 import signal
 import sys
@@ -124,13 +125,13 @@ class Watchdog:
         save: Callable[[], str],
         leave: Callable[[int], object] = os._exit,
     ) -> None:
-        self._seconds = None if minutes is None else 60 * minutes
+        self._seconds = math.inf if minutes is None else 60 * minutes
         self._signs, self._directory, self._save, self._leave = signs, directory, save, leave
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def __enter__(self) -> Watchdog:
-        if self._seconds is not None:
+        if self._seconds < math.inf:
             self._thread.start()
         return self
 
@@ -141,7 +142,6 @@ class Watchdog:
         self._disarm()
 
     def _watch(self) -> None:
-        assert self._seconds is not None
         pause = min(POLL_SECONDS, self._seconds / 4)
         last, still = self._signs(), 0.0
         while not self._done.is_set():
@@ -161,7 +161,6 @@ class Watchdog:
 
     def _act(self, last: object) -> bool:
         """Say what is wrong, save, leave; False if it has moved again in the meantime."""
-        assert self._seconds is not None
         what = ", ".join(active_stages()) or "something unknown"
         where = self._write_stacks()
         logger.error("error: nothing has moved for %.3g minutes, in: %s%s", self._seconds / 60, what, where)
@@ -187,11 +186,10 @@ class Watchdog:
     # anew, writes the stacks to stderr and ends the process.
 
     def _arm(self) -> None:
-        assert self._seconds is not None
         with contextlib.suppress(Exception):  # stderr may be no file
             file = sys.__stderr__ or sys.stderr
             faulthandler.dump_traceback_later(2 * self._seconds + 2 * POLL_SECONDS, exit=True, file=file)
 
     def _disarm(self) -> None:
-        if self._seconds is not None:
+        if self._seconds < math.inf:
             faulthandler.cancel_dump_traceback_later()

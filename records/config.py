@@ -120,13 +120,10 @@ class TrainConfig:
 
 
 def configure(data: object, start: TrainConfig, problems: list[str]) -> TrainConfig:
-    """`start` with the settings in `data`.
+    """`start` with the settings in `data`; `problems` gets a line for each that cannot be taken.
 
-    Args:
-        data: values by name, as options ("policy", "core.heads", "agent.learning_rate"; dotted or nested) or as
-            `to_json` writes them. Another policy or algorithm starts from its own defaults.
-        start: has the settings that `data` leaves out.
-        problems: gets a line for each value that cannot be taken.
+    They go by name, as options ("policy", "core.heads", "agent.learning_rate"; dotted or nested) or as `to_json` writes
+    them. Another policy or algorithm starts from its own defaults.
     """
     config = assign(start, data, problems)
     return replace(config, games=expand_games(config.games))

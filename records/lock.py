@@ -29,14 +29,10 @@ class RunLock:
     that share locks between machines, such as NFS, it holds across them; where a file system has no locks, the run
     goes on without one and says so.
 
-    Args:
-        path: the lock file; its directory must exist when the lock is taken.
-
-    Attributes:
-        supported: whether the file system has locks; known once the lock has been taken.
+    The directory of the lock file must exist when the lock is taken.
     """
 
-    supported = True
+    supported = True  # whether the file system has locks; known once the lock has been taken
 
     def __init__(self, path: Path) -> None:
         self._path = path

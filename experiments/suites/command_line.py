@@ -112,11 +112,7 @@ def overview() -> str:
 
 
 def prepare(arguments: Arguments, extra: Sequence[str]) -> Plan:
-    """What `arguments` ask for.
-
-    Raises:
-        UserError: naming everything that is wrong with it.
-    """
+    """What `arguments` ask for. Raises `UserError`, naming everything that is wrong with it."""
     problems = [problem for name in arguments.devices for problem in device_problems(name)]
     if not arguments.devices:
         problems.append("--devices names none: give auto, cpu or cuda")

@@ -51,15 +51,7 @@ _KEYS = ("summary", "preset", "seeds", "full_model", "settings", "grid", "varian
 
 @dataclass(frozen=True)
 class Variant:
-    """A way of running, or of evaluating, in which groups of runs differ.
-
-    Attributes:
-        name: becomes part of the names of its runs.
-        label: what the report calls it.
-        evaluates: for a variant without runs of its own, the variant whose runs it evaluates.
-        reset: reset rule of that evaluation.
-        settings: options of train.py by dotted name.
-    """
+    """A way of running, or of evaluating, in which groups of runs differ; `settings` go by dotted names."""
 
     name: str = ""
     label: str = ""
@@ -70,14 +62,9 @@ class Variant:
 
 @dataclass(frozen=True)
 class Suite:
-    """A set of runs.
+    """A set of runs, as its file says; `settings` and `grid` go by dotted names.
 
     Attributes:
-        preset: of train.py; every run starts from it.
-        seeds: each group is run once with each.
-        full_model: name of the group that others are ablations of.
-        settings: options of train.py by dotted name, for every run.
-        grid: options by dotted name, each with the values that it takes in turn.
         name: of its file.
         variants: one with an empty name where the file lists none.
     """

@@ -32,7 +32,6 @@ class Job:
     """A run of the plan and what has become of it.
 
     Attributes:
-        process: while it lives.
         elsewhere: whether a process of another suite's command is making it.
         failure: what its process ended with, where that was an error.
         started_at: environment steps that it had when this command started it; None if it did not.
