@@ -126,9 +126,7 @@ def parse_known(
     """The values that `words` give to options, as texts by name, and the words that belong to no option.
 
     Args:
-        words: without the program's name.
         program: how it is started.
-        description: first lines of the help.
         known: options; those with a common prefix stand together in the help.
         positional: shown in the help as what the words without an option are. They are left over: argparse would take
             them for missing where options stand before them.

@@ -87,7 +87,7 @@ def resume(
     *,
     command: Sequence[str] = (),
 ) -> int:
-    """Continue a run from its newest whole checkpoint with its stored settings, then evaluate.
+    """Continue a run from its newest whole checkpoint with its stored settings, then evaluate; returns as `train`.
 
     With the same `total_steps`, on a CPU and with `rollout_lag` 0, the result is that of a run that was never
     interrupted. A learning rate that decays is spread over the new `total_steps`. A run that was killed before its
@@ -96,9 +96,6 @@ def resume(
     Args:
         total_steps: environment steps at which it shall now end; None for the stored number.
         on_nan: what to do from now on when numbers are not finite; None for what is stored.
-
-    Returns:
-        As for `train`.
 
     Raises:
         UserError: it is not a run, none of its checkpoints is whole, another process is training it, or it has ended.
@@ -146,7 +143,13 @@ def _run(config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: Usab
     console = Console(markup=False, highlight=False)
     request = StopRequest()
     with request.listening():
-        _introduce(config, run, checkpoint, console)
+        verb = "Training" if checkpoint is None else f"Continuing {checkpoint.path.name}:"
+        console.print(
+            f"{verb} {config.policy_name} with {config.algorithm_name} on {', '.join(config.games)} ({config.mode}, "
+            f"levels {config.levels}), {config.num_envs} environments, {config.total_steps:,} steps\n"
+            f"Everything goes to {run}",
+            soft_wrap=True,
+        )
         if config.torch_threads is not None:
             torch.set_num_threads(config.torch_threads)
         env = grouped_procgen(
@@ -270,21 +273,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-def _introduce(
-    config: TrainConfig,
-    run: RunDirectory,
-    checkpoint: UsableCheckpoint | None,
-    console: Console,
-) -> None:
-    verb = "Training" if checkpoint is None else f"Continuing {checkpoint.path.name}:"
-    console.print(
-        f"{verb} {config.policy_name} with {config.algorithm_name} on {', '.join(config.games)} ({config.mode}, levels "
-        f"{config.levels}), {config.num_envs} environments, {config.total_steps:,} steps",
-        soft_wrap=True,
-    )
-    console.print(f"Everything goes to {run}", soft_wrap=True)
 
 
 def _describe(agent: Agent, console: Console) -> None:

@@ -49,7 +49,6 @@ CHECKPOINT = re.compile(r"step_([0-9]{12,})\.ckpt")
 UNFINISHED_SECONDS = 60.0
 """Age from which a directory that nobody holds was left behind, rather than having been made this moment."""
 
-
 logger = logging.getLogger(__name__)
 
 
@@ -63,8 +62,7 @@ class UsableCheckpoint:
     @property
     def step(self) -> int:
         """The environment step at which it was made."""
-        step: int = self.content["run"]["num_timesteps"]
-        return step
+        return int(self.content["run"]["num_timesteps"])
 
     @classmethod
     def read(cls, path: Path) -> UsableCheckpoint:
@@ -224,12 +222,10 @@ def checkpoint_step(path: Path) -> int:
 
 def existing_problems(path: str | os.PathLike[str]) -> list[str]:
     """One line if a new run cannot go to `path`."""
-    path = Path(path)
-    if path.is_dir() and (path / "config.json").exists():
-        return [f"run directory {path} exists: choose another --run-dir, or continue it with --resume {path}"]
-    if os.path.lexists(path):
-        return [f"run directory {path} exists: choose another --run-dir"]
-    return []
+    if not os.path.lexists(path):
+        return []
+    hint = f", or continue it with --resume {path}" if RunDirectory(path).config_file.exists() else ""
+    return [f"run directory {path} exists: choose another --run-dir{hint}"]
 
 
 def new_path(start: str, config: TrainConfig, runs: Path = RUNS) -> Path:
