@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.quiet_gym import silence_gym
+from common import silence_gym
 
 silence_gym()
 

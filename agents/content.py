@@ -99,7 +99,7 @@ class AgentContent:
 
 def _settings(default: Any, data: object) -> Any:
     found: list[str] = []
-    settings = read(type(default), data, found, default)
+    settings = read(default, data, found)
     found += problems(settings)
     if found:
         raise ValueError("; ".join(found))

@@ -1,5 +1,5 @@
 """Speed, memory and learning, measured; each module is a command: ``python -m benchmarks.training --help``."""
 
-from common.quiet_gym import silence_gym
+from common import silence_gym
 
 silence_gym()

@@ -39,13 +39,11 @@ from common.files import write_json
 from envs import IMAGE_SHAPE, NUM_ACTIONS, ProcgenVecEnv
 from envs.checks import MAX_SEED
 from experiments.command_line import Launch, Resume, parse
-from experiments.finish import evaluate_and_record
+from experiments.scores_and_videos import evaluate_and_record
 from experiments.stopping import StopOnRequest, StopRequest
 from policies import Policy, PolicyConfig
-from records import validation
 from records.config import TrainConfig, to_json
-from records.directory import RUNS, RunDirectory, checkpoint_step, new_path
-from records.suite_record import RECORD, group_of, read_record
+from records.directory import RECORD, RUNS, RunDirectory, checkpoint_step, group_of, new_path, read_record
 from records.writers import make_logger
 
 PROGRAM = "python -m benchmarks.sb3_ppo"
@@ -73,7 +71,7 @@ def main(words: Sequence[str]) -> int:
 
 def problems(config: TrainConfig, run_dir: Path) -> list[str]:
     """Everything that is wrong with a run, a line each."""
-    found = validation.problems(config)
+    found = config.problems()
     wanted = config.algorithm_name == "ppo" and config.policy_name == "feedforward" and len(config.games) == 1
     if not wanted or config.agent.reward_transform == "clip":
         found.append(

@@ -49,12 +49,9 @@ def run_command(main: Callable[[], int]) -> int:
 
 
 def with_subcommands(main: Callable[[], int], modules: Mapping[str, str]) -> Callable[[], int]:
-    """`main`, or another main where the first word of the command line names one.
+    """`main`, or ``main(words)`` of the module that the first word of the command line names.
 
-    Args:
-        main: of the program itself.
-        modules: by first word, the module whose ``main(words)`` takes the rest; imported only when asked for, so that
-            one command need not wait for the libraries of another.
+    It is imported only when asked for, so that one command need not wait for the libraries of another.
     """
 
     def run() -> int:
@@ -79,9 +76,7 @@ def _complain(message: str) -> int:
 class Shown:
     """What the help shows for a field, in its type: ``Annotated[str | None, Shown("FILE", "none")]``.
 
-    Attributes:
-        metavar: stands for the value.
-        default: said to be the default, for a field that is None or empty unless it is given; "" for nothing.
+    `metavar` stands for the value, and `default` for that of a field that is None or empty; "" shows none.
     """
 
     metavar: str
@@ -119,24 +114,28 @@ class _Formatter(argparse.HelpFormatter):
         return " ".join(filter(None, [" / ".join(action.option_strings), str(action.metavar or "")]))
 
 
-def make_parser(
+def parse_known(
+    words: Sequence[str],
     program: str,
     description: str,
     known: Iterable[Option],
     positional: Option | None = None,
     titles: Mapping[str, str] = MappingProxyType({}),
     add_help: bool = True,
-) -> argparse.ArgumentParser:
-    """The command line of `program`, with an option for each of `known`.
+) -> tuple[dict[str, Any], list[str]]:
+    """The values that `words` give to options, as texts by name, and the words that belong to no option.
 
     Args:
         program: how it is started.
-        description: first lines of the help.
         known: options; those with a common prefix stand together in the help.
-        positional: the words without an option. They are what `parse_words` leaves over: argparse would take them for
-            missing where options stand before them.
+        positional: shown in the help as what the words without an option are. They are left over: argparse would take
+            them for missing where options stand before them.
         titles: what to call groups of options, by prefix.
         add_help: whether ``--help`` shows the options and leaves.
+
+    Raises:
+        UserError: an option lacks its value.
+        SystemExit: after showing the help, code 0.
     """
     what = "" if positional is None else f" {_metavar(positional)}"
     parser = _Parser(
@@ -151,13 +150,14 @@ def make_parser(
         parser.add_argument_group(_metavar(positional), positional.description)
     groups = {}
     for option in known:
-        name = option.group
+        name = option.name.rpartition(".")[0]  # "core" of "core.heads"
         if name not in groups:
             groups[name] = parser.add_argument_group(titles.get(name, name or "options"))
         _add_option(groups[name], option)
     if add_help:
         parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
-    return parser
+    namespace, rest = parser.parse_known_args(words)
+    return vars(namespace), rest
 
 
 def _add_option(group: Any, option: Option) -> None:
@@ -171,17 +171,6 @@ def _add_option(group: Any, option: Option) -> None:
         group.add_argument(
             option.flag, nargs="*" if option.type.is_tuple else None, metavar=_metavar(option), **how
         )
-
-
-def parse_words(parser: argparse.ArgumentParser, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The values that `words` give, as texts by the names of options, and the words that belong to no option.
-
-    Raises:
-        UserError: an option lacks its value.
-        SystemExit: after showing the help, code 0.
-    """
-    namespace, rest = parser.parse_known_args(words)
-    return vars(namespace), rest
 
 
 def unknown_options(words: Iterable[str], known: Iterable[Option], see: str) -> list[str]:
@@ -238,13 +227,9 @@ def _text(value: object) -> str:
 def parse_options(
     kind: type[OptionsType], words: Sequence[str], program: str, positional: str = ""
 ) -> OptionsType:
-    """The options that `words` give.
+    """The options that `words` (without the program's name) give, as a dataclass whose docstring describes them.
 
-    Args:
-        kind: dataclass of options; its docstring describes them.
-        words: without the program's name.
-        program: how it is started.
-        positional: the field that takes the words without an option, such as a run; "" if there is none.
+    The field `positional`, if there is one, takes the words without an option, such as a run.
 
     Raises:
         UserError: naming everything that is wrong with them.
@@ -259,7 +244,7 @@ def parse_options(
     }
     place = known.pop(positional, None)
     description = inspect.cleandoc(kind.__doc__ or "").partition("\nAttributes:")[0]
-    values, rest = parse_words(make_parser(program, description, known.values(), place), words)
+    values, rest = parse_known(words, program, description, known.values(), place)
     problems = unknown_options(rest, known.values(), f"all options: {program} --help")
     if not problems:
         if place is not None and rest:

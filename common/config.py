@@ -1,6 +1,6 @@
 """Settings: dataclasses that are read from plain values (JSON, TOML) and from the words of a command line.
 
-A field is a bool, int, float, str or Path, ``X | None``, ``tuple[X, ...]``, another dataclass, or one of several
+A field is a bool, int, float, str, Path or dict, ``X | None``, ``tuple[X, ...]``, another dataclass, or one of several
 dataclasses that go by name (`choice`). What a value may be stands in its type: ``Annotated[int, Range(1)]``,
 ``Annotated[str, OneOf(("stop", "skip"))]``. Settings are constructed freely, right or wrong; `problems` finds
 everything that is wrong with them, `check` raises it. So all mistakes of a command or a file are shown at once.
@@ -23,7 +23,14 @@ from common.errors import nearest, raise_problems, unknown_name
 
 Settings = TypeVar("Settings")
 
-WANTED = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+WANTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+    dict: "a table",
+}
 NAME = "name"
 """Key of the plain values of a chosen dataclass that says which one it is."""
 
@@ -72,10 +79,8 @@ _CHOICES, _OPTION = "choices", "option"
 def choice(choices: Callable[[], Mapping[str, type]], default: type, option: str) -> Any:
     """A field that holds one of several dataclasses, each known by a name.
 
-    Args:
-        choices: the dataclasses by name, asked anew each time.
-        default: the dataclass that the field holds unless told otherwise.
-        option: name of the setting that chooses, on a command line and in suites.
+    `choices` gives them, and is asked anew each time; `option` names the setting that chooses, on a command line and
+    in suites.
     """
     return field(default_factory=default, metadata={_CHOICES: choices, _OPTION: option})
 
@@ -114,7 +119,7 @@ def field_type(hint: Any) -> FieldType:
     """The parts of the type `hint` of a field."""
     constraints: list[object] = []
     optional = is_tuple = False
-    while not isinstance(hint, type) or get_origin(hint) is tuple:
+    while not isinstance(hint, type) or get_origin(hint) is not None:
         origin = get_origin(hint)
         if origin is Annotated:
             constraints += hint.__metadata__
@@ -125,6 +130,8 @@ def field_type(hint: Any) -> FieldType:
         elif origin is tuple:
             is_tuple = True
             hint = get_args(hint)[0]
+        elif origin is dict:
+            hint = dict
         else:
             raise TypeError(f"settings cannot be of type {hint}")
     return FieldType(hint, optional, is_tuple, tuple(constraints))
@@ -139,31 +146,29 @@ def field_types(kind: type) -> dict[str, FieldType]:
 # Values
 
 
-def parse_word(wanted: FieldType, word: str) -> Any:
-    """One word of a command line as a value, or as one item of a tuple.
+def converted(wanted: FieldType, value: Any) -> Any:
+    """What users write in files and on command lines, as `check_value` takes it; what cannot be converted stays.
 
-    "none" is None where the type allows it; whole numbers may be written 25_000_000 or 25e6.
-
-    Raises:
-        ValueError: it is not one; the message says what would be.
+    Texts may be numbers, "none" is None where the type allows it, one value stands for a tuple of one, and whole
+    numbers may be written 25_000_000 or 25e6.
     """
-    if wanted.optional and word.lower() == "none":
+    if wanted.is_tuple and value is not None:
+        item = dataclasses.replace(wanted, is_tuple=False, optional=False)
+        return [converted(item, entry) for entry in (value if isinstance(value, (list, tuple)) else [value])]
+    if wanted.optional and isinstance(value, str) and value.lower() == "none":
         return None
-    value: Any = word
-    try:
-        if wanted.scalar is int:
-            value = int(word) if "e" not in word.lower() else _whole(float(word))
-        elif wanted.scalar is float:
-            value = float(word)
-    except (ValueError, OverflowError):
-        raise ValueError(wanted.wanted()) from None
-    return _check_scalar(wanted, value)
-
-
-def _whole(value: float) -> int:
-    if value != int(value):
-        raise ValueError
-    return int(value)
+    if wanted.scalar is str and type(value) in (int, float):
+        return str(value)  # a reset rule may be a number of steps
+    with contextlib.suppress(ValueError, OverflowError):
+        if wanted.scalar is int and isinstance(value, str) and "e" not in value.lower():
+            return int(value)
+        if wanted.scalar in (int, float) and isinstance(value, (str, float)):
+            number = float(value)
+            if wanted.scalar is float and math.isfinite(number):
+                return number
+            if wanted.scalar is int and number == int(number):
+                return int(number)
+    return value
 
 
 def check_value(wanted: FieldType, value: Any) -> Any:
@@ -197,17 +202,14 @@ def _check_scalar(wanted: FieldType, value: Any) -> Any:
 # Reading and writing
 
 
-def read(
-    kind: type[Settings], data: object, problems: list[str], default: Settings, where: str = ""
-) -> Settings:
+def read(default: Settings, data: object, problems: list[str], where: str = "") -> Settings:
     """`default` with the plain values in `data`.
 
     Args:
-        kind: the dataclass.
+        default: stands in for what is missing or has a problem.
         data: names and plain values; a chosen dataclass has its name under "name", or is just that name. Where the
             name differs from that of `default`, its other settings start from their own defaults.
         problems: gets a line for each unknown setting and each value of a wrong type.
-        default: stands in for what is missing or has a problem.
         where: what to put before names in those lines, such as "agent.".
     """
     if not isinstance(data, Mapping):
@@ -215,8 +217,8 @@ def read(
             f"{where.rstrip('.') or 'the configuration'} is {shown(data)}: give an object with named fields"
         )
         return default
-    hints = field_types(kind)
-    items = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = field_types(type(default))
+    items = {item.name: item for item in dataclasses.fields(default)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in data.items():
         name = f"{where}{key}"
@@ -226,7 +228,7 @@ def read(
             values[key] = _read_choice(items[key], value, problems, getattr(default, key), where)
         elif dataclasses.is_dataclass(hints[key].scalar):
             inner = where if INLINE in hints[key].constraints else f"{name}."
-            values[key] = read(hints[key].scalar, value, problems, getattr(default, key), inner)
+            values[key] = read(getattr(default, key), value, problems, inner)
         else:
             try:
                 values[key] = check_value(hints[key], value)
@@ -244,7 +246,7 @@ def _read_choice(item: Any, data: object, problems: list[str], default: Any, whe
         problems.append(unknown_name(item.metadata[_OPTION], shown(name, quoted=False), choices))
         return default  # what belongs to an unknown name cannot be judged
     start = default if name == present else choices[name]()
-    return read(choices[name], values, problems, start, f"{where}{item.name}.")
+    return read(start, values, problems, f"{where}{item.name}.")
 
 
 def plain(value: Any) -> Any:
@@ -281,11 +283,8 @@ def problems(settings: Any, where: str = "") -> list[str]:
     """Everything that is wrong with settings, a line each, those of nested ones included.
 
     Types, ranges and names are known from the fields; a dataclass may have a method ``contradictions() -> list[str]``
-    for what concerns several fields together. It is asked only if each field is right by itself.
-
-    Args:
-        settings: a dataclass.
-        where: what to put before names, such as "agent.".
+    for what concerns several fields together. It is asked only if each field is right by itself. `where` stands
+    before names, such as "agent.".
     """
     found: list[str] = []
     hints = field_types(type(settings))
@@ -341,8 +340,6 @@ class Option:
     Attributes:
         name: dotted, as users write it: "core.heads", "reset".
         path: names of the fields that lead to it; for the choice of a dataclass, the last one is "name".
-        type: of its values.
-        value: that it has.
         choices: the dataclasses by name, if it chooses one.
         description: from the docstring of its dataclass.
     """
@@ -355,20 +352,9 @@ class Option:
     description: str
 
     @property
-    def group(self) -> str:
-        """The part of its name before the last dot: "core" of "core.heads"."""
-        return self.name.rpartition(".")[0]
-
-    @property
     def flag(self) -> str:
         """As an option of a command line: "--core.head-width"."""
         return "--" + self.name.replace("_", "-")
-
-    @property
-    def spellings(self) -> set[str]:
-        """The names under which it is found: its own, and those that `plain` nests."""
-        nested = {".".join(self.path[:-1])} if self.choices else set()
-        return {self.name, ".".join(self.path), *nested}
 
 
 def options(settings: Any, prefix: str = "", path: tuple[str, ...] = ()) -> Iterator[Option]:
@@ -406,19 +392,18 @@ def assign(settings: Settings, data: object, problems: list[str]) -> Settings:
     """`settings` with the values in `data`, as users write them in a file or on a command line.
 
     Args:
-        settings: to start from.
+        settings: what to start from.
         data: values by name, dotted or nested: as `options` names them, or as `plain` writes them. What chooses a
-            dataclass is taken first, so that the settings of the new one are known. Texts are read as `parse_word`
-            does, "none" as None; one value stands for a tuple of one.
+            dataclass is taken first, so that the settings of the new one are known. Values are `converted`.
         problems: gets a line for each unknown name and each value of a wrong type.
     """
     if not isinstance(data, Mapping):
         problems.append(f"the configuration is {shown(data)}: give an object with named fields")
         return settings
-    values = dict(_flat(data))
+    values = dict(flat(data))
     known = _by_spelling(settings)
     chosen = {name: value for name, value in values.items() if name in known and known[name].choices}
-    settings = read(type(settings), _nested(known, chosen), problems, settings)
+    settings = read(settings, _nested(known, chosen), problems)
     # What belongs to an unknown name cannot be judged.
     unjudged = tuple(
         f"{'.'.join(owner)}."
@@ -432,19 +417,26 @@ def assign(settings: Settings, data: object, problems: list[str]) -> Settings:
     }
     for name in [name for name in rest if name not in known]:
         problems.append(_unknown(name, rest.pop(name), known))
-    return read(type(settings), _nested(known, rest), problems, settings)
+    return read(settings, _nested(known, rest), problems)
 
 
-def _flat(data: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(data: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in nested tables, by dotted name."""
     for key, value in data.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
 def _by_spelling(settings: Any) -> dict[str, Option]:
-    return {name: option for option in options(settings) for name in option.spellings}
+    """The options under their own names, and under those that `plain` nests."""
+    found = {}
+    for option in options(settings):
+        found[option.name] = found[".".join(option.path)] = option
+        if option.choices:
+            found[".".join(option.path[:-1])] = option
+    return found
 
 
 def _unknown(name: str, value: object, known: Mapping[str, Option]) -> str:
@@ -456,29 +448,12 @@ def _unknown(name: str, value: object, known: Mapping[str, Option]) -> str:
 
 
 def _nested(known: Mapping[str, Option], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by name as `read` takes them; those that cannot be converted are left to its judgement."""
+    """Values by name as `read` takes them."""
     nested: dict[str, Any] = {}
     for name, value in values.items():
         *owners, last = known[name].path
         place = nested
         for owner in owners:
             place = place.setdefault(owner, {})
-        place[last] = value
-        with contextlib.suppress(ValueError):
-            place[last] = _converted(known[name].type, value)
+        place[last] = converted(known[name].type, value)
     return nested
-
-
-def _converted(wanted: FieldType, value: Any) -> Any:
-    """A value of a file or of a command line as one of the type `wanted`. Raises ValueError if it is none."""
-    if isinstance(value, str) and not wanted.is_tuple:
-        return parse_word(wanted, value)
-    if wanted.is_tuple and value is not None:
-        item = dataclasses.replace(wanted, is_tuple=False, optional=False)
-        items = value if isinstance(value, (list, tuple)) else [value]
-        return [_converted(item, entry) for entry in items]
-    if wanted.scalar is str and type(value) in (int, float):
-        return str(value)  # a reset rule may be a number of steps
-    if wanted.scalar is int and type(value) is float:
-        return int(value) if value.is_integer() else value  # TOML's 25e6
-    return value

@@ -1,6 +1,6 @@
 """ProcGen environments: games, levels, the vectorised multi-game environment and the single-game one."""
 
-from common.quiet_gym import silence_gym
+from common import silence_gym
 
 silence_gym()
 

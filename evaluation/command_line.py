@@ -23,7 +23,7 @@ from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import ALL_SPLITS, DEFAULT_NUM_ENVS, Protocol
 from evaluation.scoring.results import write_results
 from evaluation.scoring.table import print_table
-from records.validation import device_problems
+from records.config import device_problems
 
 PROGRAM = "python eval.py"
 

@@ -93,4 +93,4 @@ def agent_problems(agent: Agent) -> list[str]:
 def training_info(agent: Agent) -> TrainingInfo:
     """What `agent` was trained on. Its experiment may be missing, or come from elsewhere."""
     problems: list[str] = []  # what is something else than expected is left out
-    return config.read(TrainingInfo, agent.experiment, problems, TrainingInfo())
+    return config.read(TrainingInfo(), agent.experiment, problems)

@@ -1,5 +1,5 @@
 """Named presets and training runs: configuration, run directories, progress, resuming."""
 
-from common.quiet_gym import silence_gym
+from common import silence_gym
 
 silence_gym()

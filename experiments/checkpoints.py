@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
-from common.errors import RunError
+from common.errors import RunError, UserError
 from common.files import partial_path, write_json
 from common.stages import stage
 from records.directory import RunDirectory, checkpoint_step
@@ -52,27 +53,22 @@ class SaveCheckpoints(BaseCallback):
         Args:
             run: where checkpoints go.
             every_steps: environment steps between two of them.
-            every_minutes: minutes after which one is written even before that.
+            every_minutes: after which one is written even before that.
             keep: the newest so many are kept, and the best; None keeps all.
             resumed_from: the checkpoint that training goes on from.
             before: called before each attempt to save; may raise `OSError` too.
         """
         super().__init__()
+        self.saved = resumed_from  # the latest checkpoint
         self._run = run
         self._every_steps = every_steps
-        self._every_seconds = None if every_minutes is None else 60 * every_minutes
+        self._every_seconds = math.inf if every_minutes is None else 60 * every_minutes
         self._keep = keep
         self._before = before
-        self._saved = resumed_from
-        self._next_step = 0
+        self._next_step = math.inf
         self._last_time = self._retry_time = 0.0
         self._failing = False
         self._best = BestCheckpoint(run)
-
-    @property
-    def saved(self) -> Path | None:
-        """The latest checkpoint: of this callback, or the one that the run goes on from."""
-        return self._saved
 
     @property
     def _agent(self) -> Agent:
@@ -96,8 +92,7 @@ class SaveCheckpoints(BaseCallback):
         now = time.monotonic()
         if self._failing:
             return now >= self._retry_time
-        by_steps = self._every_steps is not None and self._agent.checkpoint_step >= self._next_step
-        return by_steps or (self._every_seconds is not None and now - self._last_time >= self._every_seconds)
+        return self._agent.checkpoint_step >= self._next_step or now - self._last_time >= self._every_seconds
 
     def _on_step(self) -> bool:
         return True
@@ -117,12 +112,26 @@ class SaveCheckpoints(BaseCallback):
             try:
                 return self._save()
             except OSError as error:
-                reason = _reason(error)
-        last = f"the last good one is {self._saved}" if self._saved else "there is none before it"
+                why = reason(error)
         raise CheckpointFailure(
-            f"the checkpoint of step {self._agent.checkpoint_step} could not be saved ({reason}), {last}: "
+            f"the checkpoint of step {self._agent.checkpoint_step} could not be saved ({why}), {self._last_good}: "
             f"see to {self._run} and continue with --resume"
         )
+
+    def save_in_need(self) -> str:
+        """Save what can be saved, from any thread; returns what to say about it."""
+        if not hasattr(self, "model"):  # training has not begun
+            return f"the last checkpoint is {self.saved}"
+        try:
+            return f"saved {self.save_last()}"
+        except (RunError, UserError) as error:
+            return str(error)
+        except Exception as error:  # the device may be lost; whatever it is, it must not hide what came first
+            return f"no checkpoint could be saved ({reason(error)}), {self._last_good}"
+
+    @property
+    def _last_good(self) -> str:
+        return f"the last good one is {self.saved}" if self.saved else "there is none before it"
 
     def _save_or_wait(self) -> None:
         """Save, or say why not and when it is tried again."""
@@ -131,28 +140,24 @@ class SaveCheckpoints(BaseCallback):
         except OSError as error:
             self._failing = True
             self._retry_time = time.monotonic() + RETRY_SECONDS
-            last = f"the last good one is {self._saved}" if self._saved else "there is none yet"
             logger.warning(
                 "warning: the checkpoint of step %d could not be saved (%s): training goes on, %s; next try in %.0f s",
-                *(self._agent.checkpoint_step, _reason(error), last, RETRY_SECONDS),
+                *(self._agent.checkpoint_step, reason(error), self._last_good, RETRY_SECONDS),
             )
             return
         if self._failing:
             self._failing = False
             logger.warning("checkpoints can be saved again: %s", path)
 
+    @stage("saving")
     def _save(self) -> Path:
-        with stage("saving"):
-            return self._save_now()
-
-    def _save_now(self) -> Path:
         self._before()
         step = self._agent.checkpoint_step
         path = self._run.checkpoint_at(step)
         # What stands under this name may be of an earlier life of the run: only what was written or read is trusted.
-        if path != self._saved or not path.exists():
+        if path != self.saved or not path.exists():
             self._agent.save(path)
-        self._saved = path
+        self.saved = path
         self._last_time = time.monotonic()
         self._plan_next(step)
         self._best.offer(path, self._agent.training_score)
@@ -196,7 +201,7 @@ class BestCheckpoint:
             partial.symlink_to(path.name)
             os.replace(partial, link)
         except OSError as error:
-            logger.warning("warning: could not note that %s is the best so far (%s)", path, _reason(error))
+            logger.warning("warning: could not note that %s is the best so far (%s)", path, reason(error))
 
 
 def prune(run: RunDirectory, keep: int, best: Path | None) -> None:
@@ -207,5 +212,7 @@ def prune(run: RunDirectory, keep: int, best: Path | None) -> None:
                 path.unlink()
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+def reason(error: BaseException) -> str:
+    """What an error says, in one line."""
+    text = str(getattr(error, "strerror", None) or error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -9,14 +9,13 @@ from typing import Annotated, Any
 
 from agents import ALGORITHMS
 from agents.numerics import ON_NAN
-from common.cli import Shown, make_parser, parse_words, unknown_options
+from common.cli import Shown, parse_known, unknown_options
 from common.config import OneOf, Range, assign, options
 from common.config import problems as config_problems
 from common.errors import UserError, raise_problems, unknown_name
 from common.files import read_data
 from experiments.presets import PRESETS, Preset
 from policies import CORES
-from records import validation
 from records.config import TrainConfig
 from records.directory import existing_problems
 
@@ -25,13 +24,7 @@ PROGRAM = "python train.py"
 
 @dataclass(frozen=True)
 class Launch:
-    """A new run.
-
-    Attributes:
-        name: of the preset or the file that it started from.
-        config: its settings.
-        run_dir: where it goes; None for a new directory below runs/.
-    """
+    """A new run, started from the preset or the file `name`; it goes to a new directory below runs/ unless told."""
 
     name: str
     config: TrainConfig
@@ -117,7 +110,7 @@ def _parse_launch(words: Sequence[str]) -> Launch:
     if file is not None:
         config = preset.configure(read_data(Path(file)), config, problems)
     config, files = override(preset, config, rest, " ".join([PROGRAM, *filter(None, [name])]), problems)
-    problems += validation.problems(config)
+    problems += config.problems()
     if files.run_dir is not None:
         problems += existing_problems(files.run_dir)
     raise_problems(problems)
@@ -129,12 +122,7 @@ def override(
 ) -> tuple[TrainConfig, _Files]:
     """`config` with the options that `words` give, and the options that are no settings.
 
-    Args:
-        preset: that the run starts from.
-        config: its settings before.
-        words: options of train.py.
-        program: how its help is asked for.
-        problems: gets a line for everything that is wrong with `words`.
+    `program` is how help is asked for; `problems` gets a line for everything that is wrong with `words`.
     """
     # The policy and the algorithm decide which options there are.
     chosen = _first_look(words, ["policy", "algorithm"])
@@ -145,17 +133,13 @@ def override(
         option.path[-2]: f"{option.path[-2]} (of {name} {option.value})" for name, option in choosers.items()
     }
     known = [*options(_Files()), *known]
-    parser = make_parser(program, preset.summary, known, titles={**titles, "": "options"})
-    values, rest = parse_words(parser, words)
+    values, rest = parse_known(words, program, preset.summary, known, titles={**titles, "": "options"})
     # What belongs to an unknown policy or algorithm cannot be judged.
     unjudged = tuple(
         f"{option.path[-2]}."
         for name, option in choosers.items()
         if chosen.get(name, option.value) != option.value
     )
-    values = {
-        key: value for key, value in values.items() if key not in chosen and not key.startswith(unjudged)
-    }
     if rest and not rest[0].startswith("-"):
         problems.append(f"unexpected word {rest[0]!r}: values follow an option, such as --games maze heist")
     rest = [word for word in rest if not word.lstrip("-").startswith(unjudged)]
@@ -170,13 +154,13 @@ def override(
 def _first_look(words: Sequence[str], names: Sequence[str]) -> Mapping[str, Any]:
     """The values of the options `names`, before it is known which others there are."""
     known = [option for option in [*options(_Files()), *options(TrainConfig())] if option.name in names]
-    return parse_words(make_parser(PROGRAM, "", known, add_help=False), words)[0]
+    return parse_known(words, PROGRAM, "", known, add_help=False)[0]
 
 
 def _parse_resume(words: Sequence[str]) -> Resume:
     problems: list[str] = []
     known = list(options(Resume()))
-    values, rest = parse_words(make_parser(PROGRAM, str(Resume.__doc__).partition("\n")[0], known), words)
+    values, rest = parse_known(words, PROGRAM, str(Resume.__doc__).partition("\n")[0], known)
     if rest:
         problems.append(
             f"--resume continues a run with its stored settings: only --total-steps and --on-nan may be given with it, "

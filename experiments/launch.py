@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,33 +11,34 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import ALGORITHMS, Agent
 from agents.device import peak_memory
-from common.errors import UserError
+from agents.numerics import NotFinite
+from common.errors import RunError, UserError
 from envs import grouped_procgen
+from experiments.checkpoints import CheckpointFailure, SaveCheckpoints, reason
 from experiments.command_line import PROGRAM, Launch, Resume, parse
-from experiments.finish import evaluate_and_record
-from experiments.stopping import Heartbeat, Stopped, StopRequest
-from experiments.training import Training
-from experiments.watchdog import Watchdog
-from records import validation
+from experiments.progress import TrainingProgress
+from experiments.scores_and_videos import TrainingVideos, evaluate_and_record
+from experiments.stopping import Heartbeat, StopOnRequest, Stopped, StopRequest, Watchdog
 from records.config import TrainConfig, from_json, learned_settings, to_json
 from records.directory import RunDirectory, UsableCheckpoint, new_path
 from records.lock import RunLock
 from records.state import is_finished
+from records.writers import make_logger, sync
 
 MAY_CHANGE = ("total_steps", "agent.on_nan")
 """Settings besides the incidental ones that a run may be continued with another value of."""
 
+logger = logging.getLogger(__name__)
+
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command line of train.py; returns the exit code.
-
-    Args:
-        words: the arguments; None for those of the process.
+    """The command line of train.py, or the one that `words` give; returns the exit code.
 
     Raises:
         UserError: something that was asked for cannot be had; nothing was created then.
@@ -57,7 +59,6 @@ def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = 
     """Train from scratch and evaluate.
 
     Args:
-        config: all settings.
         run_dir: must not exist.
         command: what to write down as the command that started the run.
 
@@ -69,7 +70,7 @@ def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = 
         OSError: the directory cannot be written.
         RunError: numbers are not finite, or the last checkpoint cannot be written; what could be saved is saved.
     """
-    validation.check(config)
+    config.check()
     if config.env_groups is None:
         # Stored as it is now, so that the run can be continued on another device.
         config = replace(config, env_groups=2 if get_device(config.device).type == "cuda" else 1)
@@ -86,20 +87,15 @@ def resume(
     *,
     command: Sequence[str] = (),
 ) -> int:
-    """Continue a run from its newest whole checkpoint with its stored settings, then evaluate.
+    """Continue a run from its newest whole checkpoint with its stored settings, then evaluate; returns as `train`.
 
     With the same `total_steps`, on a CPU and with `rollout_lag` 0, the result is that of a run that was never
     interrupted. A learning rate that decays is spread over the new `total_steps`. A run that was killed before its
     first checkpoint begins anew.
 
     Args:
-        run_dir: of a run that was stopped, killed, or has ended.
         total_steps: environment steps at which it shall now end; None for the stored number.
         on_nan: what to do from now on when numbers are not finite; None for what is stored.
-        command: what to write down as the command.
-
-    Returns:
-        As for `train`.
 
     Raises:
         UserError: it is not a run, none of its checkpoints is whole, another process is training it, or it has ended.
@@ -113,7 +109,7 @@ def resume(
             config = replace(config, total_steps=total_steps)
         if on_nan is not None:
             config = replace(config, agent=replace(config.agent, on_nan=on_nan))
-        validation.check(config)
+        config.check()
         checkpoint = run.usable_checkpoint()
         if checkpoint is not None:
             _check_same_run(checkpoint, config)
@@ -147,7 +143,13 @@ def _run(config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: Usab
     console = Console(markup=False, highlight=False)
     request = StopRequest()
     with request.listening():
-        _introduce(config, run, checkpoint, console)
+        verb = "Training" if checkpoint is None else f"Continuing {checkpoint.path.name}:"
+        console.print(
+            f"{verb} {config.policy_name} with {config.algorithm_name} on {', '.join(config.games)} ({config.mode}, "
+            f"levels {config.levels}), {config.num_envs} environments, {config.total_steps:,} steps\n"
+            f"Everything goes to {run}",
+            soft_wrap=True,
+        )
         if config.torch_threads is not None:
             torch.set_num_threads(config.torch_threads)
         env = grouped_procgen(
@@ -164,16 +166,19 @@ def _run(config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: Usab
             _describe(agent, console)
             agent.stop_when = lambda: request.asked
             agent.diagnostics = run.diagnostics
-            training = Training(agent, config, run, lock, checkpoint, console)
+            checkpoints = _save_checkpoints(agent, config, run, lock, checkpoint)
             beat = Heartbeat(request)
             with Watchdog(
                 config.watchdog_minutes,
                 lambda: (*agent.movement, beat.count),
                 run.diagnostics,
-                training.save_in_need,
+                checkpoints.save_in_need,
             ):
-                saved = training.learn(request)
+                if checkpoint is None or agent.num_timesteps < config.total_steps:
+                    _learn(agent, config, run, checkpoints, request, console)
                 env.close()
+                saved = checkpoints.saved
+                assert saved is not None
                 if not request.asked:
                     with contextlib.suppress(Stopped):
                         evaluate_and_record(agent, config, run, saved, console, beat)
@@ -201,19 +206,73 @@ def _make_agent(config: TrainConfig, env: VecEnv, checkpoint: UsableCheckpoint |
     return agent
 
 
-def _introduce(
+def _save_checkpoints(
+    agent: Agent, config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: UsableCheckpoint | None
+) -> SaveCheckpoints:
+    def before_saving() -> None:
+        run.restore(config)
+        lock.renew()
+        sync(agent.logger)
+
+    return SaveCheckpoints(
+        run,
+        config.checkpoint_every_steps,
+        config.checkpoint_every_minutes,
+        config.keep_checkpoints,
+        None if checkpoint is None else checkpoint.path,
+        before_saving,
+    )
+
+
+def _learn(
+    agent: Agent,
     config: TrainConfig,
     run: RunDirectory,
-    checkpoint: UsableCheckpoint | None,
+    checkpoints: SaveCheckpoints,
+    request: StopRequest,
     console: Console,
 ) -> None:
-    verb = "Training" if checkpoint is None else f"Continuing {checkpoint.path.name}:"
-    console.print(
-        f"{verb} {config.policy_name} with {config.algorithm_name} on {', '.join(config.games)} ({config.mode}, levels "
-        f"{config.levels}), {config.num_envs} environments, {config.total_steps:,} steps",
-        soft_wrap=True,
-    )
-    console.print(f"Everything goes to {run}", soft_wrap=True)
+    """Train to the end, or until a request; whatever happens, the last state is saved if that is possible.
+
+    Raises:
+        RunError: training cannot go on; the message says what was saved.
+        UserError: another run has taken the directory, or there is not enough memory.
+        OSError: the logs cannot be begun.
+    """
+    start, is_new = agent.num_timesteps, checkpoints.saved is None
+    log = make_logger(run.progress_file, run.tensorboard, None if is_new else start)
+    agent.set_logger(log)
+    progress = TrainingProgress(config.total_steps, console)
+    try:
+        agent.learn(
+            config.total_steps - start,
+            CallbackList([progress, checkpoints, TrainingVideos(config, run), StopOnRequest(request)]),
+            log_interval=max(1, round(config.log_every_steps / config.steps_per_rollout)),
+            reset_num_timesteps=is_new,
+        )
+    except (UserError, CheckpointFailure):
+        raise
+    except RunError as error:
+        hint = " (--on-nan skip goes on without such updates)" if isinstance(error, NotFinite) else ""
+        raise RunError(f"{error}; {checkpoints.save_in_need()}; continue with --resume{hint}") from error
+    except Exception as error:
+        outcome = checkpoints.save_in_need()
+        if _is_out_of_memory(error):
+            raise UserError(
+                f"out of memory ({reason(error)}): use fewer environments, shorter rollouts or a smaller network; "
+                f"{outcome}"
+            ) from error
+        logger.error("%s", outcome)
+        raise
+    finally:
+        progress.close()
+        log.close()
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 def _describe(agent: Agent, console: Console) -> None:

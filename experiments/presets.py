@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 
 from agents import AgentConfig, ImpalaConfig, PPOConfig
 from envs import TASK_SETS
+from evaluation import ALL_SPLITS
 from policies import policy_config
 from records.config import TrainConfig, configure
-
-ALL_SPLITS = ("train", "test1", "test2", "test3")
 
 
 @dataclass(frozen=True)
@@ -18,9 +17,8 @@ class Preset:
     """A named run.
 
     Attributes:
-        summary: What it does, in one line.
-        config: Its settings.
-        agents: Hyperparameters for algorithms other than its own, where their defaults do not fit its environments.
+        summary: what it does, in one line.
+        agents: hyperparameters for algorithms other than its own, where their defaults do not fit its environments.
     """
 
     summary: str

@@ -1,38 +1,88 @@
-"""How far a run is: a live bar on a terminal, a line every few seconds elsewhere."""
+"""How far something is, shown live: a picture on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
 from rich.text import Text
 from stable_baselines3.common.callbacks import BaseCallback
 
+REDRAW_SECONDS = 0.25
 LINE_SECONDS = 10.0
 WINDOW_SECONDS = 60.0
 """The speed is that of the last whole rollouts of about a minute: it counts acting and learning alike."""
 
-
 logger = logging.getLogger(__name__)
 
 
-class TrainingProgress(BaseCallback):
-    """Base of both forms: knows steps, speed and time left.
+class Display:
+    """Where something is shown that goes on.
 
     Args:
-        total_steps: environment steps at which the run ends.
-        console: where it is shown.
+        picture: makes what a terminal shows.
+        line: makes what is printed elsewhere.
+        line_seconds: between two lines.
     """
+
+    def __init__(
+        self,
+        console: Console,
+        picture: Callable[[], RenderableType],
+        line: Callable[[], str],
+        line_seconds: float,
+    ) -> None:
+        self._console, self._picture, self._line = console, picture, line
+        # Refreshed by us, not from rich's thread, which would compete with torch for the interpreter.
+        self._live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        self._pause = line_seconds if self._live is None else REDRAW_SECONDS
+        self._shown = -math.inf
+
+    def begin(self) -> None:
+        """Show the first picture; the first line comes later."""
+        self._shown = time.monotonic()
+        if self._live is not None:
+            self.show()
+
+    def update(self) -> None:
+        """Show how far it is, unless that was done just now."""
+        if time.monotonic() - self._shown >= self._pause:
+            self.show()
+
+    def show(self) -> None:
+        """Show how far it is."""
+        self._shown = time.monotonic()
+        if self._live is None:
+            self.say(self._line())
+        else:
+            self._live.start()
+            self._live.update(self._picture(), refresh=True)
+
+    def say(self, line: str) -> None:
+        """Print `line`."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.file.flush()
+
+    def close(self) -> None:
+        """Leave the terminal as it was, also after an error."""
+        if self._live is not None:
+            self._live.stop()
+
+
+class TrainingProgress(BaseCallback):
+    """Shows steps, speed, time left and the mean return of each game of a run that ends at `total_steps`."""
 
     def __init__(self, total_steps: int, console: Console) -> None:
         super().__init__()
         self.total_steps = total_steps
-        self.console = console
+        self._display = Display(console, self._picture, self._line, LINE_SECONDS)
         self._marks: deque[tuple[float, int]] = deque()
         self._shown_to_nobody = False
 
@@ -77,112 +127,37 @@ class TrainingProgress(BaseCallback):
     def _on_training_start(self) -> None:
         self._marks.clear()
         self._mark()
-        self._show(self._start)
+        self._show(self._display.begin)
 
     def _on_rollout_start(self) -> None:
         self._mark()
 
     def _on_step(self) -> bool:
-        self._show(self._update)
+        self._show(self._display.update)
         return True
 
     def _on_training_end(self) -> None:
         self._mark()
-        self._show(self._finish)
-
-    def _start(self) -> None:
-        """Show the beginning."""
-
-    def _update(self) -> None:
-        """Called after every step of the environments."""
-
-    def _finish(self) -> None:
-        """Show the end."""
+        self._show(self._display.show)
+        self._show(self._display.close)
 
     def close(self) -> None:
         """Leave the terminal as it was, also after an error."""
+        self._display.close()
 
+    def _returns(self) -> str:
+        returns = self.model.episode_returns  # type: ignore[attr-defined]  # ours, not any BaseAlgorithm
+        return "  ".join(f"{game} {value:.2f}" for game, value in returns.items())
 
-class LineProgress(TrainingProgress):
-    """A plain line every ten seconds, for logs."""
-
-    _shown = 0.0
-
-    def _start(self) -> None:
-        self._shown = time.monotonic()
-
-    def _update(self) -> None:
-        if time.monotonic() - self._shown >= LINE_SECONDS:
-            self._line()
-
-    def _finish(self) -> None:
-        self._line()
-
-    def _line(self) -> None:
-        self._shown = time.monotonic()
+    def _line(self) -> str:
         share = min(1.0, self.steps / self.total_steps)
-        games = returns_text(self.model.episode_returns)  # type: ignore[attr-defined]  # ours, not any BaseAlgorithm
-        line = "  ".join(filter(None, [f"{share:4.0%}", self.describe(), games]))
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        self.console.file.flush()
-
-
-class BarProgress(TrainingProgress):
-    """A bar that moves, with the mean return of each game below it."""
-
-    def __init__(self, total_steps: int, console: Console) -> None:
-        super().__init__(total_steps, console)
-        self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.description}"),
-            console=console,
-            expand=True,
-        )
-        self._task: TaskID | None = None
-        self._live: Live | None = None
-        self._refreshed = 0.0
-
-    def _start(self) -> None:
-        self._task = self._bar.add_task("", total=self.total_steps)
-        self._live = Live(self._picture(), console=self.console, auto_refresh=False)
-        self._live.start(refresh=True)
+        return "  ".join(filter(None, [f"{share:4.0%}", self.describe(), self._returns()]))
 
     def _picture(self) -> Group:
-        games = returns_text(self.model.episode_returns)  # type: ignore[attr-defined]  # ours, not any BaseAlgorithm
-        return Group(self._bar, Text(f"returns   {games or 'no episode has ended yet'}", style="dim"))
-
-    def _update(self) -> None:
-        # Refreshed here, not from rich's thread, which would compete with torch for the interpreter.
-        if time.monotonic() - self._refreshed >= 0.25:
-            self._refresh()
-
-    def _refresh(self) -> None:
-        assert self._live is not None
-        assert self._task is not None
-        self._refreshed = time.monotonic()
-        self._bar.update(self._task, completed=min(self.steps, self.total_steps), description=self.describe())
-        self._live.update(self._picture(), refresh=True)
-
-    def _finish(self) -> None:
-        self._refresh()
-        self.close()
-
-    def close(self) -> None:
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
-
-
-def training_progress(total_steps: int, console: Console) -> TrainingProgress:
-    """The form that suits `console`."""
-    return (BarProgress if console.is_terminal else LineProgress)(total_steps, console)
-
-
-def returns_text(returns: Mapping[str, float]) -> str:
-    """Mean returns by game in one line."""
-    return "  ".join(f"{game} {value:.2f}" for game, value in returns.items())
+        share = min(1.0, self.steps / self.total_steps)
+        bar = Table.grid("", Column(ratio=1), "", "", padding=(0, 1), expand=True)
+        bar.add_row("training", ProgressBar(1.0, share), f"{share:4.0%}", Text(self.describe(), no_wrap=True))
+        return Group(bar, Text(f"returns   {self._returns() or 'no episode has ended yet'}", style="dim"))
 
 
 def duration(seconds: float) -> str:

@@ -1,25 +1,52 @@
-"""Ctrl-C and SIGTERM: a run stops within seconds and saves; the second signal leaves at once."""
+"""What ends a run early: Ctrl-C, SIGTERM, and a watchdog.
+
+After a signal a run stops within seconds and saves; the second signal leaves at once. The watchdog notices when nothing
+moves any more, says what the run is doing then, saves it and ends it: a hang would otherwise look like a slow run, and
+hold a machine until somebody looks. It reads counters that move anyway, and what each thread says that it is doing
+(`common.stages`).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import logging
+import math
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from common.stages import active_stages
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+POLL_SECONDS = 5.0
+EXIT_CODE = 1
+"""Of a run that the watchdog ended."""
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within this context, `handler` gets the signals that ask a program to stop."""
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 class StopRequest:
-    """Whether a signal has asked the run to stop.
-
-    Attributes:
-        signal: the signal, or None.
-    """
+    """Whether a signal has asked the run to stop, and which."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -40,12 +67,8 @@ class StopRequest:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._take) for number in SIGNALS}
-        try:
+        with handling_signals(self._take):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
@@ -81,3 +104,92 @@ class StopOnRequest(BaseCallback):
 
     def _on_step(self) -> bool:
         return not self._request.asked
+
+
+class Watchdog:
+    """Watches while it is entered with ``with``.
+
+    Args:
+        minutes: without movement until it acts; None never.
+        signs: gives something that changes as long as the run moves.
+        directory: for the stacks of all threads.
+        save: called, in another thread than the run's, to save what can be saved; returns what to say about it.
+        leave: called with the exit code at the end; ends the process at once.
+    """
+
+    def __init__(
+        self,
+        minutes: float | None,
+        signs: Callable[[], object],
+        directory: Path,
+        save: Callable[[], str],
+        leave: Callable[[int], object] = os._exit,
+    ) -> None:
+        self._seconds = math.inf if minutes is None else 60 * minutes
+        self._signs, self._directory, self._save, self._leave = signs, directory, save, leave
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Watchdog:
+        if self._seconds < math.inf:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._disarm()
+
+    def _watch(self) -> None:
+        pause = min(POLL_SECONDS, self._seconds / 4)
+        last, still = self._signs(), 0.0
+        while not self._done.is_set():
+            self._arm()
+            before = time.monotonic()
+            if self._done.wait(pause):
+                return
+            # A machine or a process that was suspended did not hang in the meantime.
+            still += min(time.monotonic() - before, 2 * pause)
+            now = self._signs()
+            if now != last:
+                last, still = now, 0.0
+            elif still >= self._seconds:
+                if self._act(last):
+                    return
+                last, still = self._signs(), 0.0
+
+    def _act(self, last: object) -> bool:
+        """Say what is wrong, save, leave; False if it has moved again in the meantime."""
+        what = ", ".join(active_stages()) or "something unknown"
+        where = self._write_stacks()
+        logger.error("error: nothing has moved for %.3g minutes, in: %s%s", self._seconds / 60, what, where)
+        outcome = self._save()
+        if self._signs() != last:
+            logger.error("it moves again: going on")
+            return False
+        logger.error("%s; leaving, continue with --resume", outcome)
+        self._leave(EXIT_CODE)
+        return True
+
+    def _write_stacks(self) -> str:
+        path = self._directory / f"stuck_{time.strftime('%Y%m%d-%H%M%S')}.txt"
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with path.open("w", encoding="utf-8") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
+        except OSError as error:
+            return f" (its stacks could not be written: {error.strerror or error})"
+        return f" (stacks of all threads: {path})"
+
+    # Native code that never gives the interpreter back stops this thread too. For that case a timer in C, always set
+    # anew, writes the stacks to stderr and ends the process.
+
+    def _arm(self) -> None:
+        with contextlib.suppress(Exception):  # stderr may be no file
+            file = sys.__stderr__ or sys.stderr
+            faulthandler.dump_traceback_later(2 * self._seconds + 2 * POLL_SECONDS, exit=True, file=file)
+
+    def _disarm(self) -> None:
+        if self._seconds < math.inf:
+            faulthandler.cancel_dump_traceback_later()

@@ -72,7 +72,7 @@ def from_json(data: object) -> PolicyConfig:
         UserError: unknown core, unknown field or impossible value.
     """
     found: list[str] = []
-    config = read(PolicyConfig, data, found, PolicyConfig())
+    config = read(PolicyConfig(), data, found)
     raise_problems(found or problems(config))
     return config
 

@@ -1,5 +1,5 @@
 """A run on disk: its settings, directory, lock, logs, and what it was made with."""
 
-from common.quiet_gym import silence_gym
+from common import silence_gym
 
 silence_gym()

@@ -1,15 +1,21 @@
-"""The configuration of a training run."""
+"""The configuration of a training run, and everything that can be wrong with it."""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
+import torch
+
 from agents import ALGORITHMS, AgentConfig, ImpalaConfig
 from common.config import INCIDENTAL, INLINE, Range, assign, choice, chosen_name, options, plain
-from common.errors import raise_problems
-from envs import TASK_SETS, expand_games
+from common.config import problems as config_problems
+from common.errors import UserError, raise_problems
+from envs import TASK_SETS, environment_problems, expand_games, parse_levels
+from envs.native import IMAGE_SHAPE
 from policies import PolicyConfig, name_of
 
 # Beyond these a number is a typing error.
@@ -25,7 +31,7 @@ def _agent_configs() -> Mapping[str, type]:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a run does; `records.validation` checks it.
+    """Everything that decides what a run does.
 
     Attributes:
         games: games or task sets (easy6, memory4, all16); each game gets the same share of the environments.
@@ -95,15 +101,29 @@ class TrainConfig:
         """Environment steps of all environments together between two phases of learning."""
         return self.num_envs * self.agent.rollout_steps
 
+    def problems(self) -> list[str]:
+        """Everything that is wrong with it, a line each, found before any environment or network is created."""
+        agent = config_problems(self.agent, "agent.")
+        return [
+            *config_problems(self),
+            *environment_problems(self.games, self.num_envs, self.mode, self.levels, self.seed),
+            # An impossible number of environments is reported once, and wrong hyperparameters by themselves.
+            *(self.agent.problems(self.num_envs) if self.num_envs >= 1 and not agent else []),
+            *_memory_problems(self),
+            *device_problems(self.device),
+            *_evaluation_problems(self),
+        ]
+
+    def check(self) -> None:
+        """Raise one `UserError` that lists all problems, if there are any."""
+        raise_problems(self.problems())
+
 
 def configure(data: object, start: TrainConfig, problems: list[str]) -> TrainConfig:
-    """`start` with the settings in `data`.
+    """`start` with the settings in `data`; `problems` gets a line for each that cannot be taken.
 
-    Args:
-        data: values by name, as options ("policy", "core.heads", "agent.learning_rate"; dotted or nested) or as
-            `to_json` writes them. Another policy or algorithm starts from its own defaults.
-        start: has the settings that `data` leaves out.
-        problems: gets a line for each value that cannot be taken.
+    They go by name, as options ("policy", "core.heads", "agent.learning_rate"; dotted or nested) or as `to_json` writes
+    them. Another policy or algorithm starts from its own defaults.
     """
     config = assign(start, data, problems)
     return replace(config, games=expand_games(config.games))
@@ -111,8 +131,7 @@ def configure(data: object, start: TrainConfig, problems: list[str]) -> TrainCon
 
 def to_json(config: TrainConfig) -> dict[str, Any]:
     """All settings as plain JSON values; `from_json` reads them back."""
-    data: dict[str, Any] = plain(config)
-    return data
+    return dict(plain(config))
 
 
 def from_json(data: object) -> TrainConfig:
@@ -139,3 +158,51 @@ def learned_settings(config: TrainConfig) -> dict[str, Any]:
         if INCIDENTAL not in option.type.constraints
     }
     return {**found, "device": config.device.partition(":")[0]}
+
+
+def _memory_problems(config: TrainConfig) -> list[str]:
+    """A typing error in a size, caught before the machine runs out of memory."""
+    needed = config.steps_per_rollout * math.prod(IMAGE_SHAPE) * (1 + config.agent.lag)
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed <= available:
+        return []
+    return [
+        f"{config.num_envs} environments with rollouts of {config.agent.rollout_steps} steps need "
+        f"{needed / 2**30:.0f} GiB, this machine has {available / 2**30:.0f} GiB: "
+        "use fewer environments or shorter rollouts"
+    ]
+
+
+def device_problems(name: str) -> list[str]:
+    """One line if torch has no device called `name`, or it is of a kind that is not supported."""
+    if name == "auto":
+        return []
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        return [f"unknown device {name!r}: use auto, cpu or cuda"]
+    if device.type == "cpu":
+        return []
+    if device.type != "cuda":
+        return [f"device {name!r} is not supported: use auto, cpu or cuda"]
+    if not torch.cuda.is_available():
+        return [f"device {name!r} is not available, torch finds no GPU: use auto or cpu"]
+    if (device.index or 0) >= torch.cuda.device_count():
+        return [f"device {name!r} does not exist: the last one is cuda:{torch.cuda.device_count() - 1}"]
+    return []
+
+
+def _evaluation_problems(config: TrainConfig) -> list[str]:
+    found = []
+    if config.evaluation_episodes is not None and not config.evaluation_splits:
+        found.append(
+            "no evaluation_splits: name at least one (train, test1, ...), or evaluation_episodes none"
+        )
+    for split in dict.fromkeys(config.evaluation_splits):
+        try:
+            parse_levels(split, config.mode)
+        except UserError as error:
+            found.append(f"evaluation_splits: {error}")
+        if config.evaluation_splits.count(split) > 1:
+            found.append(f"evaluation_splits lists {split} more than once: list it once")
+    return found

@@ -11,35 +11,43 @@
     diagnostics/     what went wrong, where something did
     evaluation.json  scores at the end
     videos/          one mp4 per game
+
+The directory of a suite holds those of its runs, and suite.json, which says what they are.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import platform
 import re
 import shlex
 import shutil
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from agents import CheckpointError, read_checkpoint
 from common.errors import UserError
 from common.files import PARTIAL_PREFIX, PARTIAL_SUFFIX, partial_path, read_data, write_json
+from policies.ops import VARIABLE
 from records.config import TrainConfig, from_json, to_json
 from records.lock import RunLock
-from records.versions import versions
 
 RUNS = Path("runs")
+RECORD = "suite.json"
 LOCK = ".lock"
+DISTRIBUTIONS = ("torch", "gymnasium", "stable-baselines3", "numpy")
+PROCGEN = ("procgen", "procgen-mirror")
 CHECKPOINT = re.compile(r"step_([0-9]{12,})\.ckpt")
 UNFINISHED_SECONDS = 60.0
 """Age from which a directory that nobody holds was left behind, rather than having been made this moment."""
-
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +62,7 @@ class UsableCheckpoint:
     @property
     def step(self) -> int:
         """The environment step at which it was made."""
-        step: int = self.content["run"]["num_timesteps"]
-        return step
+        return int(self.content["run"]["num_timesteps"])
 
     @classmethod
     def read(cls, path: Path) -> UsableCheckpoint:
@@ -72,53 +79,25 @@ class RunDirectory:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.config_file = self.path / "config.json"
+        self.progress_file = self.path / "progress.csv"
+        self.tensorboard = self.path / "tb"
+        self.checkpoints = self.path / "checkpoints"
+        self.best_file = self.checkpoints / "best.json"
+        self.diagnostics = self.path / "diagnostics"
+        self.evaluation_file = self.path / "evaluation.json"
+        self.videos = self.path / "videos"
 
     def __str__(self) -> str:
         return str(self.path)
-
-    @property
-    def config_file(self) -> Path:
-        return self.path / "config.json"
-
-    @property
-    def progress_file(self) -> Path:
-        return self.path / "progress.csv"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tb"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def best_file(self) -> Path:
-        return self.checkpoints / "best.json"
-
-    @property
-    def diagnostics(self) -> Path:
-        return self.path / "diagnostics"
 
     @property
     def lock(self) -> RunLock:
         """To be held while something is written here; its directory must exist."""
         return RunLock(self.path / LOCK)
 
-    @property
-    def evaluation_file(self) -> Path:
-        return self.path / "evaluation.json"
-
-    @property
-    def videos(self) -> Path:
-        return self.path / "videos"
-
     def create(self, config: TrainConfig, command: Sequence[str]) -> None:
         """Make the directory and write down what the run is. It appears whole or not at all.
-
-        Args:
-            config: its settings.
-            command: words of the command that starts it.
 
         Raises:
             UserError: it exists.
@@ -243,12 +222,10 @@ def checkpoint_step(path: Path) -> int:
 
 def existing_problems(path: str | os.PathLike[str]) -> list[str]:
     """One line if a new run cannot go to `path`."""
-    path = Path(path)
-    if path.is_dir() and (path / "config.json").exists():
-        return [f"run directory {path} exists: choose another --run-dir, or continue it with --resume {path}"]
-    if os.path.lexists(path):
-        return [f"run directory {path} exists: choose another --run-dir"]
-    return []
+    if not os.path.lexists(path):
+        return []
+    hint = f", or continue it with --resume {path}" if RunDirectory(path).config_file.exists() else ""
+    return [f"run directory {path} exists: choose another --run-dir{hint}"]
 
 
 def new_path(start: str, config: TrainConfig, runs: Path = RUNS) -> Path:
@@ -278,3 +255,71 @@ def remove_unfinished(runs: Path) -> None:
                     shutil.rmtree(path, ignore_errors=True)
         except (OSError, UserError):
             continue  # it is not one, or somebody is making it
+
+
+# Suites
+
+
+def read_record(directory: Path) -> dict[str, Any] | None:
+    """What the suite.json in `directory` says; None where there is nothing that can be read."""
+    try:
+        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def group_of(name: str) -> str:
+    """The group of the run called `name`.
+
+    >>> group_of("reset-50-seed1")
+    'reset-50'
+    """
+    return name.rpartition("-seed")[0]
+
+
+# What a run was made with
+
+
+def versions() -> dict[str, Any]:
+    """Python, the platform, the libraries and the variable that can move a result, and the commit of this code."""
+    procgen = {name: found for name in PROCGEN if (found := _version(name)) is not None}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **{name: _version(name) for name in DISTRIBUTIONS},
+        # The same library under two names: which one is part of the record.
+        "procgen": [{"distribution": name, "version": found} for name, found in procgen.items()],
+        VARIABLE: os.environ.get(VARIABLE),  # it decides before the configuration does
+        "git": git_state(Path(__file__).resolve().parent.parent),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def git_state(directory: Path) -> dict[str, Any] | None:
+    """The commit checked out in `directory` and whether tracked files differ from it.
+
+    None if `directory` is not the top of a git checkout, or there is no git.
+    """
+    top = _git(directory, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != directory.resolve():
+        return None
+    commit = _git(directory, "rev-parse", "HEAD")
+    changes = _git(directory, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": bool(changes)} if commit is not None else None
+
+
+def _git(directory: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(directory), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

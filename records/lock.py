@@ -10,7 +10,6 @@ import os
 import platform
 import time
 from pathlib import Path
-from types import TracebackType
 
 from common.errors import UserError
 
@@ -30,14 +29,10 @@ class RunLock:
     that share locks between machines, such as NFS, it holds across them; where a file system has no locks, the run
     goes on without one and says so.
 
-    Args:
-        path: the lock file; its directory must exist when the lock is taken.
-
-    Attributes:
-        supported: whether the file system has locks; known once the lock has been taken.
+    The directory of the lock file must exist when the lock is taken.
     """
 
-    supported = True
+    supported = True  # whether the file system has locks; known once the lock has been taken
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -47,9 +42,7 @@ class RunLock:
         self.acquire()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     def acquire(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from records.config import TrainConfig
-from records.directory import CHECKPOINT, RunDirectory, checkpoint_step
+from records.directory import RunDirectory, checkpoint_step
 from records.writers import STEP, read_progress
 
 Speeds = dict[tuple[str, str], float]
@@ -77,10 +77,9 @@ def _evaluated_step(run: RunDirectory) -> int | None:
     """The environment step that the stored scores belong to: they may be of before the run was extended."""
     try:
         data = json.loads(run.evaluation_file.read_text(encoding="utf-8"))
-        match = CHECKPOINT.fullmatch(Path(data["checkpoint"]).name)
+        return checkpoint_step(Path(data["checkpoint"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return int(match[1]) if match else None
 
 
 def latest_entry(run: RunDirectory) -> tuple[int, float | None]:

@@ -7,15 +7,15 @@ a run.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
 import os
-import struct
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ STEP = "time/total_timesteps"
 """The column, and the tag, that holds the environment step."""
 MAX_WAITING = 10_000
 """Entries that are kept while nothing can be written; then the oldest are lost."""
+EVENT_FILES = "events.out.tfevents.*"
+RECORD_FRAME = 16
+"""Bytes of a record in an event file besides its message: its length (8) and two checksums (4 each)."""
 
 logger = logging.getLogger(__name__)
 
@@ -35,16 +38,10 @@ logger = logging.getLogger(__name__)
 def make_logger(progress_file: Path, tensorboard: Path, resume_step: int | None = None) -> Logger:
     """A logger that writes both, and nothing to the screen.
 
-    Args:
-        progress_file: the CSV file.
-        tensorboard: the folder for TensorBoard.
-        resume_step: environment step from which the run goes on; None for a new run.
+    `resume_step` is the environment step from which the run goes on; None for a new run.
     """
-    writers: list[KVWriter] = [
-        CsvWriter(progress_file, resume_step),
-        TensorBoardWriter(tensorboard, resume_step),
-    ]
-    return Logger(folder=None, output_formats=writers)
+    writers = [CsvWriter(progress_file, resume_step), TensorBoardWriter(tensorboard, resume_step)]
+    return Logger(folder=None, output_formats=list[KVWriter](writers))
 
 
 def sync(log: Logger) -> None:
@@ -73,6 +70,9 @@ class PatientWriter(KVWriter):
 
     def write(self, key_values: dict[str, Any], key_excluded: Mapping[str, Any], step: int = 0) -> None:
         self._waiting.append((step, _numbers(key_values)))
+        self._append_waiting()
+
+    def _append_waiting(self) -> None:
         try:
             self._check_place()
             while self._waiting:
@@ -97,7 +97,13 @@ class PatientWriter(KVWriter):
                 os.fsync(file.fileno())
 
     def close(self) -> None:
-        pass
+        """Try once more to write what still waits."""
+        if self._waiting:
+            self._append_waiting()
+        if self._waiting:
+            logger.warning(
+                "warning: %d entries are lost: %s still cannot be written", len(self._waiting), self._path
+            )
 
     def _check_place(self) -> None:
         """Start anew where somebody deleted the file."""
@@ -193,24 +199,17 @@ class TensorBoardWriter(PatientWriter):
     """Scalars for TensorBoard, in one file however often the run is continued.
 
     TensorBoard's own writer belongs to a thread that dies of the first failed write, and starts a new file each time.
-    A record is: length (8 bytes), its checksum (4), an `Event` message, its checksum (4).
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None) -> None:
         """Start a file in `folder`, or continue the latest one; events beyond `resume_step` are cut off."""
-        # Here, since it takes a while to load and only training needs it.
-        from tensorboard.compat.proto import event_pb2, summary_pb2  # type: ignore[import-untyped]
-        from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c  # type: ignore[import-untyped]
-
-        self._event, self._summary, self._checksum = event_pb2.Event, summary_pb2.Summary, masked_crc32c
         folder.mkdir(parents=True, exist_ok=True)
-        files = sorted(folder.glob("events.out.tfevents.*"))
-        for path in files:
+        for path in folder.glob(EVENT_FILES):
             if resume_step is None:
                 path.unlink()
             else:
-                os.truncate(path, self._length_up_to(path, resume_step))
-        files = [path for path in files if path.exists() and path.stat().st_size]
+                os.truncate(path, _length_up_to(path, resume_step))
+        files = sorted(path for path in folder.glob(EVENT_FILES) if path.stat().st_size)
         super().__init__(files[-1] if files else folder / f"events.out.tfevents.{time.time():.0f}.run")
         if files:
             self._size = self._path.stat().st_size
@@ -219,13 +218,11 @@ class TensorBoardWriter(PatientWriter):
 
     def _begin(self) -> None:
         self._path.touch()
-        first = self._event(wall_time=time.time(), file_version="brain.Event:2")
-        self._put(self._record(first.SerializeToString()))
+        self._put_event(file_version="brain.Event:2")
 
     def _append(self, step: int, numbers: Mapping[str, float | int]) -> None:
-        values = [self._summary.Value(tag=tag, simple_value=float(number)) for tag, number in numbers.items()]
-        event = self._event(wall_time=time.time(), step=step, summary=self._summary(value=values))
-        self._put(self._record(event.SerializeToString()))
+        values = [{"tag": tag, "simple_value": float(number)} for tag, number in numbers.items()]
+        self._put_event(step=step, summary={"value": values})
 
     def write_picture(self, tag: str, encoded: bytes, width: int, height: int, step: int) -> None:
         """Add a picture, which may move: a file as png or gif, of `width` x `height` pixels.
@@ -234,38 +231,33 @@ class TensorBoardWriter(PatientWriter):
             OSError: it cannot be written; it is not tried again.
         """
         self._check_place()
-        picture = self._summary.Image(width=width, height=height, colorspace=3, encoded_image_string=encoded)
-        value = self._summary.Value(tag=tag, image=picture)
-        event = self._event(wall_time=time.time(), step=step, summary=self._summary(value=[value]))
-        self._put(self._record(event.SerializeToString()))
+        image = {"width": width, "height": height, "colorspace": 3, "encoded_image_string": encoded}
+        self._put_event(step=step, summary={"value": [{"tag": tag, "image": image}]})
 
-    def _record(self, data: bytes) -> bytes:
-        length = struct.pack("<Q", len(data))
-        sums = [struct.pack("<I", self._checksum(part)) for part in (length, data)]
-        return length + sums[0] + data + sums[1]
+    def _put_event(self, **fields: Any) -> None:
+        # Here, since it takes a while to load and only training needs it.
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+        from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
-    def _length_up_to(self, path: Path, step: int) -> int:
-        """Bytes of the whole records at the beginning of `path` that belong to steps up to `step`."""
-        end = 0
-        for data, data_end in self._records(path):
-            try:
-                if self._event.FromString(data).step > step:
-                    break
-            except Exception:  # the message library's own DecodeError
+        record = io.BytesIO()
+        RecordWriter(record).write(Event(wall_time=time.time(), **fields).SerializeToString())
+        self._put(record.getvalue())
+
+
+def _length_up_to(path: Path, step: int) -> int:
+    """Bytes of the whole records at the beginning of an event file that belong to steps up to `step`."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.tensorflow_stub.errors import OpError  # type: ignore[import-untyped]
+    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import (  # type: ignore[import-untyped]
+        PyRecordReader_New,
+    )
+
+    reader, end = PyRecordReader_New(str(path)), 0
+    with contextlib.suppress(OpError, DecodeError):  # the end, or a record that is cut off or damaged
+        while True:
+            reader.GetNext()
+            if Event.FromString(reader.record()).step > step:
                 break
-            end = data_end
-        return end
-
-    def _records(self, path: Path) -> Iterator[tuple[bytes, int]]:
-        """Each whole record and where it ends, up to the first that is cut off or damaged."""
-        with path.open("rb") as file:
-            size, end = os.fstat(file.fileno()).st_size, 0
-            while len(head := file.read(12)) == 12:
-                length, checksum = struct.unpack("<QI", head)
-                if checksum != self._checksum(head[:8]) or end + length + 16 > size:
-                    return
-                data = file.read(length)
-                if struct.unpack("<I", file.read(4))[0] != self._checksum(data):
-                    return
-                end += length + 16
-                yield data, end
+            end += len(reader.record()) + RECORD_FRAME
+    return end

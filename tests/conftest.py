@@ -10,7 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import hypothesis
 import torch
 
-from common.quiet_gym import silence_gym
+from common import silence_gym
 
 # Without a GPU, kernels run in Triton's interpreter. That has to be known before Triton is loaded, which torch's
 # optimisers do.

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from records.config import TrainConfig, learned_settings
-from records.directory import RunDirectory
+from records.directory import RunDirectory, group_of, read_record
 from records.state import saved_steps
-from records.suite_record import group_of, read_record
 from records.writers import STEP, read_progress
 
 

@@ -154,7 +154,7 @@ class Results:
             KeyError: Something is missing.
             TypeError: Something is not what it should be.
         """
-        protocol = config.read(Protocol, data["protocol"], [], Protocol(()))
+        protocol = config.read(Protocol(()), data["protocol"], [])
         scores = tuple(GameScore.from_json(score, protocol.mode) for score in data["scores"])
         return cls(AgentInfo(**data["agent"]), protocol, scores)
 

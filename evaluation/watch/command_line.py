@@ -24,7 +24,7 @@ from evaluation.watch.runner import SessionRunner
 from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, serve
 from evaluation.watch.session import DEFAULT_SPEED, Session
 from evaluation.watch.side import SessionConfig, WatchedAgent
-from records.validation import device_problems
+from records.config import device_problems
 
 PROGRAM = "python eval.py watch"
 MAX_PORT = 65535

@@ -29,11 +29,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from common.config import flat
 from common.config import read as read_settings
 from common.errors import UserError, raise_problems, unknown_name
 from common.files import read_data
@@ -44,58 +45,37 @@ SHIPPED = Path(__file__).parent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 Value = str | int | float | bool | tuple[str | int | float, ...]
-Head = TypeVar("Head")
+Table = TypeVar("Table", "Suite", "Variant")
+_KEYS = ("summary", "preset", "seeds", "full_model", "settings", "grid", "variant")
 
 
 @dataclass(frozen=True)
-class _VariantHead:
+class Variant:
+    """A way of running, or of evaluating, in which groups of runs differ; `settings` go by dotted names."""
+
     name: str = ""
     label: str = ""
     evaluates: str | None = None
     reset: str | None = None
+    settings: dict[str, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Variant(_VariantHead):
-    """A way of running, or of evaluating, in which groups of runs differ.
+class Suite:
+    """A set of runs, as its file says; `settings` and `grid` go by dotted names.
 
     Attributes:
-        name: Becomes part of the names of its runs.
-        label: What the report calls it.
-        evaluates: For a variant without runs of its own, the variant whose runs it evaluates.
-        reset: Reset rule of that evaluation.
-        settings: Options of train.py by dotted name.
+        name: of its file.
+        variants: one with an empty name where the file lists none.
     """
 
-    settings: Mapping[str, Value] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _SuiteHead:
     summary: str = ""
     preset: str = ""
     seeds: tuple[int, ...] = (0,)
     full_model: str | None = None
-
-
-@dataclass(frozen=True)
-class Suite(_SuiteHead):
-    """A set of runs.
-
-    Attributes:
-        summary: What it is for.
-        preset: Preset of train.py that every run starts from.
-        seeds: Each group is run once with each.
-        full_model: Name of the group that others are ablations of; None for none.
-        name: Name of its file.
-        settings: Options of train.py by dotted name, for every run.
-        grid: Options by dotted name, each with the values that it takes in turn.
-        variants: One with an empty name where the file lists none.
-    """
-
+    settings: dict[str, Value] = field(default_factory=dict)
+    grid: dict[str, tuple[Value, ...]] = field(default_factory=dict)
     name: str = ""
-    settings: Mapping[str, Value] = field(default_factory=dict)
-    grid: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     variants: tuple[Variant, ...] = (Variant(),)
 
 
@@ -105,10 +85,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str) -> Path:
-    """The file of a suite that ships, or a user's own.
-
-    Args:
-        name: of a shipped suite, or a path to a .toml file.
+    """The file of the suite that ships under `name`, or a user's own file of that path.
 
     Raises:
         UserError: there is neither.
@@ -134,15 +111,11 @@ def read(path: Path) -> Suite:
         UserError: naming everything that is wrong with it, apart from the settings of runs, which are checked when
             runs are planned.
     """
-    data, problems = read_data(path), []  # type: ignore[var-annotated]
-    head = _head(_SuiteHead(), data, ("settings", "grid", "variant"), problems)
-    suite = Suite(
-        **vars(head),
-        name=path.stem,
-        settings=_settings(data, problems),
-        grid=_grid(data, problems),
-        variants=_variants(data.get("variant", []), problems),
-    )
+    problems: list[str] = []
+    data = read_data(path)
+    suite = _read_table(Suite(name=path.stem), data, _KEYS, problems)
+    variants = _variants(data.get("variant", []), problems)
+    suite = replace(suite, grid=_grid(suite.grid, problems), variants=variants)
     if not _NAME.fullmatch(suite.name):
         problems.append(f"its name {suite.name!r}: use letters, digits, '_', '.' and '-'")
     if not suite.preset:
@@ -183,33 +156,18 @@ def _variant_problems(suite: Suite) -> list[str]:
 # What follows adds a line to `problems` for everything that is wrong.
 
 
-def _head(default: Head, data: Mapping[str, Any], tables: Sequence[str], problems: list[str]) -> Head:
-    """The simple values of a table; the others have the names `tables`."""
-    known = [*vars(default), *tables]
-    problems += [unknown_name("key", key, known) for key in data if key not in known]
-    values = {key: data[key] for key in vars(default) if key in data}
-    return read_settings(type(default), values, problems, default)
+def _read_table(default: Table, data: Mapping[str, Any], keys: Collection[str], problems: list[str]) -> Table:
+    """`default` with what `data` says, in which `keys` may stand."""
+    problems += [unknown_name("key", key, keys) for key in data if key not in keys]
+    values = {key: value for key, value in data.items() if key in keys and key in vars(default)}
+    found = read_settings(default, values, problems)
+    settings = {name: value for name, value in _flat(found.settings) if _is_value(name, value, problems)}
+    return replace(found, settings=settings)
 
 
-def _table(data: Mapping[str, Any], key: str, problems: list[str]) -> Mapping[str, Any]:
-    value = data.get(key, {})
-    if isinstance(value, Mapping):
-        return value
-    problems.append(f"{key} is {value!r}: give a table")
-    return {}
-
-
-def _settings(data: Mapping[str, Any], problems: list[str]) -> dict[str, Value]:
-    return {
-        name: value
-        for name, value in _flat(_table(data, "settings", problems))
-        if _is_value(name, value, problems)
-    }
-
-
-def _grid(data: Mapping[str, Any], problems: list[str]) -> dict[str, tuple[Value, ...]]:
+def _grid(table: Mapping[str, Any], problems: list[str]) -> dict[str, tuple[Value, ...]]:
     found: dict[str, tuple[Value, ...]] = {}
-    for name, values in _flat(_table(data, "grid", problems)):
+    for name, values in _flat(table):
         if name == "seed":
             problems.append("grid.seed: list seeds as seeds = [0, 1]")
         elif not isinstance(values, tuple) or not values:
@@ -228,32 +186,23 @@ def _variants(tables: object, problems: list[str]) -> tuple[Variant, ...]:
             problems.append(f"variant is {table!r}: write [[variant]] above each")
             continue
         wrong: list[str] = []
-        head = _head(_VariantHead(), table, ("settings",), wrong)
-        if not _NAME.fullmatch(head.name):
-            what = (
-                f"name {head.name!r}: use letters, digits, '_', '.' and '-'"
-                if head.name
-                else "name is missing"
-            )
-            wrong.append(what)
-        found.append(
-            Variant(**{**vars(head), "label": head.label or head.name}, settings=_settings(table, wrong))
-        )
-        problems += [f"variant {head.name or number}: {problem}" for problem in wrong]
+        variant = _read_table(Variant(), table, vars(Variant()), wrong)
+        if not variant.name:
+            wrong.append("name is missing")
+        elif not _NAME.fullmatch(variant.name):
+            wrong.append(f"name {variant.name!r}: use letters, digits, '_', '.' and '-'")
+        found.append(replace(variant, label=variant.label or variant.name))
+        problems += [f"variant {variant.name or number}: {problem}" for problem in wrong]
     return tuple(found) or (Variant(),)
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested tables as dotted names, lists as tuples."""
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, _tuples(value)
+def _flat(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The values in `table` by dotted name, lists as tuples."""
+    return ((name, _tuples(value)) for name, value in flat(table))
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _is_value(name: str, value: object, problems: list[str]) -> bool:

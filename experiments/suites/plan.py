@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
+from common.cli import Shown
+from common.config import Range
+from common.config import problems as config_problems
 from common.errors import UserError, raise_problems
 from common.files import write_json
 from envs import expand_games
 from experiments.command_line import PROGRAM, override
 from experiments.presets import PRESETS
 from experiments.suites.definition import Suite, Value, Variant
-from records import validation
 from records.config import TrainConfig, learned_settings, to_json
-from records.directory import RUNS, RunDirectory
-from records.suite_record import RECORD, read_record
+from records.directory import RECORD, RUNS, RunDirectory, read_record
 
 CONFIGS = "configs"
 """Directory of a suite with the settings of its runs, a file for each."""
@@ -33,18 +35,16 @@ class Options:
     """How a suite is run.
 
     Attributes:
-        scale: factor of all step budgets; a run is never shorter than two rollouts.
+        scale: factor of all step budgets, for a rehearsal, which goes to a directory of its own.
         seeds: in place of the suite's own.
-        games: in place of the values of its grid for games.
-        words: options of train.py for every run, which override those of the suite.
-        runs: directory that holds the directory of the suite.
+        games: one run for each, in suites of single-game runs.
+        runs: where the directory of the suite goes.
     """
 
-    scale: float = 1.0
-    seeds: tuple[int, ...] = ()
-    games: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-    runs: Path = RUNS
+    scale: Annotated[float, Range(0, 1, open_low=True), Shown("FACTOR")] = 1.0
+    seeds: Annotated[tuple[int, ...], Shown("N ...", "those of the suite")] = ()
+    games: Annotated[tuple[str, ...], Shown("GAME ...", "those of the suite")] = ()
+    runs: Annotated[Path, Shown("DIR")] = RUNS
 
 
 @dataclass(frozen=True)
@@ -52,28 +52,20 @@ class PlannedRun:
     """One run.
 
     Attributes:
-        name: Name of its directory.
-        group: Runs of the same group differ in their seed alone.
-        label: What tables and plots call the group.
-        config: Its settings.
-        directory: Where it goes.
+        group: runs of the same group differ in their seed alone.
+        label: what tables and plots call the group.
     """
 
     name: str
     group: str
     label: str
     config: TrainConfig
-    directory: Path
-
-    @property
-    def run(self) -> RunDirectory:
-        """Its files."""
-        return RunDirectory(self.directory)
+    run: RunDirectory
 
     @property
     def config_file(self) -> Path:
         """Where its settings lie before it is started."""
-        return self.directory.parent / CONFIGS / f"{self.name}.json"
+        return self.run.path.parent / CONFIGS / f"{self.name}.json"
 
     def write_config(self) -> None:
         """Write the settings that `command` reads."""
@@ -83,24 +75,12 @@ class PlannedRun:
     @property
     def command(self) -> tuple[str, ...]:
         """Words after ``python train.py`` that start it."""
-        return ("--config", str(self.config_file), "--run-dir", str(self.directory))
-
-    @property
-    def continuation(self) -> tuple[str, ...]:
-        """Words after ``python train.py`` that continue it."""
-        return ("--resume", str(self.directory))
+        return ("--config", str(self.config_file), "--run-dir", str(self.run))
 
 
 @dataclass(frozen=True)
 class Reevaluation:
-    """Runs of one group, evaluated under another reset rule.
-
-    Attributes:
-        group: its own name.
-        label: in tables.
-        of: the group whose runs it evaluates.
-        reset: the reset rule.
-    """
+    """Runs of the group `of`, evaluated under another reset rule; what comes out is a group too."""
 
     group: str
     label: str
@@ -113,8 +93,6 @@ class Plan:
     """Everything that a suite does.
 
     Attributes:
-        suite: what it follows.
-        options: how.
         directory: of the suite; the runs are directories in it.
         runs: group by group of the first seed, then of the second, so that an early stop leaves whole comparisons.
         reevaluations: what the report evaluates besides the runs.
@@ -132,12 +110,11 @@ class Plan:
         Groups made before with other options (other games) stay listed.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / RECORD
-        before = read_record(self.directory)
-        groups = {item["group"]: item for item in (before or {}).get("groups", [])}
+        before = read_record(self.directory) or {}
+        groups = {item["group"]: item for item in before.get("groups", [])}
         groups |= {run.group: {"group": run.group, "label": run.label} for run in self.runs}
         write_json(
-            path,
+            self.directory / RECORD,
             {
                 "suite": self.suite.name,
                 "summary": self.suite.summary,
@@ -149,40 +126,44 @@ class Plan:
         )
 
 
-def make_plan(suite: Suite, options: Options = Options()) -> Plan:
+def make_plan(suite: Suite, options: Options = Options(), words: Sequence[str] = ()) -> Plan:
     """The runs of `suite`, each with its checked settings; nothing is created.
+
+    `words` are options of train.py for every run, which override those of the suite.
 
     Raises:
         UserError: naming everything that is wrong with the options or with the settings of the runs.
     """
-    problems = _option_problems(suite, options)
+    problems = [*config_problems(options, "--"), *_option_problems(suite, options, words)]
     raise_problems(problems)
     directory = options.runs / directory_name(suite, options)
-    seeds = options.seeds or suite.seeds
     grid = dict(suite.grid)
     if options.games:
         grid["games"] = expand_games(options.games)
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    runs = []
-    for seed in seeds:
-        for point in points:
-            for variant in suite.variants:
-                if variant.evaluates is not None:
-                    continue
-                try:
-                    runs.append(_planned(suite, options, directory, seed, point, variant))
-                except UserError as error:
-                    problems.append(f"run {_group(point, variant) or suite.name}: {error}")
+    runs, reevaluations = [], []
+    for seed, point, variant in itertools.product(options.seeds or suite.seeds, points, suite.variants):
+        if variant.evaluates is not None:
+            continue
+        group = _group(point, variant) or suite.name
+        values = {**suite.settings, **point, **variant.settings, "seed": seed}
+        try:
+            config = _config(suite, values, words)
+        except UserError as error:
+            problems.append(f"run {group}: {error}")
+            continue
+        if options.scale != 1:
+            config = scaled(config, options.scale)
+        name, label = f"{group}-seed{seed}", _label(point, variant) or suite.name
+        runs.append(PlannedRun(name, group, label, config, RunDirectory(directory / name)))
     raise_problems(problems)
-    reevaluations = [
-        Reevaluation(
-            _group(point, variant), _label(point, variant), _group(point, target), str(variant.reset)
-        )
-        for point in points
-        for variant in suite.variants
-        for target in suite.variants
-        if variant.evaluates is not None and target.name == variant.evaluates
-    ]
+    by_name = {variant.name: variant for variant in suite.variants}
+    for point, variant in itertools.product(points, suite.variants):
+        if variant.evaluates is not None:
+            of = _group(point, by_name[variant.evaluates])
+            reevaluations.append(
+                Reevaluation(_group(point, variant), _label(point, variant), of, str(variant.reset))
+            )
     groups = [run.group for run in runs] + [item.group for item in reevaluations]
     if suite.full_model is not None and suite.full_model not in groups:
         raise UserError(
@@ -199,10 +180,8 @@ def directory_name(suite: Suite, options: Options) -> str:
     return suite.name if options.scale == 1 else f"{suite.name}-scale-{options.scale:g}"
 
 
-def _option_problems(suite: Suite, options: Options) -> list[str]:
+def _option_problems(suite: Suite, options: Options, words: Sequence[str]) -> list[str]:
     found = []
-    if not 0 < options.scale <= 1:
-        found.append(f"--scale is {options.scale}: give a number above 0, at most 1")
     if len(set(options.seeds)) < len(options.seeds):
         found.append("--seeds lists a seed twice")
     if options.games and "games" not in suite.grid:
@@ -210,37 +189,20 @@ def _option_problems(suite: Suite, options: Options) -> list[str]:
             f"suite {suite.name} plays its games together, --games is for suites with one run per game; "
             f"to change what each run plays: -- --games {' '.join(options.games)}"
         )
-    reserved = [
-        word
-        for word in options.words
-        if word.split("=")[0] in ("--seed", "--config", "--run-dir", "--resume", "--total-steps")
-    ]
-    if reserved:
-        found.append(f"{' '.join(reserved)} cannot be given for every run: use --seeds, --runs and --scale")
+    reserved = ("--seed", "--config", "--run-dir", "--resume", "--total-steps")
+    given = [word for word in words if word.split("=")[0] in reserved]
+    if given:
+        found.append(f"{' '.join(given)} cannot be given for every run: use --seeds, --runs and --scale")
     return found
 
 
-def _planned(
-    suite: Suite,
-    options: Options,
-    directory: Path,
-    seed: int,
-    point: Mapping[str, Value],
-    variant: Variant,
-) -> PlannedRun:
-    values = {**suite.settings, **point, **variant.settings, "seed": seed}
+def _config(suite: Suite, values: Mapping[str, Value], words: Sequence[str]) -> TrainConfig:
+    """The checked settings of a run. Raises `UserError`."""
     preset, problems = PRESETS[suite.preset], []  # type: ignore[var-annotated]
     config = preset.configure(values, preset.config, problems)
-    config, _ = override(preset, config, options.words, f"{PROGRAM} {suite.preset}", problems)
-    raise_problems([*problems, *validation.problems(config)])
-    group = _group(point, variant) or suite.name
-    return PlannedRun(
-        name := f"{group}-seed{seed}",
-        group,
-        _label(point, variant) or suite.name,
-        config if options.scale == 1 else scaled(config, options.scale),
-        directory / name,
-    )
+    config, _ = override(preset, config, words, f"{PROGRAM} {suite.preset}", problems)
+    raise_problems([*problems, *config.problems()])
+    return config
 
 
 def scaled(config: TrainConfig, scale: float) -> TrainConfig:
@@ -297,6 +259,6 @@ def conflicts(planned: PlannedRun) -> list[str]:
     if not different:
         return []
     return [
-        f"{planned.directory} was made with other {', '.join(different)}: "
+        f"{planned.run} was made with other {', '.join(different)}: "
         "give another --runs directory, or start the suite as it was started"
     ]

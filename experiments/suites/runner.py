@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import experiments
+from experiments.stopping import handling_signals
 from experiments.suites.plan import Plan, PlannedRun
 from records.lock import LockHeld, RunLock
 from records.state import Phase, RunState, state_of
@@ -31,9 +32,6 @@ class Job:
     """A run of the plan and what has become of it.
 
     Attributes:
-        planned: the run.
-        state: how far it is.
-        process: its process, while it lives.
         elsewhere: whether a process of another suite's command is making it.
         failure: what its process ended with, where that was an error.
         started_at: environment steps that it had when this command started it; None if it did not.
@@ -54,50 +52,41 @@ class Job:
         return self.process is None and self.failure is None and self.state.phase is not Phase.FINISHED
 
 
+def jobs_of(plan: Plan) -> list[Job]:
+    """The runs of `plan` as they are now."""
+    return [Job(planned, state_of(planned.run, planned.config)) for planned in plan.runs]
+
+
 class Runner:
     """Makes the runs of a plan that are missing.
 
     Args:
-        plan: what to make.
         jobs: how many runs at once.
         devices: to give to the runs in turn; "auto" leaves the choice to train.py.
-        python: interpreter of the runs.
     """
 
-    def __init__(
-        self, plan: Plan, jobs: int = 1, devices: Sequence[str] = ("auto",), python: str = sys.executable
-    ) -> None:
+    def __init__(self, plan: Plan, jobs: int = 1, devices: Sequence[str] = ("auto",)) -> None:
         self.plan = plan
         self.at_once = jobs
         self.devices = tuple(devices)
-        self.jobs = [Job(planned, state_of(planned.run, planned.config)) for planned in plan.runs]
-        self._python = python
+        self.jobs = jobs_of(plan)
         self._stop: int | None = None
 
     def run(self, on_change: Callable[[Runner], None] = lambda runner: None) -> int:
-        """Make what is missing.
-
-        Args:
-            on_change: is called several times a second.
+        """Make what is missing; `on_change` is called several times a second.
 
         Returns:
             0; 1 if a run failed; 128 + the number of the signal that stopped the suite.
         """
         self.plan.write_record()
-        before = {
-            number: signal.signal(number, self._request_stop) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
-            while self._advance():
+        with handling_signals(self._request_stop):
+            try:
+                while self._advance():
+                    on_change(self)
+                    time.sleep(POLL_SECONDS)
                 on_change(self)
-                time.sleep(POLL_SECONDS)
-            on_change(self)
-        finally:
-            for job in self.running:
-                assert job.process is not None
-                job.process.send_signal(signal.SIGTERM)
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            finally:
+                self._send(signal.SIGTERM)
         if self._stop is not None:
             return 128 + self._stop
         return 1 if any(job.failure for job in self.jobs) else 0
@@ -110,9 +99,12 @@ class Runner:
     def _request_stop(self, number: int, frame: object) -> None:
         """Ask every run to save and stop; a second signal kills them, and they go on from their last checkpoints."""
         again, self._stop = self._stop is not None, number
+        self._send(signal.SIGKILL if again else signal.SIGTERM)
+
+    def _send(self, number: int) -> None:
         for job in self.running:
             assert job.process is not None
-            job.process.send_signal(signal.SIGKILL if again else signal.SIGTERM)
+            job.process.send_signal(number)
 
     def _advance(self) -> bool:
         """See what has ended, start what can be started; whether anything is left to wait for."""
@@ -130,13 +122,12 @@ class Runner:
 
     def _check(self, job: Job) -> None:
         assert job.process is not None
+        assert job.lock is not None
         code = job.process.poll()
         if code is None:
             return
         job.process = None
-        if job.lock is not None:
-            job.lock.release()
-            job.lock = None
+        job.lock.release()
         job.state = state_of(job.planned.run, job.planned.config)
         if job.state.phase is not Phase.FINISHED and self._stop is None:
             job.failure = self._reason(job, code)
@@ -162,26 +153,26 @@ class Runner:
         except LockHeld:
             job.elsewhere = True
             return
-        job.lock = lock
         job.elsewhere = False
         # Somebody else may have made it since it was last looked at.
         job.state = state_of(planned.run, planned.config)
         if job.state.phase is Phase.FINISHED:
             lock.release()
-            job.lock = None
             return
+        job.lock = lock
         # A run that was killed before its first checkpoint is there, and begins anew when it is continued.
         fresh = not planned.run.config_file.is_file()
-        words = list(planned.command if fresh else planned.continuation)
+        words = [*planned.command] if fresh else ["--resume", str(planned.run)]
         if fresh:
             planned.write_config()
         if fresh and self.devices != ("auto",):
-            words += ["--device", self._free_device()]
-            job.device = words[-1]
+            in_use = [other.device for other in self.running]
+            job.device = min(self.devices, key=in_use.count)
+            words += ["--device", job.device]
         job.started_at = job.state.saved
         with self.log_of(planned).open("ab") as log:
             job.process = subprocess.Popen(
-                [self._python, str(TRAIN), *words],
+                [sys.executable, str(TRAIN), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -190,11 +181,6 @@ class Runner:
                 # Ctrl-C in the terminal reaches this command only, which passes it on.
                 start_new_session=True,
             )
-
-    def _free_device(self) -> str:
-        """The device that the fewest of the running processes use."""
-        used = [job.device for job in self.running]
-        return min(self.devices, key=used.count)
 
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)

@@ -135,7 +135,7 @@ BAD = {
     "quick --num-envs many": ["num_envs is 'many': give a whole number"],
     "quick --num-envs 6.6": ["num_envs is '6.6': give a whole number"],
     "quick --num-envs": ["argument --num-envs: expected one argument"],
-    "quick --encoder.channels 4 x": ["encoder.channels is ['4', 'x']: give a list, each a whole number"],
+    "quick --encoder.channels 4 x": ["encoder.channels is [4, 'x']: give a list, each a whole number"],
     "quick --agent.discount nan": ["agent.discount is 'nan': give a number"],
     "quick --core.heads 7": ["core width 128 is not a multiple of its 7 heads"],
     "--resume": ["argument --resume: expected one argument"],

@@ -9,7 +9,6 @@ from envs import TASK_SETS
 from experiments.presets import PRESETS
 from policies import CORES
 from records.config import TrainConfig
-from records.validation import problems
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -18,7 +17,7 @@ def test_every_preset_is_valid_with_every_algorithm_and_policy(name: str, algori
     for policy in CORES:
         config = configured(name, {"algorithm": algorithm, "policy": policy})
         assert (config.algorithm_name, config.policy_name) == (algorithm, policy)
-        assert problems(config) == []
+        assert config.problems() == []
 
 
 def configured(name: str, data: dict[str, str]) -> TrainConfig:
@@ -66,4 +65,4 @@ def test_published_settings() -> None:
 
 
 def test_the_expert_plays_any_game() -> None:
-    assert problems(replace(PRESETS["expert"].config, games=("bigfish",))) == []
+    assert replace(PRESETS["expert"].config, games=("bigfish",)).problems() == []

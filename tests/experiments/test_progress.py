@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from experiments import progress
-from experiments.progress import BarProgress, LineProgress, TrainingProgress, duration, training_progress
+from experiments.progress import TrainingProgress, duration
 
 
 class Run:
@@ -40,7 +40,7 @@ def terminal(screen: io.StringIO, width: int = 120) -> Console:
 
 def test_lines_come_every_ten_seconds_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
-    run = Run(LineProgress(10_000, plain_console(screen)), monkeypatch)
+    run = Run(TrainingProgress(10_000, plain_console(screen)), monkeypatch)
     for _ in range(9):
         run.go(1, 100)
     assert screen.getvalue() == ""
@@ -54,7 +54,7 @@ def test_lines_come_every_ten_seconds_and_at_the_end(monkeypatch: pytest.MonkeyP
 
 
 def test_the_speed_is_that_of_the_last_minute_and_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(LineProgress(10_000_000, plain_console(io.StringIO())), monkeypatch, start=5_000_000)
+    run = Run(TrainingProgress(10_000_000, plain_console(io.StringIO())), monkeypatch, start=5_000_000)
     assert run.callback.steps_per_second is None
     for _ in range(100):
         run.go(1, 1000)
@@ -65,7 +65,7 @@ def test_the_speed_is_that_of_the_last_minute_and_of_this_process(monkeypatch: p
 
 
 def test_the_speed_counts_learning_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(LineProgress(1_000_000, plain_console(io.StringIO())), monkeypatch)
+    run = Run(TrainingProgress(1_000_000, plain_console(io.StringIO())), monkeypatch)
     for _ in range(3):
         run.go(8, 16_000, new_rollout=False)  # acting
         run.go(92, 0)  # learning
@@ -75,7 +75,7 @@ def test_the_speed_counts_learning_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_bar_shows_steps_speed_time_and_returns(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
-    run = Run(BarProgress(100_000, terminal(screen)), monkeypatch)
+    run = Run(TrainingProgress(100_000, terminal(screen)), monkeypatch)
     assert "no episode has ended yet" in screen.getvalue()
     run.model.episode_returns = {"maze": 5.0}
     run.go(10, 50_000)
@@ -89,7 +89,7 @@ def test_the_bar_shows_steps_speed_time_and_returns(monkeypatch: pytest.MonkeyPa
 
 def test_the_bar_is_not_redrawn_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
-    run = Run(BarProgress(100_000, terminal(screen)), monkeypatch)
+    run = Run(TrainingProgress(100_000, terminal(screen)), monkeypatch)
     run.go(1, 1)
     before = len(screen.getvalue())
     run.go(0.01, 1)
@@ -98,14 +98,9 @@ def test_the_bar_is_not_redrawn_at_every_step(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_closing_twice_is_harmless(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(BarProgress(100, terminal(io.StringIO())), monkeypatch)
+    run = Run(TrainingProgress(100, terminal(io.StringIO())), monkeypatch)
     run.callback.close()
     run.callback.close()
-
-
-def test_the_form_follows_the_console() -> None:
-    assert isinstance(training_progress(1, plain_console(io.StringIO())), LineProgress)
-    assert isinstance(training_progress(1, terminal(io.StringIO())), BarProgress)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import read_checkpoint
 from common.errors import UserError
-from experiments import training_videos
+from experiments import scores_and_videos
 from experiments.launch import train
-from records import validation
 from records.config import TrainConfig, from_json
 from records.directory import RunDirectory
 
@@ -40,7 +39,7 @@ def tiny(**changes: Any) -> TrainConfig:
 
 
 def test_videos_come_as_often_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_videos, "SECONDS", 6 / 15)
+    monkeypatch.setattr(scores_and_videos, "TRAINING_VIDEO_SECONDS", 6 / 15)
     with_videos, without = RunDirectory(tmp_path / "with"), RunDirectory(tmp_path / "without")
     assert train(tiny(video_every=200), with_videos.path) == 0
     assert train(tiny(), without.path) == 0
@@ -52,11 +51,11 @@ def test_videos_come_as_often_as_asked(tmp_path: Path, monkeypatch: pytest.Monke
         assert sum(1 for _ in film.decode(video=0)) == 6
     events = EventAccumulator(str(with_videos.tensorboard), size_guidance={"images": 0})
     events.Reload()
-    pictures = events.Images(training_videos.TAG)
+    pictures = events.Images(scores_and_videos.TAG)
     assert [picture.step for picture in pictures] == [240, 400]
     for picture in pictures:
         assert picture.encoded_image_string[:6] == b"GIF89a"
-        assert picture.width <= training_videos.ANIMATION_WIDTH
+        assert picture.width <= scores_and_videos.ANIMATION_WIDTH
     # What is learned is the same, bit for bit.
     weights = [
         read_checkpoint(run.checkpoint_files()[-1])["learner"]["policy"] for run in (with_videos, without)
@@ -71,11 +70,11 @@ def test_a_video_that_cannot_be_written_ends_no_run(
     def fail(*arguments: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training_videos, "record", fail)
+    monkeypatch.setattr(scores_and_videos, "record", fail)
     assert train(tiny(video_every=200), tmp_path / "run") == 0
     assert "no video at step 240" in caplog.text
 
 
 def test_how_often_must_be_a_number_of_steps() -> None:
     with pytest.raises(UserError, match="video_every is 0: give 1 or more"):
-        validation.check(tiny(video_every=0))
+        tiny(video_every=0).check()

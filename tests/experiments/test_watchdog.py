@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.stages import stage
-from experiments.watchdog import Watchdog
+from experiments.stopping import Watchdog
 
 SOON = 0.2 / 60
 

@@ -14,8 +14,14 @@ import pytest
 from common.errors import UserError
 from records import directory
 from records.config import TrainConfig
-from records.directory import RunDirectory, checkpoint_step, existing_problems, new_path
-from records.versions import git_state, versions
+from records.directory import (
+    RunDirectory,
+    checkpoint_step,
+    existing_problems,
+    git_state,
+    new_path,
+    versions,
+)
 
 
 def test_create_writes_down_what_the_run_is(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from common.errors import UserError
 from envs import GAMES, MODES
 from policies import CORES
 from records.config import TrainConfig, from_json, to_json
-from records.validation import check, problems
 
 
 def settings(**changes: object) -> TrainConfig:
@@ -20,7 +19,7 @@ def settings(**changes: object) -> TrainConfig:
 
 
 def test_a_good_configuration_has_no_problems() -> None:
-    assert problems(settings()) == []
+    assert settings().problems() == []
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,7 @@ def test_a_good_configuration_has_no_problems() -> None:
     ],
 )
 def test_each_problem_is_found_alone(changes: dict[str, object], expected: str) -> None:
-    found = problems(settings(**changes))
+    found = settings(**changes).problems()
     assert len(found) == 1
     assert found[0].startswith(expected) or expected in found[0]
     assert "\n" not in found[0]
@@ -68,18 +67,20 @@ def test_each_problem_is_found_alone(changes: dict[str, object], expected: str) 
 
 def test_a_missing_gpu_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert problems(settings(device="cuda")) == [
+    assert settings(device="cuda").problems() == [
         "device 'cuda' is not available, torch finds no GPU: use auto or cpu"
     ]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert problems(settings(device="cuda")) == problems(settings(device="cuda:1")) == []
-    assert problems(settings(device="cuda:2")) == ["device 'cuda:2' does not exist: the last one is cuda:1"]
+    assert settings(device="cuda").problems() == settings(device="cuda:1").problems() == []
+    assert settings(device="cuda:2").problems() == ["device 'cuda:2' does not exist: the last one is cuda:1"]
 
 
 def test_all_problems_come_in_one_line() -> None:
     with pytest.raises(UserError) as raised:
-        check(settings(games=["bigfsh", "maze"], num_envs=33, reset="x", device="gpu", agent={"discount": 2}))
+        settings(
+            games=["bigfsh", "maze"], num_envs=33, reset="x", device="gpu", agent={"discount": 2}
+        ).check()
     message = str(raised.value)
     assert message.startswith("5 problems: ")
     assert message.count(";") >= 4
@@ -119,7 +120,7 @@ def test_any_settings_are_valid_or_a_user_error(changes: dict[str, object]) -> N
     """Never another exception; what passes can be stored, and is what the parts accept on their own."""
     try:
         config = from_json(changes)
-        check(config)
+        config.check()
     except UserError:
         return
     assert from_json(to_json(config)) == config
@@ -130,5 +131,5 @@ def test_any_settings_are_valid_or_a_user_error(changes: dict[str, object]) -> N
 
 def test_agents_hear_the_number_of_environments() -> None:
     config = settings(num_envs=66, games=["easy6"], algorithm="ppo")
-    assert any("minibatches" in problem for problem in problems(config))
-    assert problems(replace(config, agent=replace(config.agent, minibatches=6))) == []  # type: ignore[call-arg]
+    assert any("minibatches" in problem for problem in config.problems())
+    assert replace(config, agent=replace(config.agent, minibatches=6)).problems() == []  # type: ignore[call-arg]

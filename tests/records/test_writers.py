@@ -138,6 +138,31 @@ def test_entries_that_a_full_disk_did_not_take_are_written_later(
     assert [(int(row[STEP]), float(row["train/loss"])) for row in rows(tmp_path / "progress.csv")] == expected
 
 
+def test_entries_that_still_wait_at_the_end_are_tried_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = make_logger(tmp_path / "progress.csv", tmp_path / "tb")
+    log(logger, 10, loss=1.0)
+    with monkeypatch.context() as full:
+        break_in_the_middle(full)
+        log(logger, 20, loss=2.0)
+    logger.close()
+    assert scalars(tmp_path / "tb", "train/loss") == [(10, 1.0), (20, 2.0)]
+    assert [row[STEP] for row in rows(tmp_path / "progress.csv")] == ["10", "20"]
+    assert "lost" not in caplog.text
+
+
+def test_entries_that_are_lost_in_the_end_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = CsvWriter(tmp_path / "progress.csv")
+    break_in_the_middle(monkeypatch)
+    for step in (10, 20):
+        writer.write({"a": 1}, {}, step)
+    writer.close()
+    assert "2 entries are lost" in caplog.text
+
+
 def test_what_a_full_disk_cut_off_is_no_obstacle_to_resuming(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

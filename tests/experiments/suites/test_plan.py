@@ -19,7 +19,7 @@ from experiments.suites.plan import (
     make_plan,
     scaled,
 )
-from records.suite_record import group_of, read_record
+from records.directory import group_of, read_record
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_every_combination_and_seed_is_a_run_and_an_ordinary_command(mine: Suite
 
 
 def test_options_override(mine: Suite) -> None:
-    plan = make_plan(mine, Options(seeds=(5,), words=("--num-envs", "36", "--agent.entropy-cost", "0.5")))
+    plan = make_plan(mine, Options(seeds=(5,)), ("--num-envs", "36", "--agent.entropy-cost", "0.5"))
     assert {run.config.seed for run in plan.runs} == {5}
     assert {(run.config.num_envs, run.config.agent.entropy_cost) for run in plan.runs} == {(36, 0.5)}
 
@@ -71,22 +71,22 @@ def test_games_are_chosen_for_experts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "part"),
+    ("options", "words", "part"),
     [
-        (Options(scale=0), "--scale is 0: give a number above 0, at most 1"),
-        (Options(scale=2), "--scale is 2"),
-        (Options(seeds=(1, 1)), "--seeds lists a seed twice"),
-        (Options(games=("maze",)), "plays its games together"),
-        (Options(words=("--seed", "3")), "--seed cannot be given for every run"),
-        (Options(words=("--total-steps=3",)), "use --seeds, --runs and --scale"),
-        (Options(words=("--num-envs", "7")), "4 problems: run srwm-entropy_cost-0.01: 7 environments"),
-        (Options(words=("--nonsense", "7")), "unknown option '--nonsense'"),
-        (Options(words=("--config", "x")), "--config cannot be given for every run"),
+        (Options(scale=0.0), (), "--scale is 0.0: give more than 0"),
+        (Options(scale=2.0), (), "--scale is 2.0: give at most 1"),
+        (Options(seeds=(1, 1)), (), "--seeds lists a seed twice"),
+        (Options(games=("maze",)), (), "plays its games together"),
+        (Options(), ("--seed", "3"), "--seed cannot be given for every run"),
+        (Options(), ("--total-steps=3",), "use --seeds, --runs and --scale"),
+        (Options(), ("--num-envs", "7"), "4 problems: run srwm-entropy_cost-0.01: 7 environments"),
+        (Options(), ("--nonsense", "7"), "unknown option '--nonsense'"),
+        (Options(), ("--config", "x"), "--config cannot be given for every run"),
     ],
 )
-def test_impossible_options(mine: Suite, options: Options, part: str) -> None:
+def test_impossible_options(mine: Suite, options: Options, words: tuple[str, ...], part: str) -> None:
     with pytest.raises(UserError) as raised:
-        make_plan(mine, options)
+        make_plan(mine, options, words)
     assert part in str(raised.value)
 
 
@@ -183,4 +183,4 @@ def test_a_directory_with_other_settings_is_a_conflict(mine: Suite, tmp_path: Pa
     assert "was made with other env_groups" in conflicts(other)[0]
     planned.run.config_file.write_text(json.dumps({**settings, "num_envs": 36}))
     (line,) = conflicts(planned)
-    assert line.startswith(f"{planned.directory} was made with other num_envs: ")
+    assert line.startswith(f"{planned.run} was made with other num_envs: ")

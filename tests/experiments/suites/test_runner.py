@@ -239,7 +239,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_continued(fake: Ca
     runner.jobs[0].state = state_of(planned.run, planned.config)
     assert runner.jobs[0].state.phase is Phase.UNFINISHED
     assert runner.run() == 0
-    assert (planned.directory / "command.txt").read_text() == "'from before'\n"
+    assert (planned.run.path / "command.txt").read_text() == "'from before'\n"
 
 
 class TestCommandLine:

@@ -12,7 +12,7 @@ from rich.console import Console
 from agents import IMPALA
 from envs import ProcgenVecEnv
 from evaluation import Protocol, evaluate
-from experiments import finish
+from experiments import scores_and_videos
 from policies import EncoderConfig, PolicyConfig, core_config
 from records.config import TrainConfig
 from records.directory import RunDirectory
@@ -42,7 +42,9 @@ def end(agent: IMPALA, config: TrainConfig, path: Path) -> tuple[RunDirectory, s
     run = RunDirectory(path)
     run.create(config, ["train"])
     screen = io.StringIO()
-    finish.evaluate_and_record(agent, config, run, Path("some.ckpt"), Console(file=screen, width=100))
+    scores_and_videos.evaluate_and_record(
+        agent, config, run, Path("some.ckpt"), Console(file=screen, width=100)
+    )
     return run, screen.getvalue()
 
 
@@ -58,7 +60,7 @@ def test_scores_are_those_of_the_configured_protocol(agent: IMPALA, tmp_path: Pa
 
 
 def test_each_game_gets_a_video(agent: IMPALA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finish, "VIDEO_SECONDS", 12 / 15)
+    monkeypatch.setattr(scores_and_videos, "VIDEO_SECONDS", 12 / 15)
     run, _ = end(agent, replace(CONFIG, evaluation_episodes=None), tmp_path / "run")
     assert not run.evaluation_file.exists()
     assert sorted(file.name for file in run.videos.iterdir()) == ["chaser.mp4", "fruitbot.mp4"]

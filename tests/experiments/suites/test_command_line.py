@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from experiments.suites.command_line import cost_of, rows_to_show, show, state_text
 from experiments.suites.definition import find, read
-from experiments.suites.display import cost_of, rows_to_show, show, state_text
 from experiments.suites.plan import Options, make_plan
-from experiments.suites.runner import Job, Runner
+from experiments.suites.runner import Runner
 from records.state import Phase, RunState
 
 
@@ -85,10 +85,10 @@ def test_a_small_terminal_shows_what_matters(runner: Runner) -> None:
 
 
 def test_cost_counts_what_is_left(runner: Runner) -> None:
-    states = {job.planned.name: job.state for job in runner.jobs}
-    cost = cost_of(runner.plan, states, {("srwm", "impala"): 1000.0})
-    assert cost.steps == 200_000_000 + 299_999_995 + 3 * 300_000_000
-    assert cost.seconds == pytest.approx(200_000_000 / 500 + 299_999_995 / 1000 + 900_000)
+    cost = cost_of(runner.jobs, {("srwm", "impala"): 1000.0})
+    assert cost.steps == 180_000_000 + 299_999_995 + 2 * 300_000_000
+    assert cost.seconds == pytest.approx(180_000_000 / 500 + 299_999_995 / 1000 + 600_000)
     assert cost.measured
-    assert not cost_of(runner.plan, states, {}).measured
-    assert isinstance(runner.jobs[0], Job)
+    assert not cost_of(runner.jobs, {}).measured
+    runner.jobs[1].process = None
+    assert cost_of(runner.jobs, {}).steps == cost.steps + 20_000_000
