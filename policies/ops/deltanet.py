@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -146,10 +145,12 @@ def _scale_(x: Tensor, factor: Tensor, blocks: int = 1) -> Tensor:
     return x
 
 
-# X with X system = rows, for batches of unit triangular systems (n, C, C) and of rows (n, E, C). Up to C = E = 16 the
-# library solves each system in the calling thread. Larger ones its threads would share, which takes longer than solving
-# them: hence `CHUNK`. Setting torch's number of threads here would set everybody's.
-_solve = partial(torch.linalg.solve_triangular, left=False, unitriangular=True)
+def _solve(system: Tensor, rows: Tensor, upper: bool) -> Tensor:
+    """X with X system = rows, for batches of unit triangular systems (n, C, C) and of rows (n, E, C)."""
+    # Up to C = E = 16 the library solves each system in the calling thread. Larger ones its threads would share, which
+    # takes longer than solving them: hence `CHUNK`. Setting torch's number of threads here would set everybody's.
+    x: Tensor = torch.linalg.solve_triangular(system, rows, upper=upper, left=False, unitriangular=True)
+    return x
 
 
 class _ChunkedDeltaNet(torch.autograd.Function):

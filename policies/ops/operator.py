@@ -52,11 +52,7 @@ class Operator:
     def version(
         self, device: torch.device, steps: int, width: int, output: int, implementation: str
     ) -> Version:
-        """The function that `choose` names.
-
-        Raises:
-            UserError: There is no such version, or it cannot run there.
-        """
+        """The function that `choose` names. Raises UserError if there is no such version, or it cannot run there."""
         name = self.choose(device, steps, width, output, implementation)
         if name not in self.versions:
             raise UserError(unknown_name(f"implementation of {self.name}", name, [AUTO, *self.versions]))
