@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import io
 import os
 import shutil
 import sys
@@ -30,6 +31,9 @@ def run_command(main: Callable[[], int]) -> int:
     A `UserError` and an error of the operating system (a full disk, a directory that is read-only) become
     one line on stderr and code 2, a `RunError` one line and code 1. Other exceptions are bugs and keep their traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no character is worth a run
+            stream.reconfigure(errors="backslashreplace")
     try:
         return main()
     except BrokenPipeError:

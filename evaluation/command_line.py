@@ -37,7 +37,7 @@ class Options:
         games: games or task sets to play.
         splits: levels to play: train, test1, test2, test3, all, or A:B for levels A to B-1.
         episodes: episodes of each game and split.
-        greedy: take the most likely action (the default, as in the paper's final test).
+        greedy: take the most likely action; the default is what the run's own evaluation does.
         sample: draw actions, as in training.
         every_level: play each level of a split exactly once, instead of drawing levels with replacement.
         reset: reset rule in place of the trained one: episode, never, or a number of steps.
@@ -159,7 +159,7 @@ def make_protocol(options: Options, training: TrainingInfo) -> Protocol:
         mode=mode,
         splits=options.splits or (splits if mode != "exploration" else splits[:1]),
         episodes=options.episodes,
-        greedy=not options.sample,
+        greedy=training.greedy(options.greedy, options.sample),
         every_level=options.every_level,
         seed=options.seed,
         num_envs=options.num_envs,

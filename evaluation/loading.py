@@ -25,11 +25,17 @@ class TrainingInfo:
         games: The games; none if the checkpoint was not made by train.py.
         mode: The mode of the games.
         levels: The levels, a split or a range "A:B".
+        evaluation_greedy: Whether its own final evaluation takes the most likely actions.
     """
 
     games: tuple[str, ...] = ()
     mode: str = "easy"
     levels: str = "train"
+    evaluation_greedy: bool = True
+
+    def greedy(self, asked_greedy: bool, asked_sample: bool) -> bool:
+        """Whether to take the most likely actions: as asked for, or else as the run's own evaluation does."""
+        return asked_greedy or (not asked_sample and self.evaluation_greedy)
 
     def level_kind(self, game: str, mode: str, level: int) -> str:
         """Whether a level was trained on: "training", "unseen", or "unknown" if the checkpoint does not say."""
@@ -77,6 +83,10 @@ def load_agent(path: str, device: str, problems: list[str]) -> LoadedAgent | Non
     except UserError as error:
         problems.append(str(error))
         return None
+    if broken := [name for name, weight in agent.policy.named_parameters() if not weight.isfinite().all()]:
+        problems.append(
+            f"{checkpoint} holds weights that are not numbers ({', '.join(broken[:3])}): use an earlier checkpoint"
+        )
     problems += agent_problems(agent)
     return LoadedAgent(agent, checkpoint, training_info(agent))
 

@@ -24,7 +24,14 @@ from experiments.checkpoints import CheckpointFailure, SaveCheckpoints, reason
 from experiments.command_line import PROGRAM, Launch, Resume, parse
 from experiments.progress import TrainingProgress
 from experiments.scores_and_videos import TrainingVideos, evaluate_and_record
-from experiments.stopping import Heartbeat, StopOnRequest, Stopped, StopRequest, Watchdog
+from experiments.stopping import (
+    Heartbeat,
+    StopOnRequest,
+    Stopped,
+    StopRequest,
+    Watchdog,
+    patient_output,
+)
 from records.config import TrainConfig, from_json, learned_settings, to_json
 from records.directory import RunDirectory, UsableCheckpoint, new_path
 from records.lock import RunLock
@@ -140,6 +147,13 @@ def _check_same_run(checkpoint: UsableCheckpoint, config: TrainConfig) -> None:
 
 
 def _run(config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: UsableCheckpoint | None) -> int:
+    with patient_output():
+        return _run_patiently(config, run, lock, checkpoint)
+
+
+def _run_patiently(
+    config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: UsableCheckpoint | None
+) -> int:
     console = Console(markup=False, highlight=False)
     request = StopRequest()
     with request.listening():

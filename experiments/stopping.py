@@ -1,4 +1,4 @@
-"""What ends a run early: Ctrl-C, SIGTERM, and a watchdog.
+"""What ends a run early, signals and a watchdog, and what must not: an output that nobody reads any more.
 
 After a signal a run stops within seconds and saves; the second signal leaves at once. The watchdog notices when nothing
 moves any more, says what the run is doing then, saves it and ends it: a hang would otherwise look like a slow run, and
@@ -21,12 +21,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any, TextIO, cast
 
 from stable_baselines3.common.callbacks import BaseCallback
 
 from common.stages import active_stages
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(
+    getattr(signal, name)
+    # Ctrl-C and kill; a closed terminal; what clusters send before they kill.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+)
 POLL_SECONDS = 5.0
 EXIT_CODE = 1
 """Of a run that the watchdog ended."""
@@ -36,8 +42,12 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within this context, `handler` gets the signals that ask a program to stop."""
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    """Within this context, `handler` gets the signals that ask a program to stop.
+
+    Those that whoever started the program wants ignored stay so: ``nohup`` does that with SIGHUP.
+    """
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
     try:
         yield
     finally:
@@ -75,6 +85,50 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.signal = number
+
+
+class PatientStream:
+    """A text stream that goes on where whoever read it has left: `| head`, a terminal that was closed, a full disk.
+
+    What cannot be written from then on is lost; everything else is as it was in `stream`.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write `text`, or lose it."""
+        with self._losing():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or lose what was to be flushed."""
+        with self._losing():
+            self._stream.flush()
+
+    @contextmanager
+    def _losing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            # So that what the stream still holds does not fail again, at the latest when the process ends.
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def patient_output() -> Iterator[None]:
+    """Within this context, stdout and stderr are patient."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (cast(TextIO, PatientStream(stream)) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
 
 
 class Stopped(Exception):  # noqa: N818  (nothing is wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -53,6 +54,23 @@ def test_a_run_from_beginning_to_end_and_its_extension(tmp_path: Path) -> None:
         f"python train.py quick {' '.join(TINY)} --total-steps 160 --run-dir runs/mine",
         "python train.py --resume runs/mine --total-steps 320",
     ]
+
+
+def test_training_goes_on_where_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    """As with ``python train.py quick | head -1``, and in a terminal that knows ASCII alone."""
+    words = ["quick", *TINY, "--total-steps", "160", "--no-videos", "--run-dir", "run"]
+    process = subprocess.Popen(
+        [sys.executable, str(TRAIN), *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("Training srwm")
+    process.stdout.close()
+    assert process.wait(timeout=300) == 0
+    assert RunDirectory(tmp_path / "run").evaluation_file.exists()
 
 
 def test_sigterm_saves_and_resuming_goes_on(tmp_path: Path) -> None:

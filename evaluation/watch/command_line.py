@@ -41,8 +41,10 @@ class Options:
         split: levels to draw from: train, test1, test2, test3, all, or A:B for levels A to B-1.
         level: play this level again and again instead.
         mode: distribution of levels: easy, hard, memory, exploration or extreme.
-        sample: draw actions, as in training, instead of taking the most likely one.
-        versus_sample: the same for the second one.
+        greedy: take the most likely action; the default is what the run's own evaluation does.
+        sample: draw actions, as in training.
+        versus_greedy: as greedy, for the second one.
+        versus_sample: as sample, for the second one.
         modification: self-modification: on, frozen, or a number of steps after which weights are reset.
         versus_modification: the same for the second one.
         speed: steps per second at first; 0 for as fast as possible.
@@ -61,7 +63,9 @@ class Options:
     split: Annotated[str | None, Shown("SPLIT", "levels that it was not trained on")] = None
     level: Annotated[int | None, Shown("N", "drawn from the split")] = None
     mode: Annotated[str | None, Shown("MODE", "that of its training")] = None
+    greedy: Flag = False
     sample: Flag = False
+    versus_greedy: Flag = False
     versus_sample: Flag = False
     modification: Annotated[str, Shown("HOW")] = "on"
     versus_modification: Annotated[str, Shown("HOW")] = "on"
@@ -134,14 +138,20 @@ def prepare(options: Options) -> Session:
         )
     if options.history_mb < 1:
         problems.append(f"--history-mb is {options.history_mb}: give 1 or more")
-    if options.versus is None and (options.versus_sample or options.versus_modification != "on"):
+    of_versus = options.versus_greedy or options.versus_sample or options.versus_modification != "on"
+    if options.versus is None and of_versus:
         problems.append(
-            "--versus-sample and --versus-modification are about a second side: name it with --versus"
+            "--versus-greedy, --versus-sample and --versus-modification are about a second side: "
+            "name it with --versus"
         )
+    if (options.greedy and options.sample) or (options.versus_greedy and options.versus_sample):
+        problems.append("greedy and sample contradict each other: give one of them")
     device = "cpu" if problems else options.device
-    sides = [(options.checkpoint, options.modification, not options.sample)]
+    sides = [(options.checkpoint, options.modification, options.greedy, options.sample)]
     if options.versus is not None:
-        sides.append((options.versus, options.versus_modification, not options.versus_sample))
+        sides.append(
+            (options.versus, options.versus_modification, options.versus_greedy, options.versus_sample)
+        )
     watched = [_watched_agent(*side, device, problems) for side in sides]
     first = watched[0]
     training = first.training if first is not None else TrainingInfo()
@@ -161,7 +171,7 @@ def prepare(options: Options) -> Session:
 
 
 def _watched_agent(
-    path: str, modification: str, greedy: bool, device: str, problems: list[str]
+    path: str, modification: str, asked_greedy: bool, asked_sample: bool, device: str, problems: list[str]
 ) -> WatchedAgent | None:
     """Adds to `problems` what is wrong."""
     how = Intervention()
@@ -172,4 +182,5 @@ def _watched_agent(
     loaded = load_agent(path, device, problems)
     if loaded is None:
         return None
+    greedy = loaded.training.greedy(asked_greedy, asked_sample)
     return WatchedAgent(loaded.agent, str(loaded.checkpoint), loaded.training, greedy, how)

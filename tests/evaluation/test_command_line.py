@@ -39,6 +39,14 @@ def test_a_run_is_all_it_needs() -> None:
     assert make_protocol(parse(["run"]), TrainingInfo(("maze",), "exploration", "train")).splits == ("train",)
 
 
+def test_actions_are_chosen_as_the_run_itself_was_scored() -> None:
+    for own in (True, False):
+        training = TrainingInfo(("maze",), evaluation_greedy=own)
+        assert make_protocol(parse(["run"]), training).greedy is own
+        assert make_protocol(parse(["run", "--greedy"]), training).greedy
+        assert not make_protocol(parse(["run", "--sample"]), training).greedy
+
+
 def test_options_override_it() -> None:
     words = (
         "run --games easy6 --splits test2 5:9 --episodes 3 --sample --every-level --reset 20 --mode hard "

@@ -6,9 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from agents import Agent
+from agents import IMPALA, Agent
 from common.errors import UserError
-from evaluation.loading import TrainingInfo, find_checkpoint, training_info
+from envs import ProcgenVecEnv
+from evaluation.loading import TrainingInfo, find_checkpoint, load_agent, training_info
 
 
 def test_the_newest_checkpoint_of_a_run(tmp_path: Path) -> None:
@@ -32,9 +33,23 @@ def test_the_newest_checkpoint_of_a_run(tmp_path: Path) -> None:
             {"games": ["maze", "heist"], "mode": "memory", "levels": "0:9", "num_envs": 4},
             TrainingInfo(("maze", "heist"), "memory", "0:9"),
         ),
+        ({"evaluation_greedy": False}, TrainingInfo(evaluation_greedy=False)),
         ({}, TrainingInfo((), "easy", "train")),
         ({"games": "maze", "mode": 3, "levels": None}, TrainingInfo((), "easy", "train")),
     ],
 )
 def test_what_an_agent_was_trained_on(stored: dict[str, Any], expected: TrainingInfo) -> None:
     assert training_info(cast(Agent, SimpleNamespace(experiment=stored))) == expected
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_numbers_are_refused_by_name(value: float, tmp_path: Path) -> None:
+    env = ProcgenVecEnv("maze", 2, num_threads=0)
+    agent = IMPALA("feedforward", env, seed=0, rollout_steps=2, device="cpu")
+    env.close()
+    agent.policy.critic.bias.data[:] = value
+    agent.save(tmp_path / "broken.ckpt")
+    problems: list[str] = []
+    load_agent(str(tmp_path / "broken.ckpt"), "cpu", problems)
+    (problem,) = problems
+    assert "holds weights that are not numbers (critic.bias): use an earlier checkpoint" in problem

@@ -12,7 +12,18 @@ import pytest
 from experiments.stopping import StopOnRequest, StopRequest
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        (signal.SIGHUP, 129),  # a closed terminal
+        (signal.SIGQUIT, 131),
+        (signal.SIGUSR1, 138),  # what clusters send before they kill
+        (signal.SIGUSR2, 140),
+        (signal.SIGXCPU, 152),
+    ],
+)
 def test_a_signal_becomes_a_request_and_ends_learning_at_the_next_step(number: int, code: int) -> None:
     request = StopRequest()
     callback = StopOnRequest(request)
@@ -31,6 +42,49 @@ def test_the_handlers_of_before_come_back() -> None:
     with StopRequest().listening():
         assert all(signal.getsignal(number) != handler for number, handler in before.items())
     assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_signals_that_the_caller_ignores_stay_ignored() -> None:
+    """As `nohup` does with SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        request = StopRequest()
+        with request.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not request.asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_an_output_that_nobody_reads_ends_nothing() -> None:
+    script = (
+        "import os, sys\n"
+        "from rich.console import Console\n"
+        "from experiments.stopping import patient_output\n"
+        "console = Console()\n"
+        "with patient_output():\n"
+        "    for line in range(5000):\n"
+        "        console.print(f'line {line}')\n"
+        "        print('more', file=sys.stderr)\n"
+        "    os.write(int(sys.argv[1]), b'at the end')\n"
+    )
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(write)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=[write],
+        text=True,
+    )
+    os.close(write)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline() == "line 0\n"
+    process.stdout.close()
+    process.stderr.close()
+    assert os.read(read, 100) == b"at the end"
+    assert process.wait(timeout=60) == 0
+    os.close(read)
 
 
 def test_the_second_signal_leaves_at_once() -> None:

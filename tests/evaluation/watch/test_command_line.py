@@ -55,6 +55,7 @@ def test_a_run_is_all_it_needs(checkpoint: str, ask: Callable[[str], Session]) -
 def test_options_override_it(checkpoint: str, ask: Callable[[str], Session]) -> None:
     words = (
         f"{checkpoint} --versus {checkpoint} --games maze chaser --split 5:9 --mode hard --sample --speed 0 --seed 3 "
+        "--versus-greedy "
         "--versus-modification frozen --modification 20 --no-render --level 12"
     )
     state = ask(words).describe()
