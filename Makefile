@@ -15,7 +15,7 @@ RUN = $(VENV)/bin/python
 .PHONY: help train test check bench format clean
 
 help:
-	@echo "make train   set up (2 minutes) and train SRWM with IMPALA on six games (5 minutes); other runs: make train ARGS='--help'"
+	@echo "make train   set up (2 minutes) and train SRWM with IMPALA on six games (2 to 5 minutes); other runs: make train ARGS='--help'"
 	@echo "make test    set up and run the whole test suite"
 	@echo "make check   set up and run ruff, the formatting check and mypy"
 	@echo "make bench   set up and run a short version of every benchmark; prints one table of ratios"

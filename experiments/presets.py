@@ -47,7 +47,7 @@ _PAPER = TrainConfig(
 
 PRESETS: dict[str, Preset] = {
     "quick": Preset(
-        "SRWM with IMPALA on six easy games, about 5 minutes on 2 cores with scores and videos: to see all work",
+        "SRWM with IMPALA on six easy games, 2 to 5 minutes on 2 cores with scores and videos: to see all work",
         TrainConfig(
             total_steps=66_000,
             checkpoint_every_steps=33_000,
