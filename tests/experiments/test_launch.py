@@ -19,29 +19,9 @@ from common.errors import UserError
 from experiments import launch
 from experiments.launch import resume, train
 from experiments.stopping import StopOnRequest
-from records.config import TrainConfig, from_json, to_json
+from helpers import assert_same, tiny_run
+from records.config import to_json
 from records.directory import RunDirectory, UsableCheckpoint, checkpoint_step
-
-
-def tiny(**changes: object) -> TrainConfig:
-    """Rollouts of 20 steps in 4 environments: 80 environment steps."""
-    return from_json(
-        {
-            "games": ["bigfish", "maze"],
-            "num_envs": 4,
-            "total_steps": 480,
-            "core": {"width": 8, "heads": 2, "feedforward": 8, "layers": 1},
-            "encoder": {"channels": [4], "hidden": 8},
-            "agent": {"rollout_steps": 20},
-            "checkpoint_every_steps": 160,
-            "log_every_steps": 80,
-            "env_threads": 0,
-            "device": "cpu",
-            "evaluation_episodes": None,
-            "videos": False,
-            **changes,
-        }
-    )
 
 
 def steps_of(run: RunDirectory) -> list[int]:
@@ -53,28 +33,11 @@ def rows_of(run: RunDirectory) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def assert_same(left: Any, right: Any, where: str = "") -> None:
-    """Two checkpoints hold the same, bit for bit."""
-    assert type(left) is type(right), where
-    if isinstance(left, dict):
-        assert left.keys() == right.keys(), where
-        for key in left:
-            assert_same(left[key], right[key], f"{where}/{key}")
-    elif isinstance(left, list):
-        assert len(left) == len(right), where
-        for index, (one, other) in enumerate(zip(left, right, strict=True)):
-            assert_same(one, other, f"{where}/{index}")
-    elif isinstance(left, torch.Tensor):
-        assert torch.equal(left, right), where
-    else:
-        assert repr(left) == repr(right), where
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """A run of 480 steps that was never interrupted."""
     run = RunDirectory(tmp_path_factory.mktemp("runs") / "whole")
-    assert train(tiny(), run.path, command=["python", "train.py", "tiny"]) == 0
+    assert train(tiny_run(), run.path, command=["python", "train.py", "tiny"]) == 0
     return run
 
 
@@ -86,7 +49,7 @@ def copy(finished: RunDirectory, tmp_path: Path) -> RunDirectory:
 
 
 def test_a_run_leaves_what_its_directory_promises(finished: RunDirectory) -> None:
-    assert finished.read_config() == tiny(env_groups=1)
+    assert finished.read_config() == tiny_run(env_groups=1)
     assert (finished.path / "command.txt").read_text() == "python train.py tiny\n"
     assert json.loads((finished.path / "versions.json").read_text())["torch"]
     assert list(finished.tensorboard.glob("events.*"))
@@ -101,7 +64,7 @@ def test_checkpoints_are_named_after_the_steps_they_hold(finished: RunDirectory)
     for path in finished.checkpoint_files():
         content = read_checkpoint(path)
         assert content["run"]["num_timesteps"] == checkpoint_step(path)
-        assert content["experiment"] == to_json(tiny(env_groups=1))
+        assert content["experiment"] == to_json(tiny_run(env_groups=1))
 
 
 def test_a_resumed_run_is_the_run_that_was_never_interrupted(
@@ -123,7 +86,7 @@ def test_a_resumed_run_is_the_run_that_was_never_interrupted(
 def test_a_larger_total_extends_a_run(copy: RunDirectory) -> None:
     assert resume(copy.path, total_steps=640) == 0
     assert steps_of(copy) == [160, 320, 480, 640]
-    assert copy.read_config() == tiny(total_steps=640, env_groups=1)
+    assert copy.read_config() == tiny_run(total_steps=640, env_groups=1)
     assert read_checkpoint(copy.checkpoint_at(640))["experiment"]["total_steps"] == 640
     # And once more: that earlier checkpoints name another total is no contradiction.
     assert resume(copy.path, total_steps=720) == 0
@@ -142,7 +105,7 @@ def test_a_signal_saves_the_last_whole_rollout_and_resuming_finishes(
 
     monkeypatch.setattr(StopOnRequest, "_on_step", kill_in_the_third_rollout)
     run = RunDirectory(tmp_path / "run")
-    config = tiny(agent={"rollout_steps": 20, "rollout_lag": lag})
+    config = tiny_run(agent={"rollout_steps": 20, "rollout_lag": lag})
     assert train(config, run.path) == 143
     path = run.newest_checkpoint()
     assert read_checkpoint(path)["run"]["num_timesteps"] == checkpoint_step(path)
@@ -161,7 +124,7 @@ def test_stopping_in_the_first_rollout_saves_the_beginning(
 ) -> None:
     monkeypatch.setattr(StopOnRequest, "_on_step", lambda self: os.kill(os.getpid(), signal.SIGINT) or False)
     run = RunDirectory(tmp_path / "run")
-    train(tiny(), run.path)
+    train(tiny_run(), run.path)
     assert steps_of(run) == [0]
     monkeypatch.undo()
     assert resume(run.path) == 0
@@ -174,7 +137,7 @@ def test_a_run_directory_that_exists_is_refused_before_anything_starts(
     monkeypatch.setattr(launch, "grouped_procgen", None)
     before = (finished.path / "command.txt").read_bytes()
     with pytest.raises(UserError, match="exists: choose another"):
-        train(tiny(), finished.path)
+        train(tiny_run(), finished.path)
     assert (finished.path / "command.txt").read_bytes() == before
 
 
@@ -183,7 +146,7 @@ def test_contradictions_are_refused_before_anything_is_written(
 ) -> None:
     monkeypatch.setattr(launch, "grouped_procgen", None)
     with pytest.raises(UserError, match="5 environments cannot be shared equally"):
-        train(replace(tiny(), num_envs=5), tmp_path / "run")
+        train(replace(tiny_run(), num_envs=5), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,14 +201,14 @@ class TestResumeRefuses:
             assert f"is in use by process {os.getpid()} on" in self.refused(copy)
 
     def test_a_checkpoint_of_another_run(self, copy: RunDirectory) -> None:
-        copy.write_config(tiny(seed=5, games=["bigfish"]))
+        copy.write_config(tiny_run(seed=5, games=["bigfish"]))
         assert (
             "belongs to another run than its directory: config.json differs in games, seed"
             in self.refused(copy)
         )
 
     def test_a_run_that_has_ended(self, copy: RunDirectory) -> None:
-        copy.write_config(tiny(env_groups=1, evaluation_episodes=5))
+        copy.write_config(tiny_run(env_groups=1, evaluation_episodes=5))
         copy.evaluation_file.write_text('{"checkpoint": "step_000000000480.ckpt"}')
         expected = "has ended at 480 of 480 steps: extend it with a larger --total-steps"
         assert expected in self.refused(copy, None)
@@ -254,7 +217,7 @@ class TestResumeRefuses:
     def test_settings_that_no_longer_fit_this_machine(
         self, copy: RunDirectory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        copy.write_config(tiny(device="cuda"))
+        copy.write_config(tiny_run(device="cuda"))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         assert "device 'cuda' is not available" in self.refused(copy)
 
@@ -290,7 +253,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_others_named(
 def test_scores_of_before_a_run_was_extended_do_not_count(
     copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
 ) -> None:
-    copy.write_config(tiny(env_groups=1, evaluation_episodes=5))
+    copy.write_config(tiny_run(env_groups=1, evaluation_episodes=5))
     copy.evaluation_file.write_text('{"checkpoint": "step_000000000320.ckpt"}')
     resume(copy.path)
     assert len(trained_with) == 1
@@ -299,7 +262,7 @@ def test_scores_of_before_a_run_was_extended_do_not_count(
 def test_scores_without_the_videos_that_were_asked_for_are_not_the_end(
     copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
 ) -> None:
-    copy.write_config(tiny(env_groups=1, evaluation_episodes=5, videos=True))
+    copy.write_config(tiny_run(env_groups=1, evaluation_episodes=5, videos=True))
     copy.evaluation_file.write_text('{"checkpoint": "step_000000000480.ckpt"}')
     copy.videos.mkdir()
     (copy.videos / "bigfish.mp4").touch()
@@ -327,7 +290,7 @@ def test_settings_that_decide_nothing_may_differ_from_those_of_the_checkpoint(
     copy: RunDirectory, trained_with: list[UsableCheckpoint | None]
 ) -> None:
     copy.write_config(
-        tiny(env_groups=1, keep_checkpoints=2, watchdog_minutes=None, log_every_steps=160, videos=True)
+        tiny_run(env_groups=1, keep_checkpoints=2, watchdog_minutes=None, log_every_steps=160, videos=True)
     )
     assert resume(copy.path, 1000, on_nan="skip") == 0
     assert copy.read_config().agent.on_nan == "skip"
@@ -337,7 +300,7 @@ def test_a_finished_run_without_scores_only_scores(
     copy: RunDirectory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.read_bytes() for path in (copy.progress_file, *copy.checkpoint_files())}
-    copy.write_config(tiny(env_groups=1, evaluation_episodes=1, evaluation_splits=["train"]))
+    copy.write_config(tiny_run(env_groups=1, evaluation_episodes=1, evaluation_splits=["train"]))
     assert resume(copy.path) == 0
     assert json.loads(copy.evaluation_file.read_text())["checkpoint"] == str(copy.newest_checkpoint())
     assert {path: path.read_bytes() for path in before} == before
@@ -346,7 +309,7 @@ def test_a_finished_run_without_scores_only_scores(
 
 def test_the_end_names_every_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = RunDirectory(tmp_path / "run")
-    assert train(tiny(total_steps=80, checkpoint_every_steps=None), run.path) == 0
+    assert train(tiny_run(total_steps=80, checkpoint_every_steps=None), run.path) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
     for text in (

@@ -14,35 +14,15 @@ from agents import read_checkpoint
 from common.errors import UserError
 from experiments import scores_and_videos
 from experiments.launch import train
-from records.config import TrainConfig, from_json
+from helpers import tiny_run
 from records.directory import RunDirectory
-
-
-def tiny(**changes: Any) -> TrainConfig:
-    """Six rollouts of 20 steps in 4 environments: 80 environment steps each."""
-    return from_json(
-        {
-            "games": ["bigfish", "maze"],
-            "num_envs": 4,
-            "total_steps": 480,
-            "core": {"width": 8, "heads": 2, "feedforward": 8, "layers": 1},
-            "encoder": {"channels": [4], "hidden": 8},
-            "agent": {"rollout_steps": 20},
-            "log_every_steps": 80,
-            "env_threads": 0,
-            "device": "cpu",
-            "evaluation_episodes": None,
-            "videos": False,
-            **changes,
-        }
-    )
 
 
 def test_videos_come_as_often_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scores_and_videos, "TRAINING_VIDEO_SECONDS", 6 / 15)
     with_videos, without = RunDirectory(tmp_path / "with"), RunDirectory(tmp_path / "without")
-    assert train(tiny(video_every=200), with_videos.path) == 0
-    assert train(tiny(), without.path) == 0
+    assert train(tiny_run(video_every=200), with_videos.path) == 0
+    assert train(tiny_run(), without.path) == 0
     # Rollouts begin at multiples of 80, and the last one at 400.
     names = ["step_000000000240.mp4", "step_000000000400.mp4"]
     assert sorted(path.name for path in with_videos.videos.iterdir()) == names
@@ -71,10 +51,10 @@ def test_a_video_that_cannot_be_written_ends_no_run(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(scores_and_videos, "record", fail)
-    assert train(tiny(video_every=200), tmp_path / "run") == 0
+    assert train(tiny_run(video_every=200), tmp_path / "run") == 0
     assert "no video at step 240" in caplog.text
 
 
 def test_how_often_must_be_a_number_of_steps() -> None:
     with pytest.raises(UserError, match="video_every is 0: give 1 or more"):
-        tiny(video_every=0).check()
+        tiny_run(video_every=0).check()
