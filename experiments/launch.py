@@ -96,9 +96,8 @@ def resume(
 ) -> int:
     """Continue a run from its newest whole checkpoint with its stored settings, then evaluate; returns as `train`.
 
-    With the same `total_steps`, on a CPU and with `rollout_lag` 0, the result is that of a run that was never
-    interrupted. A learning rate that decays is spread over the new `total_steps`. A run that was killed before its
-    first checkpoint begins anew.
+    With the same `total_steps` and on a CPU, the result is that of a run that was never interrupted. A learning rate
+    that decays is spread over the new `total_steps`. A run that was killed before its first checkpoint begins anew.
 
     Args:
         total_steps: environment steps at which it shall now end; None for the stored number.
@@ -132,7 +131,12 @@ def resume(
 
 
 def _check_same_run(checkpoint: UsableCheckpoint, config: TrainConfig) -> None:
-    """Refuse a checkpoint that was made with other settings than those stored in the run directory."""
+    """Refuse a checkpoint of another program, or of other settings than those stored in the run directory."""
+    if checkpoint.content["run"].get("env") is None:
+        raise UserError(
+            f"{checkpoint.path} holds no episodes to go on with: {PROGRAM} did not train this run; "
+            "continue it with the program in its command.txt"
+        )
     try:
         made_with = from_json(checkpoint.content["experiment"])
     except UserError as error:

@@ -67,6 +67,13 @@ def test_its_run_is_like_any_other(finished: RunDirectory) -> None:
     assert agents.load(finished.newest_checkpoint()).num_timesteps == 768
 
 
+def test_train_py_refuses_to_go_on_with_it(finished: RunDirectory) -> None:
+    before = finished.config_file.read_bytes()
+    with pytest.raises(UserError, match=r"train\.py did not train this run"):
+        launch.resume(finished.path, 1024)
+    assert finished.config_file.read_bytes() == before
+
+
 def test_a_report_shows_it_beside_our_own_run(finished: RunDirectory) -> None:
     ours = finished.path.parent / "ours-seed0"
     assert launch.train(tiny(), ours) == 0
