@@ -27,6 +27,8 @@ class AppoConfig(ImpalaConfig):
     """Hyperparameters; the defaults are OpenAI's for PPO on ProcGen (Cobbe et al. 2020) where the two meet.
 
     Attributes:
+        passes: how often each unroll is used; V-trace corrects for the weights that changed in between, and clipping
+            bounds how far they go.
         clip_range: of the probability ratio to the policy that acted; None for IMPALA's policy gradient.
         normalize_advantages: give the advantages of each batch mean 0 and deviation 1.
     """

@@ -93,6 +93,16 @@ def test_help_shows_the_options_of_the_chosen_classes(capsys: pytest.CaptureFixt
         assert text not in shown.out
 
 
+def test_help_describes_a_setting_as_the_chosen_algorithm_means_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(["quick", "--algorithm", "appo", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "clipping bounds how far they go (default: 3)" in printed
+    assert "nothing bounds" not in printed
+
+
 @pytest.mark.parametrize("line", ["", "--help", "-h"])
 def test_overview(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert parse(line.split()) is None
