@@ -85,7 +85,8 @@ class AgentContent:
     def _check_weights(self) -> None:
         """Refuse a network other than that of the stored weights before it is made: it may be of any size."""
         weights, config = self.learner["policy"], self.policy_config
-        if getattr(config.core, "layers", 1) > len(weights) or len(config.encoder.channels) > len(weights):
+        sections, blocks = getattr(config.encoder, "channels", ()), getattr(config.encoder, "blocks", 1)
+        if max(getattr(config.core, "layers", 1), len(sections), blocks) > len(weights):
             raise ValueError("its network has more layers than there are stored weights")
         with torch.device("meta"):  # takes no memory
             policy = Policy(config, self.image_shape, self.num_actions)

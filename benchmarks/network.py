@@ -15,13 +15,15 @@ import torch
 
 from benchmarks.figures import Figure, Part, best_seconds, main
 from envs.native import IMAGE_SHAPE
-from policies import EncoderConfig
-from policies.encoder import ImpalaEncoder
+from policies import ImpalaEncoderConfig
+from policies.encoders.impala import ImpalaEncoder
 
 SIZE = 2048
 
 
-def operations(config: EncoderConfig, image_shape: tuple[int, int, int] = IMAGE_SHAPE) -> tuple[float, float]:
+def operations(
+    config: ImpalaEncoderConfig, image_shape: tuple[int, int, int] = IMAGE_SHAPE
+) -> tuple[float, float]:
     """Floating-point operations for a frame: forward, and forward and backward; a multiply-add is two."""
     height, width, inputs = image_shape
     forward = unneeded = 0.0
@@ -29,7 +31,7 @@ def operations(config: EncoderConfig, image_shape: tuple[int, int, int] = IMAGE_
         section = 2.0 * height * width * 9 * inputs * outputs
         unneeded += section if number == 0 else 0.0  # the gradient with respect to the image
         height, width = (height + 1) // 2, (width + 1) // 2
-        forward += section + 4 * 2.0 * height * width * 9 * outputs * outputs
+        forward += section + 2 * config.blocks * 2.0 * height * width * 9 * outputs * outputs
         inputs = outputs
     forward += 2.0 * height * width * inputs * config.hidden
     return forward, 3 * forward - unneeded
@@ -42,7 +44,7 @@ def parts(quick: bool = False) -> list[Part]:
 
 def _measure(repetitions: int) -> list[Figure]:
     """Forward at an acting batch, forward and backward at a learning batch; bfloat16 against float32."""
-    config = EncoderConfig()
+    config = ImpalaEncoderConfig()
     forward_operations, both_operations = operations(config)
     left = torch.randn(SIZE, SIZE)
     acting = torch.randint(256, (66, *IMAGE_SHAPE), dtype=torch.uint8)

@@ -1,14 +1,15 @@
 """Networks: image encoder, recurrent cores that may rewrite their own weights, heads."""
 
 from policies.cores.base import Kind, Reading
-from policies.encoder import EncoderConfig
+from policies.encoders.impala import ImpalaEncoderConfig
 from policies.policy import Policy, PolicyConfig, PolicyOutput, core_config, from_json, policy_config
-from policies.registry import CORES, name_of
+from policies.registry import CORES, ENCODERS, name_of
 from policies.resets import State
 
 __all__ = [
     "CORES",
-    "EncoderConfig",
+    "ENCODERS",
+    "ImpalaEncoderConfig",
     "Kind",
     "Policy",
     "PolicyConfig",

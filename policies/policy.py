@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -12,8 +12,9 @@ from common.config import OneOf, Range, check, choice, plain, problems, read
 from common.errors import UserError, raise_problems
 from policies.cores.base import CoreConfig, Reading
 from policies.cores.srwm import SrwmConfig
-from policies.encoder import EncoderConfig, ImpalaEncoder
-from policies.registry import build_core, core_configs
+from policies.encoders.base import EncoderConfig
+from policies.encoders.impala import ImpalaEncoderConfig
+from policies.registry import build_core, build_encoder, core_configs, encoder_configs
 from policies.resets import MAX_SPAN, State, parse_reset
 
 
@@ -23,14 +24,14 @@ class PolicyConfig:
 
     Attributes:
         core: recurrent core; its sizes are the options core.*
-        encoder: sizes of the image encoder.
+        encoder: image encoder; its sizes are the options encoder.*
         reset: when the core forgets: episode, never, or a number of steps such as 50.
         bptt_span: steps that gradient flows through; none for the whole unroll, 1 as in the published SRWM code.
         precision: what the encoder computes in, float32 or bfloat16.
     """
 
     core: CoreConfig = choice(core_configs, SrwmConfig, option="policy")
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    encoder: EncoderConfig = choice(encoder_configs, ImpalaEncoderConfig, option="encoder")
     reset: str = "episode"
     bptt_span: Annotated[int | None, Range(1, MAX_SPAN)] = None
     precision: Annotated[str, OneOf(("float32", "bfloat16"))] = "float32"
@@ -108,7 +109,7 @@ class Policy(nn.Module):
             raise UserError(f"a policy cannot choose among {num_actions} actions: give 1 or more")
         self.config = config
         self.num_actions = num_actions
-        self.encoder = ImpalaEncoder(config.encoder, image_shape, config.precision)
+        self.encoder = build_encoder(config.encoder, image_shape, config.precision)
         core_input = self.encoder.output_size + 1  # the last reward is one more feature
         self.core = build_core(config.core, core_input, parse_reset(config.reset), config.bptt_span)
         self.actor = nn.Linear(self.core.output_size, num_actions)

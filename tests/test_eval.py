@@ -13,7 +13,7 @@ import torch
 
 from agents import IMPALA
 from envs import ProcgenVecEnv
-from policies import EncoderConfig, PolicyConfig, core_config
+from policies import ImpalaEncoderConfig, PolicyConfig, core_config
 
 EVAL = Path(__file__).resolve().parent.parent / "eval.py"
 
@@ -28,7 +28,9 @@ def eval_py(words: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 def run(tmp_path: Path) -> Path:
     """A run of an LSTM agent with eight slots."""
     env = ProcgenVecEnv(["fruitbot", "starpilot"], 8, num_threads=0)
-    config = PolicyConfig(core_config("lstm", hidden=8), EncoderConfig((4,), 8), bptt_span=5)
+    config = PolicyConfig(
+        core_config("lstm", hidden=8), ImpalaEncoderConfig(hidden=8, channels=(4,)), bptt_span=5
+    )
     agent = IMPALA(config, env, seed=0, device="cpu")
     env.close()
     with torch.no_grad():

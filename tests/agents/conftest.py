@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents.rollout import Batch
 from envs import ProcgenVecEnv
-from policies import CORES, EncoderConfig, Policy, PolicyConfig
+from policies import CORES, ImpalaEncoderConfig, Policy, PolicyConfig
 from small_cores import small_core
 
 # Games in which random play ends many episodes within a hundred steps.
@@ -59,7 +59,7 @@ def _toy(num_envs: int = 8) -> DummyVecEnv:
 
 
 def _tiny(core: str = "feedforward", **fields: Any) -> PolicyConfig:
-    return PolicyConfig(small_core(core, **SIZES), EncoderConfig((4,), 16), **fields)
+    return PolicyConfig(small_core(core, **SIZES), ImpalaEncoderConfig(hidden=16, channels=(4,)), **fields)
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import torch
 from agents import IMPALA
 from benchmarks.gradient_noise import Settings, gradients, measure, noise
 from envs import ProcgenVecEnv
-from policies import EncoderConfig, PolicyConfig, core_config
+from policies import ImpalaEncoderConfig, PolicyConfig, core_config
 
 
 @pytest.fixture
 def agent() -> Iterator[IMPALA]:
     env = ProcgenVecEnv("starpilot", 4, num_threads=0)
-    policy = PolicyConfig(core_config("feedforward"), EncoderConfig((4,), 16))
+    policy = PolicyConfig(core_config("feedforward"), ImpalaEncoderConfig(hidden=16, channels=(4,)))
     yield IMPALA(policy, env, seed=0, device="cpu", rollout_steps=20, batch_unrolls=4, max_grad_norm=1e9)
     env.close()
 

@@ -13,9 +13,9 @@ from agents.vtrace import VTrace
 from benchmarks import impala_ingredients as program
 from benchmarks.impala_ingredients import Normalizing
 from envs import ProcgenVecEnv
-from policies import EncoderConfig, PolicyConfig, core_config
+from policies import ImpalaEncoderConfig, PolicyConfig, core_config
 
-SMALL = PolicyConfig(core_config("feedforward"), EncoderConfig(channels=(4,), hidden=8))
+SMALL = PolicyConfig(core_config("feedforward"), ImpalaEncoderConfig(hidden=8, channels=(4,)))
 
 
 def test_advantages_are_normalized_and_nothing_else() -> None:

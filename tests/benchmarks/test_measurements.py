@@ -10,8 +10,8 @@ import stable_baselines3
 from benchmarks import __main__, environment, memory, network, peers, training
 from benchmarks.figures import Figure, Part
 from envs.native import IMAGE_SHAPE
-from policies import EncoderConfig, Policy, policy_config
-from policies.encoder import ImpalaEncoder
+from policies import ImpalaEncoderConfig, Policy, policy_config
+from policies.encoders.impala import ImpalaEncoder
 
 Calls = dict[str, int]
 
@@ -38,7 +38,7 @@ def measure(parts: Sequence[Part]) -> list[Figure]:
 
 def test_operations_are_those_of_the_layers() -> None:
     """Counted by hooks on the real network, layer by layer."""
-    encoder = ImpalaEncoder(EncoderConfig(), IMAGE_SHAPE)
+    encoder = ImpalaEncoder(ImpalaEncoderConfig(), IMAGE_SHAPE)
     counted = 0.0
     side, sides = 64, []
     for channels in (16, 32, 32):
@@ -51,7 +51,7 @@ def test_operations_are_those_of_the_layers() -> None:
                 counted += 2.0 * resolution**2 * weight.numel()
                 assert weight.shape[0] == outputs
     counted += 2.0 * encoder.linear.weight.numel()
-    forward, both = network.operations(EncoderConfig())
+    forward, both = network.operations(ImpalaEncoderConfig())
     assert forward == counted
     assert forward == pytest.approx(61e6, rel=0.01)
     assert both == pytest.approx(180e6, rel=0.01)

@@ -9,7 +9,7 @@ import torch
 
 from agents import IMPALA
 from envs import ProcgenVecEnv
-from policies import EncoderConfig, PolicyConfig, core_config
+from policies import ImpalaEncoderConfig, PolicyConfig, core_config
 
 SMALL = {"width": 8, "heads": 2, "feedforward": 8, "layers": 1}
 
@@ -23,7 +23,9 @@ def make_agent() -> Callable[..., IMPALA]:
 
     def make(reset: str = "episode") -> IMPALA:
         env = ProcgenVecEnv(["chaser", "leaper"], 2, num_threads=0)
-        config = PolicyConfig(core_config("srwm", **SMALL), EncoderConfig((4,), 8), reset=reset)
+        config = PolicyConfig(
+            core_config("srwm", **SMALL), ImpalaEncoderConfig(hidden=8, channels=(4,)), reset=reset
+        )
         agent = IMPALA(config, env, seed=1, device="cpu")
         env.close()
         with torch.no_grad():  # far from a tie between actions, so that rounding cannot decide

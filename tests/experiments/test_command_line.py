@@ -12,7 +12,7 @@ from common.config import options
 from common.errors import UserError
 from experiments.command_line import Launch, Resume, parse
 from experiments.presets import PRESETS
-from policies import CORES, EncoderConfig, PolicyConfig, core_config
+from policies import CORES, ImpalaEncoderConfig, PolicyConfig, core_config
 from policies.cores.srwm import SrwmConfig
 from records.config import from_json, to_json
 
@@ -40,7 +40,7 @@ def test_every_kind_of_value_can_be_overridden() -> None:
         num_envs=64,
         total_steps=25_000_000,
         agent=replace(expected.agent, learning_rate=1e-4),
-        policy=PolicyConfig(core_config("srwm", heads=4), EncoderConfig((4, 8)), bptt_span=10),
+        policy=PolicyConfig(core_config("srwm", heads=4), ImpalaEncoderConfig(channels=(4, 8)), bptt_span=10),
         checkpoint_every_steps=None,
         videos=False,
     )

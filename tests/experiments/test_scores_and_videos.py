@@ -13,7 +13,7 @@ from agents import IMPALA
 from envs import ProcgenVecEnv
 from evaluation import Protocol, evaluate
 from experiments import scores_and_videos
-from policies import EncoderConfig, PolicyConfig, core_config
+from policies import ImpalaEncoderConfig, PolicyConfig, core_config
 from records.config import TrainConfig
 from records.directory import RunDirectory
 
@@ -31,7 +31,8 @@ CONFIG = TrainConfig(
 def agent() -> IMPALA:
     env = ProcgenVecEnv(GAMES, 4, num_threads=0)
     policy = PolicyConfig(
-        core_config("srwm", width=8, heads=2, feedforward=8, layers=1), EncoderConfig((4,), 8)
+        core_config("srwm", width=8, heads=2, feedforward=8, layers=1),
+        ImpalaEncoderConfig(hidden=8, channels=(4,)),
     )
     agent = IMPALA(policy, env, seed=0, device="cpu")
     env.close()

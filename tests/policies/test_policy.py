@@ -13,7 +13,7 @@ from common.config import plain
 from common.errors import UserError
 from policies import (
     CORES,
-    EncoderConfig,
+    ImpalaEncoderConfig,
     Kind,
     Policy,
     PolicyConfig,
@@ -40,7 +40,7 @@ class Inputs(NamedTuple):
 
 def make_policy(name: str, seed: int = 0, **fields: Any) -> Policy:
     torch.manual_seed(seed)
-    config = PolicyConfig(small_core(name), EncoderConfig((4,), 16), **fields)
+    config = PolicyConfig(small_core(name), ImpalaEncoderConfig(hidden=16, channels=(4,)), **fields)
     return Policy(config, SHAPE, num_actions=5)
 
 
@@ -196,7 +196,9 @@ def test_wrong_inputs_raise() -> None:
 CONFIGS = [
     PolicyConfig(),
     PolicyConfig(core_config("lstm", hidden=7, layers=2), reset="never"),
-    PolicyConfig(core_config("srwm", heads=4), EncoderConfig((4, 8), 32), "50", 10, "bfloat16"),
+    PolicyConfig(
+        core_config("srwm", heads=4), ImpalaEncoderConfig(hidden=32, channels=(4, 8)), "50", 10, "bfloat16"
+    ),
     *(policy_config(name) for name in NAMES),
 ]
 
@@ -293,7 +295,7 @@ def test_impossible_number_of_actions_is_refused() -> None:
         ({"precision": "float16"}, "bfloat16"),
         ({"core": CoreConfig()}, "register"),
         (
-            {"encoder": EncoderConfig(hidden=0), "reset": "no", "bptt_span": -1},
+            {"encoder": ImpalaEncoderConfig(hidden=0), "reset": "no", "bptt_span": -1},
             "2 problems.*hidden.*bptt_span",
         ),
     ],

@@ -8,7 +8,7 @@ import pytest
 from agents import ALGORITHMS, PPOConfig
 from common.errors import UserError
 from experiments.presets import PRESETS
-from policies import CORES, EncoderConfig, PolicyConfig, core_config
+from policies import CORES, ImpalaEncoderConfig, PolicyConfig, core_config
 from policies.cores.lstm import LstmConfig
 from records.config import TrainConfig, configure, from_json, learned_settings, to_json
 
@@ -28,7 +28,7 @@ def test_json_round_trip(policy: str, algorithm: str) -> None:
     config = replace(
         config,
         games=("maze", "heist"),
-        policy=replace(config.policy, bptt_span=7, encoder=EncoderConfig(channels=(3, 5), hidden=8)),
+        policy=replace(config.policy, bptt_span=7, encoder=ImpalaEncoderConfig(hidden=8, channels=(3, 5))),
         checkpoint_every_steps=None,
         agent=replace(config.agent, learning_rate=0.25, reward_transform="none"),
     )

@@ -18,7 +18,7 @@ from evaluation.watch.runner import SessionRunner
 from evaluation.watch.server import serve
 from evaluation.watch.session import Session
 from evaluation.watch.side import SessionConfig, WatchedAgent
-from policies import EncoderConfig, PolicyConfig, core_config
+from policies import ImpalaEncoderConfig, PolicyConfig, core_config
 
 SIZES: dict[str, dict[str, int]] = {
     "lstm": {"hidden": 8},
@@ -35,7 +35,9 @@ def watch() -> Callable[..., WatchedAgent]:
 
     def make(core: str = "srwm", seed: int = 1, reset: str = "episode", **settings: Any) -> WatchedAgent:
         config = PolicyConfig(
-            core_config(core, **SIZES.get(core, SMALL)), EncoderConfig((4,), 8), reset=reset
+            core_config(core, **SIZES.get(core, SMALL)),
+            ImpalaEncoderConfig(hidden=8, channels=(4,)),
+            reset=reset,
         )
         agent = IMPALA(config, env, seed=seed, device="cpu")
         with torch.no_grad():

@@ -9,7 +9,7 @@ import torch
 
 from common.errors import UserError
 from policies import Policy, PolicyConfig, core_config, policy_config
-from policies.encoder import EncoderConfig
+from policies.encoders.impala import ImpalaEncoderConfig
 from policies.ops import OPERATORS, VARIABLE, requested
 from policies.ops.operator import Operator
 from policies.registry import CORES, build_core
@@ -116,7 +116,9 @@ def test_every_core_can_say_what_runs(name: str) -> None:
 
 def test_the_gradient_horizon_cuts_the_sequences_of_a_policy() -> None:
     for bptt_span, expected in ((None, "chunk"), (10, "chunk"), (1, "step")):
-        config = PolicyConfig(core_config("deltanet"), EncoderConfig((4,), 8), bptt_span=bptt_span)
+        config = PolicyConfig(
+            core_config("deltanet"), ImpalaEncoderConfig(hidden=8, channels=(4,)), bptt_span=bptt_span
+        )
         policy = Policy(config, (8, 8, 3), 5)
         assert policy.implementations(50) == {"deltanet": expected}
         assert policy.implementations(1) == {"deltanet": "step"}

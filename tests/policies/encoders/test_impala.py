@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from common.config import check
 from common.errors import UserError
-from policies.encoder import EncoderConfig, ImpalaEncoder
+from policies.encoders.impala import ImpalaEncoder, ImpalaEncoderConfig
 
 
 def literal(encoder: ImpalaEncoder, images: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def random_images(count: int, height: int, width: int, channels: int = 3) -> Ten
 )
 def test_values_and_gradients(height: int, width: int, channels: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    encoder = ImpalaEncoder(EncoderConfig(channels, hidden=32), (height, width, 3))
+    encoder = ImpalaEncoder(ImpalaEncoderConfig(channels=channels, hidden=32), (height, width, 3))
     images = random_images(3, height, width)
     expected = literal(encoder, images)
     weights = torch.randn(expected.shape, dtype=torch.float64)
@@ -68,7 +68,7 @@ def test_values_and_gradients(height: int, width: int, channels: tuple[int, ...]
 @pytest.mark.parametrize("size", [(64, 64), (7, 10)])
 def test_no_grad_gives_the_same_features(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
-    encoder = ImpalaEncoder(EncoderConfig((4, 8)), (*size, 3))
+    encoder = ImpalaEncoder(ImpalaEncoderConfig(channels=(4, 8)), (*size, 3))
     images = random_images(5, *size)
     with torch.no_grad():
         without = encoder(images)
@@ -80,7 +80,7 @@ def test_bfloat16_is_close_to_float32_and_trains() -> None:
     images = random_images(4, 32, 32)
     for precision in ("float32", "bfloat16"):
         torch.manual_seed(0)
-        encoder = ImpalaEncoder(EncoderConfig(), (32, 32, 3), precision)
+        encoder = ImpalaEncoder(ImpalaEncoderConfig(), (32, 32, 3), precision)
         out = encoder(images)
         assert out.dtype is torch.float32
         assert all(parameter.dtype is torch.float32 for parameter in encoder.parameters())
@@ -95,7 +95,7 @@ def test_bfloat16_is_close_to_float32_and_trains() -> None:
 def test_parameters_are_channels_last_and_follow_the_seed() -> None:
     def build() -> ImpalaEncoder:
         torch.manual_seed(7)
-        return ImpalaEncoder(EncoderConfig(), (64, 64, 3))
+        return ImpalaEncoder(ImpalaEncoderConfig(), (64, 64, 3))
 
     first, second = build(), build()
     for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
@@ -107,7 +107,7 @@ def test_parameters_are_channels_last_and_follow_the_seed() -> None:
 
 
 def test_images_are_not_modified() -> None:
-    encoder = ImpalaEncoder(EncoderConfig((4,)), (8, 8, 3))
+    encoder = ImpalaEncoder(ImpalaEncoderConfig(channels=(4,)), (8, 8, 3))
     images = random_images(2, 8, 8)
     before = images.clone()
     encoder(images).sum().backward()
@@ -115,7 +115,7 @@ def test_images_are_not_modified() -> None:
 
 
 def test_wrong_images_raise() -> None:
-    encoder = ImpalaEncoder(EncoderConfig((4,)), (8, 8, 3))
+    encoder = ImpalaEncoder(ImpalaEncoderConfig(channels=(4,)), (8, 8, 3))
     with pytest.raises(TypeError, match="uint8"):
         encoder(torch.zeros(2, 8, 8, 3))
     with pytest.raises(ValueError, match="images must be"):
@@ -125,9 +125,9 @@ def test_wrong_images_raise() -> None:
 @pytest.mark.parametrize("channels", [(), (16, 0), (16, -1), (2.5,), "16", 16, (1,) * 33, (10**9,)])
 def test_impossible_sizes_are_refused(channels: object) -> None:
     with pytest.raises(UserError, match="channels"):
-        check(EncoderConfig(channels=channels))  # type: ignore[arg-type]
+        check(ImpalaEncoderConfig(channels=channels))  # type: ignore[arg-type]
 
 
 def test_impossible_images_are_refused() -> None:
     with pytest.raises(UserError, match="images"):
-        ImpalaEncoder(EncoderConfig(), (8, 0, 3))
+        ImpalaEncoder(ImpalaEncoderConfig(), (8, 0, 3))
