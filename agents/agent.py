@@ -35,6 +35,7 @@ from agents.spaces import image_and_actions, spaces_of
 from common.errors import RunError, UserError, raise_problems, unknown_name
 from common.stages import stage
 from policies import Policy, PolicyConfig, policy_config
+from policies.precision import resolved
 
 SelfAgent = TypeVar("SelfAgent", bound="Agent")
 
@@ -163,6 +164,8 @@ class Agent(BaseAlgorithm):
         image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
+        precision = resolved(self.policy_config.precision, self.device)
+        self.policy_config = replace(self.policy_config, precision=precision)
         self.policy = Policy(self.policy_config, image_shape, num_actions).to(self.device)
         self._random = RandomStreams(self.seed, self.device)
         self.learner = self.learner_class(self.policy, self.config, self._random.shuffling, self._retention)

@@ -32,6 +32,7 @@ from experiments.stopping import (
     Watchdog,
     patient_output,
 )
+from policies.precision import has_bfloat16_units
 from records.config import TrainConfig, from_json, learned_settings, to_json
 from records.directory import RunDirectory, UsableCheckpoint, new_path
 from records.lock import RunLock
@@ -294,10 +295,15 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _describe(agent: Agent, console: Console) -> None:
-    """Say what runs where: the device, and the versions of the core's operators."""
+    """Say what runs where: the device, what the encoder computes in, and the versions of the core's operators."""
     acting, learning = (agent.policy.implementations(steps) for steps in (1, agent.config.rollout_steps))
     versions = [f"; {name}: {acting[name]} for acting, {learning[name]} for learning" for name in acting]
-    console.print(f"On {agent.device}{''.join(versions)}", soft_wrap=True)
+    precision = agent.policy_config.precision
+    console.print(f"On {agent.device}; encoder in {precision}{''.join(versions)}", soft_wrap=True)
+    if precision == "bfloat16" and not has_bfloat16_units(agent.device):
+        console.print(
+            "This device only emulates bfloat16, which is slow: --precision auto would take float32"
+        )
 
 
 def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Console) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from agents import AgentConfig, ImpalaConfig, PPOConfig
 from envs import TASK_SETS
 from evaluation import ALL_SPLITS
-from policies import policy_config
+from policies import PolicyConfig, policy_config
 from records.config import TrainConfig, configure
 
 
@@ -37,6 +37,7 @@ class Preset:
 # have 48 actors that fill batches of 32 unrolls as they come. Here all environments finish their unrolls together and
 # must be whole batches: 96 environments are 3 batches of 32 unrolls, and also a multiple of 6 games.
 _PAPER = TrainConfig(
+    policy=PolicyConfig(precision="float32"),
     agent=ImpalaConfig(batch_unrolls=32),
     total_steps=300_000_000,
     checkpoint_every_steps=5_000_000,
@@ -77,7 +78,7 @@ PRESETS: dict[str, Preset] = {
             games=("starpilot",),
             num_envs=64,
             total_steps=25_000_000,
-            policy=policy_config("feedforward"),
+            policy=policy_config("feedforward", precision="float32"),
             agent=PPOConfig(),
             log_every_steps=16_384,
             evaluation_episodes=200,

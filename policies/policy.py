@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from policies.cores.base import CoreConfig, Reading
 from policies.cores.srwm import SrwmConfig
 from policies.encoders.base import EncoderConfig
 from policies.encoders.impala import ImpalaEncoderConfig
+from policies.precision import PRECISIONS, resolved
 from policies.registry import build_core, build_encoder, core_configs, encoder_configs
 from policies.resets import MAX_SPAN, State, parse_reset
 
@@ -27,14 +28,15 @@ class PolicyConfig:
         encoder: image encoder; its sizes are the options encoder.*
         reset: when the core forgets: episode, never, or a number of steps such as 50.
         bptt_span: steps that gradient flows through; none for the whole unroll, 1 as in the published SRWM code.
-        precision: what the encoder computes in, float32 or bfloat16.
+        precision: what the encoder computes in, float32 or bfloat16; auto for bfloat16 where the device has units for
+            it.
     """
 
     core: CoreConfig = choice(core_configs, SrwmConfig, option="policy")
     encoder: EncoderConfig = choice(encoder_configs, ImpalaEncoderConfig, option="encoder")
     reset: str = "episode"
     bptt_span: Annotated[int | None, Range(1, MAX_SPAN)] = None
-    precision: Annotated[str, OneOf(("float32", "bfloat16"))] = "float32"
+    precision: Annotated[str, OneOf(PRECISIONS)] = "auto"
 
     def contradictions(self) -> list[str]:
         """What is wrong with the reset rule."""
@@ -97,6 +99,7 @@ class Policy(nn.Module):
 
     Initial weights are torch's defaults everywhere but in SRWM's matrices, as published, and follow from
     torch's random seed alone. The policy never sees which game it plays. `image_shape` is (height, width, channels).
+    Precision "auto" is settled for torch's default device: who builds for another device settles it before.
 
     Raises:
         UserError: an impossible size.
@@ -107,9 +110,9 @@ class Policy(nn.Module):
         check(config)
         if num_actions < 1:
             raise UserError(f"a policy cannot choose among {num_actions} actions: give 1 or more")
-        self.config = config
+        self.config = replace(config, precision=resolved(config.precision, torch.get_default_device()))
         self.num_actions = num_actions
-        self.encoder = build_encoder(config.encoder, image_shape, config.precision)
+        self.encoder = build_encoder(config.encoder, image_shape, self.config.precision)
         core_input = self.encoder.output_size + 1  # the last reward is one more feature
         self.core = build_core(config.core, core_input, parse_reset(config.reset), config.bptt_span)
         self.actor = nn.Linear(self.core.output_size, num_actions)

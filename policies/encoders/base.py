@@ -77,6 +77,8 @@ class Encoder(nn.Module, ABC):
         self.precision = precision
         self.output_size = config.hidden
         height, width, channels = self.make_layers(*image_shape)
+        if min(height, width) < 1:
+            raise UserError(f"images of shape {image_shape} are too small for this encoder: choose another")
         self.linear = nn.Linear(height * width * channels, config.hidden)
         for parameter in self.parameters():
             if parameter.dim() == 4:

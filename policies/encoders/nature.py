@@ -36,7 +36,7 @@ class NatureConfig(EncoderConfig):
 
 
 class NatureEncoder(Encoder):
-    """Convolutions with kernels 8, 4, 3 and strides 4, 2, 1; padded so that images of any size keep a pixel."""
+    """Convolutions with kernels 8, 4, 3 and strides 4, 2, 1, each padded so that the border counts."""
 
     config_class = NatureConfig
     config: NatureConfig

@@ -314,7 +314,7 @@ def test_the_end_names_every_place(tmp_path: Path, capsys: pytest.CaptureFixture
     assert shown.err == ""
     for text in (
         "Training srwm with impala on bigfish, maze (easy, levels train), 4 environments, 80 steps",
-        "On cpu; srwm: step for acting, fused for learning",
+        "On cpu; encoder in float32; srwm: step for acting, fused for learning",
         "Peak memory: ",
         str(run.checkpoint_at(80)),
         str(run.progress_file),
@@ -323,3 +323,16 @@ def test_the_end_names_every_place(tmp_path: Path, capsys: pytest.CaptureFixture
         f"python train.py --resume {run} --total-steps 160",
     ):
         assert text in shown.out
+
+
+def test_a_precision_that_the_machine_only_emulates_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_run(total_steps=80, videos=False, evaluation_episodes=None)
+    slow = replace(config, policy=replace(config.policy, precision="bfloat16"))
+    monkeypatch.setattr(launch, "has_bfloat16_units", lambda device: False)
+    assert train(slow, tmp_path / "slow") == 0
+    assert capsys.readouterr().out.count("--precision auto") == 1
+    monkeypatch.setattr(launch, "has_bfloat16_units", lambda device: True)
+    assert train(slow, tmp_path / "fast") == 0
+    assert "--precision auto" not in capsys.readouterr().out

@@ -219,10 +219,10 @@ def test_json_layout() -> None:
             "layers": 2,
             "implementation": "auto",
         },
-        "encoder": {"channels": [16, 32, 32], "hidden": 256},
+        "encoder": {"name": "impala", "hidden": 256, "channels": [16, 32, 32], "blocks": 2},
         "reset": "episode",
         "bptt_span": None,
-        "precision": "float32",
+        "precision": "auto",
     }
 
 

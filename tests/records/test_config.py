@@ -112,7 +112,7 @@ def test_everything_wrong_in_a_file_is_named() -> None:
         "unknown setting 'widht'",
         "core.heads is 'x': give a whole number",
         "unknown setting 'agent.learnin_rate': did you mean agent.learning_rate",
-        "encoder is 3",
+        "unknown encoder '3'",
     ):
         assert part in message
     assert "\n" not in message
