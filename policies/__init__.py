@@ -5,6 +5,7 @@ from policies.encoder import EncoderConfig
 from policies.policy import Policy, PolicyConfig, PolicyOutput, core_config, from_json, policy_config
 from policies.registry import CORES, name_of
 from policies.resets import State
+from policies.step_factors import scale_steps
 
 __all__ = [
     "CORES",
@@ -19,4 +20,5 @@ __all__ = [
     "from_json",
     "name_of",
     "policy_config",
+    "scale_steps",
 ]
