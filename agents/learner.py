@@ -19,7 +19,7 @@ from agents.numerics import NotFinite, StateWatch, causes, finite, optimizer_ten
 from agents.retention import Retention
 from agents.rollout import Batch
 from common.config import plain
-from policies import Policy, PolicyOutput
+from policies import Policy, PolicyOutput, scale_steps
 
 Metrics = dict[str, float]
 
@@ -74,6 +74,7 @@ class Learner(ABC):
         self.config = config
         self.shuffling = shuffling
         self.optimizer = self.make_optimizer()
+        scale_steps(self.optimizer, policy)
         self.retention = Retention() if retention is None else retention
         self.exchange = Exchange() if exchange is None else exchange
         self.updates = self.skipped = self._skipped_in_a_row = 0

@@ -5,6 +5,7 @@ from policies.encoders.impala import ImpalaEncoderConfig
 from policies.policy import Policy, PolicyConfig, PolicyOutput, core_config, from_json, policy_config
 from policies.registry import CORES, ENCODERS, name_of
 from policies.resets import State
+from policies.step_factors import scale_steps
 
 __all__ = [
     "CORES",
@@ -20,4 +21,5 @@ __all__ = [
     "from_json",
     "name_of",
     "policy_config",
+    "scale_steps",
 ]

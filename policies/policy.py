@@ -134,6 +134,10 @@ class Policy(nn.Module):
         span = self.core.bptt_span
         return self.core.implementations(steps if span is None else min(span, steps))
 
+    def step_factors(self) -> dict[str, Tensor]:
+        """See `Core.step_factors`."""
+        return {f"core.{name}": factor for name, factor in self.core.step_factors().items()}
+
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
         """The state of `batch_size` fresh environments; `device` None for where the parameters are."""
         return self.core.initial_state(batch_size, self.device if device is None else device)

@@ -18,6 +18,7 @@ _CLASSES = {
     "deltanet": "DeltaNetCore",
     "fake_srwm": "FakeSrwmCore",
     "srwm": "SrwmCore",
+    "srwm_sharp": "SrwmSharpCore",
     "sr_delta": "SrDeltaCore",
 }
 

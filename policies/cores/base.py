@@ -124,6 +124,11 @@ class Core(nn.Module, ABC):
         """By operator (`policies.ops`), the version that runs for a sequence of so many steps."""
         return {}
 
+    def step_factors(self) -> dict[str, Tensor]:
+        """By name of a parameter, what its learning rate is multiplied by, element by element (a tensor that can be
+        spread to the parameter's shape); 1 for those that are not named. `policies.step_factors` does it."""
+        return {}
+
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
         """The state of `batch_size` fresh environments: a flat dict of tensors, batch first. `device` None is for
         where the parameters are."""

@@ -58,6 +58,21 @@ class OperatorConfig(LayeredConfig):
     implementation: str = AUTO
 
 
+@dataclass(frozen=True)
+class MatrixConfig(LayeredConfig):
+    """A layered core that reads a trained matrix W_0 for each head; the defaults are those of the SRWM paper.
+
+    Attributes:
+        layer_norm: whether a layer norm comes before each matrix, as in DeltaNet.
+        input_softmax: whether matrices are read with the softmax of a head's input, or with the input as it is.
+        initial_scale: factor of W_0 at the start of training.
+    """
+
+    layer_norm: bool = False
+    input_softmax: bool = True
+    initial_scale: Annotated[float, Range(0, 1e3, open_low=True)] = 1.0
+
+
 class Layer(nn.Module, ABC):
     """One layer with a memory: maps (T, B, width) to (T, B, width), its residual connection included.
 
@@ -80,6 +95,21 @@ class Layer(nn.Module, ABC):
     def implementations(self, steps: int) -> dict[str, str]:
         """See `Core.implementations`."""
         return {}
+
+    def step_factors(self) -> dict[str, Tensor]:
+        """See `Core.step_factors`."""
+        return {}
+
+
+def input_norm(config: MatrixConfig) -> nn.Module:
+    """What comes before a layer's matrices: a layer norm, or nothing."""
+    return nn.LayerNorm(config.width) if config.layer_norm else nn.Identity()
+
+
+def initial_matrix(config: MatrixConfig, columns: int) -> nn.Parameter:
+    """W_0 of each head (H, D, columns), normally distributed with a deviation of `initial_scale` / sqrt(D)."""
+    scale = config.initial_scale * config.head_width**-0.5
+    return nn.Parameter(torch.randn(config.heads, config.head_width, columns) * scale)
 
 
 def norm_of(weights: Tensor, name: str) -> Reading:
@@ -136,6 +166,14 @@ class LayeredCore(Core):
     def implementations(self, steps: int) -> dict[str, str]:
         """See `Core.implementations`."""
         return next(layer.implementations(steps) for _, layer, _ in self._stack())
+
+    def step_factors(self) -> dict[str, Tensor]:
+        """See `Core.step_factors`."""
+        return {
+            f"layers.{index}.{name}": factor
+            for index, layer, _ in self._stack()
+            for name, factor in layer.step_factors().items()
+        }
 
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:
         return {

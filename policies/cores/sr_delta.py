@@ -9,8 +9,8 @@ from torch import Tensor
 
 from policies.cores.base import Readings
 from policies.cores.deltanet import run_program
-from policies.cores.layered import LayeredCore, OperatorConfig
-from policies.cores.srwm import SrwmLayer
+from policies.cores.layered import LayeredCore
+from policies.cores.srwm import SrwmLayer, SrwmOptions
 from policies.ops import implementations, requested
 from policies.ops.deltanet import DELTANET
 from policies.ops.operator import AUTO
@@ -19,8 +19,8 @@ from policies.resets import State
 
 
 @dataclass(frozen=True)
-class SrDeltaConfig(OperatorConfig):
-    """Sizes of the SR-Delta core; the defaults are those of SRWM."""
+class SrDeltaConfig(SrwmOptions):
+    """Sizes of the SR-Delta core; sizes and options are those of SRWM."""
 
     implementation: Annotated[str, implementations(SRWM, DELTANET)] = AUTO
 
@@ -29,12 +29,11 @@ class SrDeltaLayer(SrwmLayer):
     """x + out_linear(y): DeltaNet's layer, where a matrix that rewrites itself takes the slow network's place.
 
     For each head, the output of an SRWM (3D + 1 wide) is the query, key, value and rate of a delta rule at the same
-    step. As in SRWM's layer there is no layer norm before it, and `w0` (H, D, 5D + 5) is drawn from N(0, 1/D); the
-    rest is DeltaNet's. The memory is SRWM's "shift" (B, H, D, 5D + 5) and DeltaNet's "fast" (B, H, D, D); resets
-    clear both.
+    step. SRWM's options are those of its own layer, `w0` is (H, D, 5D + 5), and the rest is DeltaNet's. The memory is
+    SRWM's "shift" (B, H, D, 5D + 5) and DeltaNet's "fast" (B, H, D, D); resets clear both.
     """
 
-    def __init__(self, config: OperatorConfig) -> None:
+    def __init__(self, config: SrwmOptions) -> None:
         super().__init__(config, output=3 * config.head_width + 1)
         self.deltanet_implementation = requested(DELTANET, config.implementation)
         self.memory_shapes["fast"] = (self.heads, self.head_width, self.head_width)

@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from common.config import Range
 from policies.cores.base import Kind, Reading, Readings
-from policies.cores.layered import Layer, LayeredCore, OperatorConfig, frozen, norm_of
+from policies.cores.layered import (
+    Layer,
+    LayeredCore,
+    MatrixConfig,
+    OperatorConfig,
+    frozen,
+    initial_matrix,
+    input_norm,
+    norm_of,
+)
 from policies.ops import implementations, requested
 from policies.ops.operator import AUTO
-from policies.ops.srwm import SRWM, srwm
+from policies.ops.srwm import SRWM, read_with, sharpened, srwm
 from policies.resets import State
 
 RATES = ("rate_y", "rate_q", "rate_k", "rate_beta")
+BLOCKS = ("y", "q", "k", "beta")
 
 
 @dataclass(frozen=True)
-class SrwmConfig(OperatorConfig):
-    """Sizes of the SRWM core; the defaults are the paper's for ProcGen."""
+class SrwmOptions(OperatorConfig, MatrixConfig):
+    """What can be chosen of a matrix that rewrites itself; the defaults are as published.
+
+    Attributes:
+        sharpness: s of softmax(s q) and softmax(s k), which address the rows that an update reads and writes.
+        learn_sharpness: whether each head learns its own two, beginning there.
+        rate_offset: added to beta before the sigmoid; below 0, the matrix begins by writing little.
+        w0_learning_rate: factor of the learning rate of W_0; or four, for its columns y, q, k and beta.
+    """
+
+    sharpness: Annotated[float, Range(0, 1e3, open_low=True)] = 1.0
+    learn_sharpness: bool = False
+    rate_offset: Annotated[float, Range(-100, 100)] = 0.0
+    w0_learning_rate: tuple[Annotated[float, Range(0, 1e3)], ...] = (1.0,)
+
+    def contradictions(self) -> list[str]:
+        """What is wrong with the sizes, and with the number of learning rates."""
+        found = super().contradictions()
+        if len(self.w0_learning_rate) not in (1, 4):
+            found.append(
+                f"core w0_learning_rate has {len(self.w0_learning_rate)} factors: give one, or four for the "
+                "columns y, q, k, beta"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class SrwmConfig(SrwmOptions):
+    """Sizes and options of the SRWM core; the defaults are the paper's for ProcGen."""
 
     implementation: Annotated[str, implementations(SRWM)] = AUTO
 
@@ -30,41 +69,75 @@ class SrwmLayer(Layer):
 
     As published: no layer norm before it, `out_linear` without bias, and one trained matrix per head,
     `w0` (H, D, E + 2D + 4), drawn from N(0, 1/D). The memory is "shift" (B, H, D, E + 2D + 4), how far the matrix of
-    each environment has moved away from `w0`: when an optimiser step changes `w0`, running environments move with it.
-    `output` is E, the outputs of each head; None for D.
+    each environment has moved away from W_0: when an optimiser step changes `w0`, running environments move with it.
+    W_0 is `w0` itself, or `w0` sharpened. `output` is E, the outputs of each head; None for D.
     """
 
-    def __init__(self, config: OperatorConfig, output: int | None = None) -> None:
+    def __init__(self, config: SrwmOptions, output: int | None = None) -> None:
         super().__init__(config)
         self.srwm_implementation = requested(SRWM, config.implementation)
+        self.input_softmax, self.rate_offset = config.input_softmax, config.rate_offset
         self.output = output or self.head_width
-        columns = self.output + 2 * self.head_width + 4
-        self.w0 = nn.Parameter(torch.randn(self.heads, self.head_width, columns) * self.head_width**-0.5)
+        self.block_sizes = (self.output, self.head_width, self.head_width, 4)
+        self.layer_norm = input_norm(config)
+        self.w0 = initial_matrix(config, sum(self.block_sizes))
         self.out_linear = nn.Linear(config.width, config.width, bias=False)
         self.memory_shapes["shift"] = self.w0.shape
+        self._add_sharpness(config)
+        self._add_step_factor(config)
+
+    def _add_sharpness(self, config: SrwmOptions) -> None:
+        """`log_sharpness` of q and of k (2, H), if it is learned; `sharpening`, a factor of `w0`, if it is not."""
+        self.log_sharpness: nn.Parameter | None = None
+        self.sharpening: Tensor | None
+        self.register_buffer("sharpening", None, persistent=False)
+        if config.learn_sharpness:
+            self.log_sharpness = nn.Parameter(torch.full((2, self.heads), math.log(config.sharpness)))
+        elif config.sharpness != 1.0:
+            self.sharpening = sharpened(torch.ones_like(self.w0), torch.full((2, 1), config.sharpness))
+
+    def _add_step_factor(self, config: SrwmOptions) -> None:
+        self.step_factor: Tensor | None
+        self.register_buffer("step_factor", None, persistent=False)
+        if any(factor != 1.0 for factor in config.w0_learning_rate):
+            factors = torch.tensor(config.w0_learning_rate).expand(4)
+            self.step_factor = factors.repeat_interleave(torch.tensor(self.block_sizes))
+
+    def step_factors(self) -> dict[str, Tensor]:
+        """See `Core.step_factors`."""
+        return {} if self.step_factor is None else {"w0": self.step_factor}
+
+    def matrix(self) -> Tensor:
+        """W_0 (H, D, E + 2D + 4), with which fresh environments begin."""
+        if self.log_sharpness is not None:
+            return sharpened(self.w0, self.log_sharpness.exp())
+        return self.w0 if self.sharpening is None else self.w0 * self.sharpening
 
     def run_matrix(
         self, x: Tensor, shift: Tensor, reset: Tensor, readings: Readings
     ) -> tuple[Tensor, Tensor]:
         """What the matrices make of x, head by head (T, B, H, E), and the new shift."""
-        heads = x.unflatten(-1, (self.heads, self.head_width))
+        heads = self.layer_norm(x).unflatten(-1, (self.heads, self.head_width))
+        w0 = self.matrix()
         if self.writing:
-            y, new_shift = srwm(heads, self.w0, shift, reset, self.srwm_implementation)
+            options = self.input_softmax, self.rate_offset
+            y, new_shift = srwm(heads, w0, shift, reset, self.srwm_implementation, *options)
         else:
             shifts = frozen(shift, reset)
-            y, new_shift = self._columns(heads, shifts, slice(self.output)), shifts[-1]
+            y, new_shift = self._columns(heads, w0 + shifts, slice(self.output)), shifts[-1]
         if readings is not None:
             # The mean over heads of each of the four rates.
-            rates = self._columns(heads, frozen(shift, reset), slice(-4, None)).sigmoid().mean(dim=(0, 2))
+            beta = self._columns(heads, w0 + frozen(shift, reset), slice(-4, None)) + self.rate_offset
+            rates = beta.sigmoid().mean(dim=(0, 2))
             readings.append(norm_of(new_shift, "shift_norm"))
             for name, rate in zip(RATES, rates.unbind(-1), strict=True):
                 readings.append(Reading(name, Kind.RATE, rate))
         return y, new_shift
 
-    def _columns(self, heads: Tensor, shifts: Tensor, columns: slice) -> Tensor:
-        """Some columns of what the matrices make of the heads (T, B, H, D) if each step has the shift given for it."""
-        phi_x = heads.softmax(dim=-1).unsqueeze(-2)
-        return (phi_x @ (self.w0 + shifts)[..., columns]).squeeze(-2)
+    def _columns(self, heads: Tensor, matrices: Tensor, columns: slice) -> Tensor:
+        """Some columns of what matrices (T, B, H, D, E + 2D + 4) make of the heads (T, B, H, D)."""
+        phi_x = read_with(heads, self.input_softmax).unsqueeze(-2)
+        return (phi_x @ matrices[..., columns]).squeeze(-2)
 
     def forward(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
         """See `Layer.forward`; the readings are the shift's norm and the rates."""

@@ -23,7 +23,13 @@ from policies.ops.operator import (
 
 
 def srwm(
-    x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor, implementation: str = AUTO
+    x: Tensor,
+    w0: Tensor,
+    shift: Tensor,
+    reset: Tensor,
+    implementation: str = AUTO,
+    input_softmax: bool = True,
+    rate_offset: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Run a matrix that rewrites itself over a sequence.
 
@@ -34,9 +40,12 @@ def srwm(
         W_t = W_{t-1} + phi(k_t) (outer) (sigmoid(beta_t) * (phi(q_t) W_{t-1} - phi(k_t) W_{t-1}))
 
     beta_t has one rate for each of the blocks y, q, k, beta of the columns. E follows from the number of columns of
-    `w0`; in the paper's layer it is D. The output is read before the update. Gradient reaches every argument but
-    `reset`, through the updates too, and never crosses a reset.
-    Gradients of gradients exist for "naive" only.
+    `w0`; in the paper's layer it is D. The output is read before the update. Gradient reaches every tensor but
+    `reset`, through the updates too, and never crosses a reset. Gradients of gradients exist for "naive" only.
+
+    Two things may differ from the paper: without `input_softmax` x_t itself takes the place of phi(x_t), and
+    `rate_offset` is added to beta_t before the sigmoid. A sharper softmax of q and k needs nothing here: see
+    `sharpened`.
 
     Args:
         x: inputs (T, B, H, D), T at least 1.
@@ -44,6 +53,8 @@ def srwm(
         shift: W_0 of this sequence minus `w0` (B, H, D, E + 2D + 4); zero for a fresh environment. Not modified.
         reset: bool (T, B); where true, W is set back to `w0` before step t.
         implementation: a name in `SRWM.versions`, or "auto" for the fastest one that can run these tensors.
+        input_softmax: whether the matrix is read with phi(x); if not, with x.
+        rate_offset: rates begin at about its sigmoid.
 
     Returns:
         y (T, B, H, E), and the shift after the last step (B, H, D, E + 2D + 4).
@@ -67,15 +78,48 @@ def srwm(
     check_shape("shift", shift, (batch, heads, width, columns))
     check_reset(reset, steps, batch)
     run = SRWM.version(x.device, steps, width, output, implementation)
-    return run(x, w0, shift, reset)
+    return run(x, w0, shift, reset, input_softmax, rate_offset)
 
 
-def srwm_naive(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+def sharpened(w0: Tensor, sharpness: Tensor) -> Tensor:
+    """The matrix whose q and k are s times those of `w0`, so that phi of them is softmax(s q) and softmax(s k).
+
+    An update adds the same multiple of a row to each column of a block, so a block that begins s times as large stays
+    s times as large: nothing else changes in what the matrix does. Its shift is s times as large there, too.
+
+    Args:
+        w0: (H, D, E + 2D + 4).
+        sharpness: s of q and of k, each for all heads or one by one: (2, H) or (2, 1).
+    """
+    width = w0.shape[1]
+    output = w0.shape[2] - 2 * width - 4
+    y, qk, beta = w0.split([output, 2 * width, 4], dim=2)
+    return torch.cat([y, qk * sharpness.t().repeat_interleave(width, dim=1).unsqueeze(1), beta], dim=2)
+
+
+def read_with(x: Tensor, input_softmax: bool) -> Tensor:
+    """What the matrix is read with: phi(x), or x itself."""
+    return x.softmax(dim=-1) if input_softmax else x
+
+
+def _rates(beta: Tensor, rate_offset: float) -> Tensor:
+    # Where nothing is added, nothing is done: in acting, each small operation counts.
+    return (beta + rate_offset if rate_offset else beta).sigmoid()
+
+
+def srwm_naive(
+    x: Tensor,
+    w0: Tensor,
+    shift: Tensor,
+    reset: Tensor,
+    input_softmax: bool = True,
+    rate_offset: float = 0.0,
+) -> tuple[Tensor, Tensor]:
     """`srwm` as a plain loop."""
     width = x.shape[-1]
     blocks = [w0.shape[-1] - 2 * width - 4, width, width, 4]
     resets = steps_with_resets(reset)
-    phi_x = x.softmax(dim=-1).unsqueeze(-2)  # (T, B, H, 1, D)
+    phi_x = read_with(x, input_softmax).unsqueeze(-2)  # (T, B, H, 1, D)
     w = w0 + shift  # (B, H, D, E + 2D + 4)
     outputs = []
     for t in range(x.shape[0]):
@@ -84,7 +128,7 @@ def srwm_naive(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Ten
         y, q, k, beta = (phi_x[t] @ w).split(blocks, dim=-1)  # each (B, H, 1, its block)
         outputs.append(y.squeeze(-2))
         phi_q, phi_k = q.softmax(dim=-1), k.softmax(dim=-1)
-        rates = beta.sigmoid().split(1, dim=-1)
+        rates = _rates(beta, rate_offset).split(1, dim=-1)
         # v_new - v_old = phi(q) W - phi(k) W, in one product.
         difference = ((phi_q - phi_k) @ w).split(blocks, dim=-1)
         step = torch.cat([rate * block for rate, block in zip(rates, difference, strict=True)], dim=-1)
@@ -97,21 +141,28 @@ def _block_of_column(output: int, width: int, device: torch.device) -> Tensor:
     return torch.tensor([0] * output + [1] * width + [2] * width + [3] * 4, device=device)
 
 
-def srwm_step(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+def srwm_step(
+    x: Tensor,
+    w0: Tensor,
+    shift: Tensor,
+    reset: Tensor,
+    input_softmax: bool = True,
+    rate_offset: float = 0.0,
+) -> tuple[Tensor, Tensor]:
     """`srwm` for calls of a single step, as in acting: few operations, and few passes over the matrices, which are all
     that a step costs. Longer sequences take one step after the other."""
     steps, batch, heads, width = x.shape
     n, columns = batch * heads, w0.shape[-1]
     output = columns - 2 * width - 4
     block = _block_of_column(output, width, x.device)
-    phi_x = x.softmax(dim=-1).view(steps, n, 1, width)
+    phi_x = read_with(x, input_softmax).reshape(steps, n, 1, width)
     outputs = []
     for t in range(steps):
         shift = cleared(shift, reset[t])
         w = (w0 + shift).view(n, width, columns)
         z = torch.bmm(phi_x[t], w)
         phi_q, phi_k = z[:, 0, output:-4].unflatten(1, (2, width)).softmax(dim=-1).split(1, dim=1)
-        rate = z[..., -4:].sigmoid().index_select(2, block)
+        rate = _rates(z[..., -4:], rate_offset).index_select(2, block)
         step = rate * torch.bmm(phi_q - phi_k, w)
         # The new shift comes from the old one, not from the matrix: that saves a pass, and the rounding of it.
         shift = torch.addcmul(
@@ -147,19 +198,29 @@ class _FusedSrwm(torch.autograd.Function):
         gz = [gy, gq, gk, gbeta], with gq and gk through softmax
         gphi(x) = gz W^T     gW = G + m^T gd + phi(x)^T gz
 
+    Without a softmax on the input, phi(x) is x; an offset of beta changes r alone.
+
     Environments and heads are one dimension, n = B * H, wherever they need not be told apart. A product of batches of
     matrices is fast only if what it writes is contiguous; what it reads need not be.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w0: Tensor,
+        shift: Tensor,
+        reset: Tensor,
+        input_softmax: bool,
+        rate_offset: float,
+    ) -> tuple[Tensor, Tensor]:
         steps, batch, heads, width = x.shape
         n, columns = batch * heads, w0.shape[-1]
         output = columns - 2 * width - 4  # E
         block = _block_of_column(output, width, x.device)
         # What is kept for the backward pass, one step after the other.
         m_phi_x = x.new_empty(steps, n, 2, width)  # m above phi(x)
-        m_phi_x[:, :, 1] = x.softmax(dim=-1).view(steps, n, width)
+        m_phi_x[:, :, 1] = read_with(x, input_softmax).reshape(steps, n, width)
         phi = x.new_empty(steps, 2, n, width)  # phi(q) and phi(k)
         rate, u = x.new_empty(steps, n, columns), x.new_empty(steps, n, 1, columns)
         y = x.new_empty(steps, n, output)
@@ -182,16 +243,17 @@ class _FusedSrwm(torch.autograd.Function):
             torch.softmax(z_qk, dim=-1, out=phi_t)
             torch.sub(phi_row[0], phi_row[1], out=m)
             torch.bmm(m, w_n, out=d)
-            torch.sigmoid(z_beta, out=sigmoid)
+            torch.sigmoid(z_beta + rate_offset if rate_offset else z_beta, out=sigmoid)
             torch.index_select(sigmoid, 1, block, out=rate_t)
             torch.mul(rate_row, d, out=u_t)
             w_n.addcmul_(phi_column[1], u_t)
         ctx.save_for_backward(m_phi_x, phi, rate, u, w, reset, *discarded)
+        ctx.input_softmax = input_softmax
         return y.view(steps, batch, heads, output), w - w0
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, grad_shift: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad_y: Tensor, grad_shift: Tensor) -> tuple[Tensor | None, ...]:
         m_phi_x, phi, rate, u, w, reset, *discarded = ctx.saved_tensors
         steps, batch, heads, output = grad_y.shape
         n, (width, columns) = batch * heads, w.shape[-2:]
@@ -234,22 +296,45 @@ class _FusedSrwm(torch.autograd.Function):
                 grad_w0 += grad_w[rows].sum(dim=0)
                 grad_w[rows] = 0.0
                 w[rows] = discarded.pop()
-        phi_x = m_phi_x[:, :, 1:]
-        product_x = grad_phi_x * phi_x
-        grad_x = torch.addcmul(product_x, phi_x, product_x.sum(dim=-1, keepdim=True), value=-1.0)
-        return grad_x.view(steps, batch, heads, width), grad_w0 + grad_w.sum(dim=0), grad_w, None
+        grad_x = grad_phi_x
+        if ctx.input_softmax:
+            phi_x = m_phi_x[:, :, 1:]
+            product_x = grad_phi_x * phi_x
+            grad_x = torch.addcmul(product_x, phi_x, product_x.sum(dim=-1, keepdim=True), value=-1.0)
+        return grad_x.view(steps, batch, heads, width), grad_w0 + grad_w.sum(dim=0), grad_w, None, None, None
 
 
-def srwm_triton(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+def srwm_fused(
+    x: Tensor,
+    w0: Tensor,
+    shift: Tensor,
+    reset: Tensor,
+    input_softmax: bool = True,
+    rate_offset: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """`srwm` with few operations per step and a backward pass by hand; see `_FusedSrwm`."""
+    y, new_shift = _FusedSrwm.apply(x, w0, shift, reset, input_softmax, rate_offset)
+    return y, new_shift
+
+
+def srwm_triton(
+    x: Tensor,
+    w0: Tensor,
+    shift: Tensor,
+    reset: Tensor,
+    input_softmax: bool = True,
+    rate_offset: float = 0.0,
+) -> tuple[Tensor, Tensor]:
     """`srwm` in one launch of a kernel."""
     from policies.ops.srwm_triton import SrwmScan  # here, since Triton need not be installed
 
-    y, new_shift = SrwmScan.apply(x, w0, shift, reset, wants_gradient(x, w0, shift))
+    save = wants_gradient(x, w0, shift)
+    y, new_shift = SrwmScan.apply(x, w0, shift, reset, save, input_softmax, rate_offset)
     return y, new_shift
 
 
 SRWM = Operator(
     "srwm",
-    {"naive": srwm_naive, "fused": _FusedSrwm.apply, "step": srwm_step, "triton": srwm_triton},
+    {"naive": srwm_naive, "fused": srwm_fused, "step": srwm_step, "triton": srwm_triton},
     sequence="fused",
 )

@@ -38,6 +38,15 @@ def _softmax_backward(gradient, softmax):
 
 
 @triton.jit
+def _read_with(x, valid, SOFTMAX: tl.constexpr):
+    """What the matrix is read with: phi(x), or x itself (which is 0 where it is not valid)."""
+    if SOFTMAX:
+        return _softmax(x, valid)
+    else:  # noqa: RET505 (only one branch is compiled)
+        return x
+
+
+@triton.jit
 def _pick(vector, index: tl.constexpr):
     """One of a vector's four entries."""
     return tl.sum(tl.where(tl.arange(0, 4) == index, vector, 0.0), axis=0)
@@ -149,7 +158,7 @@ def _forward_kernel(
     steps, heads, programs,
     x_t, x_b, x_h, x_d, reset_t, reset_b,
     D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
-    SAVE: tl.constexpr,
+    SAVE: tl.constexpr, SOFTMAX: tl.constexpr, OFFSET: tl.constexpr,
 ):  # fmt: skip
     STATE: tl.constexpr = matrices.dtype.element_ty
     SIZE: tl.constexpr = D * (E + 2 * D + 4)
@@ -170,7 +179,7 @@ def _forward_kernel(
     y_at = y + program * E + e
     matrix_at = matrices + program * MATRIX
     vector_at = vectors + program * VECTOR
-    phi_x = _softmax(tl.load(x_at, mask=in_d, other=0.0).to(STATE), in_d)
+    phi_x = _read_with(tl.load(x_at, mask=in_d, other=0.0).to(STATE), in_d, SOFTMAX)
     is_reset = tl.load(reset_at) != 0
     for t in range(steps):
         # Of the next step, so that its latency passes behind the work on this one.
@@ -185,7 +194,7 @@ def _forward_kernel(
         z_y, z_q, z_k, z_beta = _row_times(phi_x, w_y, w_q, w_k, w_beta)
         tl.store(y_at, z_y.to(y.dtype.element_ty), mask=in_e)
         phi_q, phi_k = _softmax(z_q, in_d), _softmax(z_k, in_d)
-        rate = 1.0 / (1.0 + tl.exp(-z_beta))
+        rate = 1.0 / (1.0 + tl.exp(-(z_beta + OFFSET)))
         d_y, d_q, d_k, d_beta = _row_times(phi_q - phi_k, w_y, w_q, w_k, w_beta)
         if SAVE:
             _save_step(
@@ -200,7 +209,7 @@ def _forward_kernel(
         w_beta += column * (_pick(rate, 3) * d_beta)[None, :]
 
         y_at += programs * E
-        phi_x = _softmax(next_x, in_d)
+        phi_x = _read_with(next_x, in_d, SOFTMAX)
         is_reset = next_reset
     _store_blocks(new_shift + program * SIZE, w_y - i_y, w_q - i_q, w_k - i_k, w_beta - i_beta, D, E)
 
@@ -211,6 +220,7 @@ def _backward_kernel(
     steps, heads, programs,
     g_t, g_b, g_h, g_e, reset_t, reset_b,
     D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
+    SOFTMAX: tl.constexpr,
 ):  # fmt: skip
     STATE: tl.constexpr = matrices.dtype.element_ty
     SIZE: tl.constexpr = D * (E + 2 * D + 4)
@@ -258,7 +268,8 @@ def _backward_kernel(
         gz_q = _softmax_backward(grad_m, phi_q)
         gz_k = _softmax_backward(grad_phi_k - grad_m, phi_k)
         grad_phi_x = _times_columns(w_y, w_q, w_k, w_beta, gz_y, gz_q, gz_k, gz_beta)
-        tl.store(grad_x_at, _softmax_backward(grad_phi_x, phi_x).to(grad_x.dtype.element_ty), mask=d < D)
+        grad_read = _softmax_backward(grad_phi_x, phi_x) if SOFTMAX else grad_phi_x
+        tl.store(grad_x_at, grad_read.to(grad_x.dtype.element_ty), mask=d < D)
         grad_x_at -= programs * D
 
         m, p = (phi_q - phi_k)[:, None], phi_x[:, None]
@@ -282,7 +293,14 @@ class SrwmScan(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor, save: bool
+        ctx: Any,
+        x: Tensor,
+        w0: Tensor,
+        shift: Tensor,
+        reset: Tensor,
+        save: bool,
+        input_softmax: bool,
+        rate_offset: float,
     ) -> tuple[Tensor, Tensor]:
         steps, batch, heads, width = x.shape
         output = w0.shape[-1] - 2 * width - 4
@@ -308,10 +326,12 @@ class SrwmScan(torch.autograd.Function):
             strided=(x, reset),
             matrix=high * (2 * high + wide),
             SAVE=save,
+            SOFTMAX=input_softmax,
+            OFFSET=rate_offset,
         )
         if save:
             ctx.save_for_backward(matrices, vectors, reset)
-            ctx.width = width
+            ctx.width, ctx.input_softmax = width, input_softmax
             ctx.dtypes = x.dtype, w0.dtype, shift.dtype
         return y, new_shift
 
@@ -332,5 +352,6 @@ class SrwmScan(torch.autograd.Function):
             (*inputs, grad_x, grad_w0, grad_shift),
             strided=(grad_y, reset),
             matrix=padded(width) * (2 * padded(width) + padded(output)),
+            SOFTMAX=ctx.input_softmax,
         )
-        return grad_x, grad_w0.sum(dim=0).to(w0_dtype), grad_shift, None, None
+        return grad_x, grad_w0.sum(dim=0).to(w0_dtype), grad_shift, None, None, None, None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
 from common.errors import UserError
-from policies.ops.srwm import SRWM, srwm
+from policies.ops.srwm import SRWM, sharpened, srwm
 
 EVERY = sorted(SRWM.versions.keys() - {"triton"})  # whose tests are in test_triton_scans.py
 # T, B, H, D, and the width E of the output where it is not D.
@@ -54,25 +54,44 @@ def sigmoid(z: Tensor) -> Tensor:
     return 1.0 / (1.0 + (-z).exp())
 
 
-def literal(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+# What may differ from the paper.
+OPTIONS: list[dict[str, Any]] = [
+    {"input_softmax": False},
+    {"rate_offset": -1.5},
+    {"input_softmax": False, "rate_offset": 0.7},
+]
+
+
+def literal(
+    x: Tensor,
+    w0: Tensor,
+    shift: Tensor,
+    reset: Tensor,
+    input_softmax: bool = True,
+    rate_offset: float = 0.0,
+    sharpness: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The equations; `sharpness` (2, H) multiplies q and k where they become addresses."""
     steps, batch, heads, width = x.shape
     output = w0.shape[-1] - 2 * width - 4
     y: dict[tuple[int, int, int], Tensor] = {}
     last: dict[tuple[int, int], Tensor] = {}
     for b in range(batch):
         for h in range(heads):
+            sharp_q, sharp_k = (1.0, 1.0) if sharpness is None else sharpness[:, h]
             w = w0[h] + shift[b, h]
             for t in range(steps):
                 if reset[t, b]:
                     w = w0[h]
-                product = softmax(x[t, b, h]) @ w
+                product = (softmax(x[t, b, h]) if input_softmax else x[t, b, h]) @ w
                 y[t, b, h] = product[:output]
                 q, k = product[output : output + width], product[output + width : output + 2 * width]
-                beta_y, beta_q, beta_k, beta_beta = sigmoid(product[output + 2 * width :])
-                v_new = softmax(q) @ w
-                v_old = softmax(k) @ w
+                phi_q, phi_k = softmax(sharp_q * q), softmax(sharp_k * k)
+                beta_y, beta_q, beta_k, beta_beta = sigmoid(product[output + 2 * width :] + rate_offset)
+                v_new = phi_q @ w
+                v_old = phi_k @ w
                 rate = torch.stack([beta_y] * output + [beta_q] * width + [beta_k] * width + [beta_beta] * 4)
-                w = w + torch.outer(softmax(k), rate * (v_new - v_old))
+                w = w + torch.outer(phi_k, rate * (v_new - v_old))
             last[b, h] = w - w0[h]
     outputs = [[[y[t, b, h] for h in range(heads)] for b in range(batch)] for t in range(steps)]
     return (
@@ -105,11 +124,56 @@ def test_values_state_and_gradients(implementation: str, shape: tuple[int, ...],
 
 
 @pytest.mark.parametrize("implementation", EVERY)
-def test_gradients_by_finite_differences(implementation: str) -> None:
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("shape", [(7, 2, 3, 5), (7, 2, 3, 4, 13)])
+def test_what_differs_from_the_paper(
+    implementation: str, options: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    inputs = make_inputs(*shape, resets=0.3)
+    expected = literal(*inputs, **options)
+    actual = srwm(*inputs, implementation=implementation, **options)
+    published = literal(*inputs)
+    for got, wanted, other in zip(actual, expected, published, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-10)
+        assert not torch.allclose(got, other, rtol=1e-3)
+    expected_gradients = torch.autograd.grad(loss_of(expected), inputs[:3])
+    gradients = torch.autograd.grad(loss_of(actual), inputs[:3])
+    for got, wanted in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+@pytest.mark.parametrize("for_all_heads", [False, True])
+def test_sharper_addresses_are_larger_columns(implementation: str, for_all_heads: bool) -> None:
+    """softmax(s q) and softmax(s k) in the equations, gradient of s included, are columns s times as large."""
+    x, w0, shift, reset = make_inputs(6, 3, 2, 4, 5)
+    generator = torch.Generator().manual_seed(3)
+    sharpness = 0.5 + 3.0 * torch.rand(2, 1 if for_all_heads else 2, dtype=torch.float64, generator=generator)
+    sharpness.requires_grad_()
+
+    def in_columns(raw_shift: Tensor) -> Tensor:
+        return raw_shift * sharpened(torch.ones_like(w0), sharpness)
+
+    expected_y, raw_shift = literal(
+        x, w0, shift, reset, input_softmax=False, sharpness=sharpness.expand(2, 2)
+    )
+    expected = expected_y, in_columns(raw_shift)
+    actual = srwm(x, sharpened(w0, sharpness), in_columns(shift), reset, implementation, False)
+    sources = (x, w0, shift, sharpness)
+    gradients = [torch.autograd.grad(loss_of(outputs), sources) for outputs in (actual, expected)]
+    for got, wanted in zip((*actual, *gradients[0]), (*expected, *gradients[1]), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+@pytest.mark.parametrize("options", [{}, *OPTIONS], ids=str)
+def test_gradients_by_finite_differences(implementation: str, options: dict[str, Any]) -> None:
     inputs = make_inputs(4, 2, 1, 2)
     inputs.reset[:] = torch.tensor([[0, 0], [0, 0], [0, 1], [0, 0]], dtype=torch.bool)
+    sharpness = torch.tensor([[0.7], [1.9]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda x, w0, shift: srwm(x, w0, shift, inputs.reset, implementation), inputs[:3]
+        lambda x, w0, shift, s: srwm(x, sharpened(w0, s), shift, inputs.reset, implementation, **options),
+        (*inputs[:3], sharpness),
     )
 
 
