@@ -6,6 +6,7 @@ from common.cli import run_command, with_subcommands
 from evaluation.command_line import main
 
 SUBCOMMANDS: dict[str, str] = {
+    "export": "evaluation.trained.export",
     "report": "evaluation.report.command_line",
     "watch": "evaluation.watch.command_line",
 }

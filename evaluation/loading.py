@@ -14,6 +14,7 @@ from common import config
 from common.errors import UserError
 from envs import parse_levels
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
+from evaluation.trained import trained_checkpoint, trained_names
 from records.directory import RunDirectory
 
 
@@ -48,14 +49,20 @@ class TrainingInfo:
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The newest checkpoint of a run directory; anything else than a directory is a checkpoint itself.
+    """The newest checkpoint of a run directory, or that of a trained agent; other files are checkpoints themselves.
 
     Raises:
         UserError: there is nothing, or a directory without checkpoints.
     """
     path = Path(path)
     if not existing_checkpoint(path).exists():
-        raise UserError(f"{path} does not exist: name the directory of a run, or a {SUFFIX} file")
+        shipped = trained_checkpoint(str(path))
+        if shipped is not None:
+            return shipped
+        names = ", ".join(trained_names())
+        raise UserError(
+            f"{path} does not exist: name the directory of a run, a {SUFFIX} file, or a trained agent ({names})"
+        )
     if not path.is_dir():
         return path
     files = RunDirectory(path).checkpoint_files()

@@ -1,0 +1,164 @@
+"""``python eval.py export RUN --name NAME``: weights alone, and a card, from a run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.console import Console
+
+from agents import Agent, read_checkpoint, write_checkpoint
+from agents.checkpoint import SUFFIX
+from common.cli import Shown, parse_options
+from common.config import Range
+from common.errors import UserError, raise_problems
+from common.files import write_json
+from evaluation.loading import find_checkpoint, load_agent
+from evaluation.progress import show_progress
+from evaluation.scoring.evaluate import evaluate
+from evaluation.scoring.protocol import ALL_SPLITS, Protocol
+from evaluation.scoring.results import Results
+from evaluation.scoring.table import print_table
+from evaluation.trained import CARD_SUFFIX, DIRECTORY
+from records.config import to_json
+from records.directory import RunDirectory
+
+PROGRAM = "python eval.py export"
+CURVE_POINTS = 100
+
+
+@dataclass(frozen=True)
+class Options:
+    """Score a run's newest checkpoint and keep it for others: its weights, and a card beside them.
+
+    The file of weights is a checkpoint like others, without what only the continuation of the run needs.
+
+    Attributes:
+        run: directory of a run of train.py.
+        name: what the agent shall be called; NAME.ckpt and NAME.json are written.
+        out: directory to write to; by default, that of the agents that come with the suite.
+        episodes: episodes of each game and split for the scores in the card; actions are chosen as in the run's own
+            evaluation.
+    """
+
+    run: Annotated[str, Shown("RUN")]
+    name: Annotated[str, Shown("NAME", "")] = ""
+    out: Annotated[str, Shown("DIR", "evaluation/trained")] = str(DIRECTORY)
+    episodes: Annotated[int, Shown("N"), Range(1, 10**6)] = Protocol.episodes
+
+
+def main(words: Sequence[str]) -> int:
+    """Export the run that `words` name; returns the exit code.
+
+    Raises:
+        UserError: it is no run that can be scored, or the files cannot be written there; nothing was created then.
+        OSError: a file cannot be written.
+    """
+    options = parse_options(Options, words, PROGRAM, "run")
+    run, out = RunDirectory(options.run), Path(options.out)
+    raise_problems(_problems(options))
+    config = run.read_config()
+    checkpoint = find_checkpoint(run.path)
+    problems: list[str] = []
+    loaded = load_agent(str(checkpoint), "cpu", problems)
+    raise_problems(problems)
+    assert loaded is not None
+    protocol = Protocol(
+        config.games,
+        config.mode,
+        ALL_SPLITS if config.mode in ("easy", "hard", "memory") else ("train",),
+        options.episodes,
+        config.evaluation_greedy,
+    )
+    console = Console(highlight=False)
+    with show_progress(console, "evaluating", "episodes") as report:
+        results = evaluate(loaded.agent, protocol, report)
+    print_table(results, console)
+    weights, card = out / f"{options.name}{SUFFIX}", out / f"{options.name}{CARD_SUFFIX}"
+    write_checkpoint(weights, weights_only(read_checkpoint(checkpoint)))
+    write_json(card, make_card(run, loaded.agent, results))
+    console.print(f"Weights: {weights}\nCard: {card}", soft_wrap=True)
+    return 0
+
+
+def _problems(options: Options) -> list[str]:
+    found = []
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", options.name):
+        found.append(
+            "--name is missing or no name: give lower-case letters, digits and dashes, as easy6-srwm"
+        )
+    if not Path(options.out).is_dir():
+        found.append(f"--out {options.out} is no directory: create it first")
+    return found
+
+
+def weights_only(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a checkpoint without optimizer, environments and recurrent states.
+
+    An agent of it predicts as before; it can be trained on in new episodes, with a fresh optimizer.
+    """
+    learner, run = dict(content["learner"]), content["run"]
+    learner["optimizer"] = {**learner["optimizer"], "state": {}}
+    learner["retention"] = {}
+    kept = ("num_timesteps", "total_timesteps", "random", "num_envs")
+    return {**content, "learner": learner, "run": {name: run[name] for name in kept}}
+
+
+def make_card(run: RunDirectory, agent: Agent, results: Results) -> dict[str, Any]:
+    """What to know of an agent: settings, commands, versions, steps, hours of training, curve and scores.
+
+    The curve is the mean training return of each game's last 100 episodes, by steps of all environments together;
+    hours are those in which the run played and learned, saving and evaluating left out.
+
+    Raises:
+        UserError: the run has no training log.
+    """
+    config = run.read_config()
+    rows = [row for row in _rows(run) if float(row["time/total_timesteps"]) <= agent.num_timesteps]
+    steps = [int(float(row["time/total_timesteps"])) for row in rows]
+    speeds = [float(row["time/sps"]) for row in rows]
+    seconds = sum(
+        (step - before) / speed for before, step, speed in zip([0, *steps], steps, speeds, strict=False)
+    )
+    stride = max(1, -(-len(rows) // CURVE_POINTS))
+    kept = rows[stride - 1 :: stride]
+    versions = json.loads((run.path / "versions.json").read_text(encoding="utf-8"))
+    return {
+        "settings": to_json(config),
+        "commands": (run.path / "command.txt").read_text(encoding="utf-8").splitlines(),
+        "versions": {name: versions[name] for name in ("python", "torch", "git") if name in versions},
+        "steps": agent.num_timesteps,
+        "hours": round(seconds / 3600, 4),
+        "curve": {
+            "steps": steps[stride - 1 :: stride],
+            **{game: [_number(row.get(f"game/{game}/return")) for row in kept] for game in config.games},
+        },
+        "protocol": results.protocol.text,
+        "scores": [
+            {
+                "game": score.game,
+                "split": score.levels.name,
+                "mean": round(score.raw.mean, 3),
+                "standard_error": round(score.raw.standard_error, 3),
+                "episodes": len(score.episodes),
+            }
+            for score in results.scores
+        ],
+    }
+
+
+def _rows(run: RunDirectory) -> list[dict[str, str]]:
+    try:
+        with run.progress_file.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(f"{run} has no training log ({error.strerror}): export a run of train.py") from error
+
+
+def _number(text: str | None) -> float | None:
+    return round(float(text), 3) if text else None
