@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from agents import Agent, read_checkpoint, write_checkpoint
@@ -20,6 +21,7 @@ from common.errors import UserError, raise_problems
 from common.files import write_json
 from evaluation.loading import find_checkpoint, load_agent
 from evaluation.progress import show_progress
+from evaluation.report.runs import Run
 from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import ALL_SPLITS, Protocol
 from evaluation.scoring.results import Results
@@ -119,24 +121,22 @@ def make_card(run: RunDirectory, agent: Agent, results: Results) -> dict[str, An
         UserError: the run has no training log.
     """
     config = run.read_config()
-    rows = [row for row in _rows(run) if float(row["time/total_timesteps"]) <= agent.num_timesteps]
-    steps = [int(float(row["time/total_timesteps"])) for row in rows]
-    speeds = [float(row["time/sps"]) for row in rows]
-    seconds = sum(
-        (step - before) / speed for before, step, speed in zip([0, *steps], steps, speeds, strict=False)
-    )
-    stride = max(1, -(-len(rows) // CURVE_POINTS))
-    kept = rows[stride - 1 :: stride]
+    curve = Run(run, config).curve()
+    until = curve.steps <= agent.num_timesteps
+    if not until.any():
+        raise UserError(f"{run} has no training log: export a run of train.py")
+    stride = max(1, -(-int(until.sum()) // CURVE_POINTS))
+    kept = slice(stride - 1, int(until.sum()), stride)
     versions = json.loads((run.path / "versions.json").read_text(encoding="utf-8"))
     return {
         "settings": to_json(config),
         "commands": (run.path / "command.txt").read_text(encoding="utf-8").splitlines(),
         "versions": {name: versions[name] for name in ("python", "torch", "git") if name in versions},
         "steps": agent.num_timesteps,
-        "hours": round(seconds / 3600, 4),
+        "hours": round(float(curve.seconds[until][-1]) / 3600, 4),
         "curve": {
-            "steps": steps[stride - 1 :: stride],
-            **{game: [_number(row.get(f"game/{game}/return")) for row in kept] for game in config.games},
+            "steps": curve.steps[kept].astype(int).tolist(),
+            **{game: _plain(curve.returns[game][kept]) for game in config.games},
         },
         "protocol": results.protocol.text,
         "scores": [
@@ -152,13 +152,5 @@ def make_card(run: RunDirectory, agent: Agent, results: Results) -> dict[str, An
     }
 
 
-def _rows(run: RunDirectory) -> list[dict[str, str]]:
-    try:
-        with run.progress_file.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(f"{run} has no training log ({error.strerror}): export a run of train.py") from error
-
-
-def _number(text: str | None) -> float | None:
-    return round(float(text), 3) if text else None
+def _plain(values: NDArray[np.float64]) -> list[float | None]:
+    return [round(float(value), 3) if np.isfinite(value) else None for value in values]
