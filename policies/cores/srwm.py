@@ -37,12 +37,14 @@ class SrwmOptions(OperatorConfig, MatrixConfig):
     Attributes:
         sharpness: s of softmax(s q) and softmax(s k), which address the rows that an update reads and writes.
         learn_sharpness: whether each head learns its own two, beginning there.
+        unit_key: whether keys are roots of softmax(s k), which have length 1 and keep the matrix bounded.
         rate_offset: added to beta before the sigmoid; below 0, the matrix begins by writing little.
         w0_learning_rate: factor of the learning rate of W_0; or four, for its columns y, q, k and beta.
     """
 
     sharpness: Annotated[float, Range(0, 1e3, open_low=True)] = 1.0
     learn_sharpness: bool = False
+    unit_key: bool = False
     rate_offset: Annotated[float, Range(-100, 100)] = 0.0
     w0_learning_rate: tuple[Annotated[float, Range(0, 1e3)], ...] = (1.0,)
 
@@ -77,6 +79,7 @@ class SrwmLayer(Layer):
         super().__init__(config)
         self.srwm_implementation = requested(SRWM, config.implementation)
         self.input_softmax, self.rate_offset = config.input_softmax, config.rate_offset
+        self.unit_key = config.unit_key
         self.output = output or self.head_width
         self.block_sizes = (self.output, self.head_width, self.head_width, 4)
         self.layer_norm = input_norm(config)
@@ -120,7 +123,7 @@ class SrwmLayer(Layer):
         heads = self.layer_norm(x).unflatten(-1, (self.heads, self.head_width))
         w0 = self.matrix()
         if self.writing:
-            options = self.input_softmax, self.rate_offset
+            options = self.input_softmax, self.rate_offset, self.unit_key
             y, new_shift = srwm(heads, w0, shift, reset, self.srwm_implementation, *options)
         else:
             shifts = frozen(shift, reset)

@@ -18,6 +18,7 @@ class SrwmSharpConfig(SrwmConfig):
     layer_norm: bool = True
     input_softmax: bool = False
     sharpness: float = 4.0
+    unit_key: bool = True
 
 
 class SrwmSharpCore(SrwmCore):

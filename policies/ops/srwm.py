@@ -30,6 +30,7 @@ def srwm(
     implementation: str = AUTO,
     input_softmax: bool = True,
     rate_offset: float = 0.0,
+    unit_key: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Run a matrix that rewrites itself over a sequence.
 
@@ -43,9 +44,14 @@ def srwm(
     `w0`; in the paper's layer it is D. The output is read before the update. Gradient reaches every tensor but
     `reset`, through the updates too, and never crosses a reset. Gradients of gradients exist for "naive" only.
 
-    Two things may differ from the paper: without `input_softmax` x_t itself takes the place of phi(x_t), and
-    `rate_offset` is added to beta_t before the sigmoid. A sharper softmax of q and k needs nothing here: see
-    `sharpened`.
+    Three things may differ from the paper: without `input_softmax` x_t itself takes the place of phi(x_t);
+    `rate_offset` is added to beta_t before the sigmoid; and with `unit_key`, the root of phi(k_t), which has length 1,
+    takes its place. A sharper softmax of q and k needs nothing here: see `sharpened`.
+
+    Keys of length 1 keep the matrix bounded. An update multiplies W from the left by I + beta k (q - k)^T, with k and q
+    for what stands for phi(k) and phi(q): its only eigenvalue other than 1 is 1 + beta (q.k - k.k). Where a soft key
+    meets a sharp query, q.k > k.k, and while the input hardly changes, the matrix grows exponentially. For |k| = 1 that
+    cannot be, since q.k <= |q| <= 1.
 
     Args:
         x: inputs (T, B, H, D), T at least 1.
@@ -55,6 +61,7 @@ def srwm(
         implementation: a name in `SRWM.versions`, or "auto" for the fastest one that can run these tensors.
         input_softmax: whether the matrix is read with phi(x); if not, with x.
         rate_offset: rates begin at about its sigmoid.
+        unit_key: whether keys have length 1; if not, they sum to 1.
 
     Returns:
         y (T, B, H, E), and the shift after the last step (B, H, D, E + 2D + 4).
@@ -78,7 +85,7 @@ def srwm(
     check_shape("shift", shift, (batch, heads, width, columns))
     check_reset(reset, steps, batch)
     run = SRWM.version(x.device, steps, width, output, implementation)
-    return run(x, w0, shift, reset, input_softmax, rate_offset)
+    return run(x, w0, shift, reset, input_softmax, rate_offset, unit_key)
 
 
 def sharpened(w0: Tensor, sharpness: Tensor) -> Tensor:
@@ -107,6 +114,11 @@ def _rates(beta: Tensor, rate_offset: float) -> Tensor:
     return (beta + rate_offset if rate_offset else beta).sigmoid()
 
 
+def _key(k: Tensor, unit_key: bool) -> Tensor:
+    """phi(k), or its root; not by way of phi(k), at whose zeros the root has no derivative."""
+    return (0.5 * k.log_softmax(dim=-1)).exp() if unit_key else k.softmax(dim=-1)
+
+
 def srwm_naive(
     x: Tensor,
     w0: Tensor,
@@ -114,6 +126,7 @@ def srwm_naive(
     reset: Tensor,
     input_softmax: bool = True,
     rate_offset: float = 0.0,
+    unit_key: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """`srwm` as a plain loop."""
     width = x.shape[-1]
@@ -127,7 +140,7 @@ def srwm_naive(
             w = torch.where(reset[t, :, None, None, None], w0, w)
         y, q, k, beta = (phi_x[t] @ w).split(blocks, dim=-1)  # each (B, H, 1, its block)
         outputs.append(y.squeeze(-2))
-        phi_q, phi_k = q.softmax(dim=-1), k.softmax(dim=-1)
+        phi_q, phi_k = q.softmax(dim=-1), _key(k, unit_key)
         rates = _rates(beta, rate_offset).split(1, dim=-1)
         # v_new - v_old = phi(q) W - phi(k) W, in one product.
         difference = ((phi_q - phi_k) @ w).split(blocks, dim=-1)
@@ -148,6 +161,7 @@ def srwm_step(
     reset: Tensor,
     input_softmax: bool = True,
     rate_offset: float = 0.0,
+    unit_key: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """`srwm` for calls of a single step, as in acting: few operations, and few passes over the matrices, which are all
     that a step costs. Longer sequences take one step after the other."""
@@ -162,6 +176,8 @@ def srwm_step(
         w = (w0 + shift).view(n, width, columns)
         z = torch.bmm(phi_x[t], w)
         phi_q, phi_k = z[:, 0, output:-4].unflatten(1, (2, width)).softmax(dim=-1).split(1, dim=1)
+        if unit_key:
+            phi_k = phi_k.sqrt()
         rate = _rates(z[..., -4:], rate_offset).index_select(2, block)
         step = rate * torch.bmm(phi_q - phi_k, w)
         # The new shift comes from the old one, not from the matrix: that saves a pass, and the rounding of it.
@@ -198,7 +214,8 @@ class _FusedSrwm(torch.autograd.Function):
         gz = [gy, gq, gk, gbeta], with gq and gk through softmax
         gphi(x) = gz W^T     gW = G + m^T gd + phi(x)^T gz
 
-    Without a softmax on the input, phi(x) is x; an offset of beta changes r alone.
+    Without a softmax on the input, phi(x) is x; an offset of beta changes r alone. A key of length 1, p = phi(k)^(1/2),
+    stands wherever phi(k) does, and gk = (gp * p - p^2 sum(gp * p)) / 2.
 
     Environments and heads are one dimension, n = B * H, wherever they need not be told apart. A product of batches of
     matrices is fast only if what it writes is contiguous; what it reads need not be.
@@ -213,6 +230,7 @@ class _FusedSrwm(torch.autograd.Function):
         reset: Tensor,
         input_softmax: bool,
         rate_offset: float,
+        unit_key: bool,
     ) -> tuple[Tensor, Tensor]:
         steps, batch, heads, width = x.shape
         n, columns = batch * heads, w0.shape[-1]
@@ -241,6 +259,8 @@ class _FusedSrwm(torch.autograd.Function):
             torch.bmm(phi_x, w_n, out=z)
             y_t.copy_(z_y)
             torch.softmax(z_qk, dim=-1, out=phi_t)
+            if unit_key:
+                phi_t[1].sqrt_()
             torch.sub(phi_row[0], phi_row[1], out=m)
             torch.bmm(m, w_n, out=d)
             torch.sigmoid(z_beta + rate_offset if rate_offset else z_beta, out=sigmoid)
@@ -248,7 +268,7 @@ class _FusedSrwm(torch.autograd.Function):
             torch.mul(rate_row, d, out=u_t)
             w_n.addcmul_(phi_column[1], u_t)
         ctx.save_for_backward(m_phi_x, phi, rate, u, w, reset, *discarded)
-        ctx.input_softmax = input_softmax
+        ctx.input_softmax, ctx.unit_key = input_softmax, unit_key
         return y.view(steps, batch, heads, output), w - w0
 
     @staticmethod
@@ -274,10 +294,27 @@ class _FusedSrwm(torch.autograd.Function):
         grad_z_y, grad_z_beta = grad_dz[:, 1, :output], grad_dz[:, 1, -4:]
         grad_z_qk = grad_dz[:, 1, output:-4].unflatten(1, (2, width)).transpose(0, 1)
         phi_k_row, phi_k_column = phi[:, 1].unsqueeze(2), phi[:, 1].unsqueeze(3)
+        # Through phi: gz = g * outer - inner * sum(g * outer).
+        outer, inner = phi, phi
+        if ctx.unit_key:
+            outer, inner = phi.clone(), phi.clone()
+            outer[:, 1] *= 0.5
+            inner[:, 1] *= phi[:, 1]
         grad_y = grad_y.reshape(steps, n, output)
-        views = (m_phi_x.mT, phi, phi_k_row, phi_k_column, rate.unsqueeze(2), u, grad_y, grad_phi_x)
+        views = (m_phi_x.mT, outer, inner, phi_k_row, phi_k_column, rate.unsqueeze(2), u, grad_y, grad_phi_x)
         per_step = list(zip(*(view.unbind() for view in views), _rows_to_reset(reset), strict=True))
-        for columns_t, phi_t, phi_k, phi_k_t, rate_t, u_t, grad_y_t, grad_phi_x_t, rows in reversed(per_step):
+        for (
+            columns_t,
+            outer_t,
+            inner_t,
+            phi_k,
+            phi_k_t,
+            rate_t,
+            u_t,
+            grad_y_t,
+            grad_phi_x_t,
+            rows,
+        ) in reversed(per_step):
             w_n.addcmul_(phi_k_t, u_t, value=-1.0)  # the matrix that the step's products used
             torch.bmm(phi_k, grad_w_n, out=grad_u)
             torch.bmm(u_t, grad_w_n_t, out=grad_phi_k)
@@ -287,9 +324,9 @@ class _FusedSrwm(torch.autograd.Function):
             torch.sub(grad_u, grad_d, out=by_rate).mul_(u_t)
             grad_z_y.copy_(grad_y_t)
             grad_z_beta.copy_(by_rate.squeeze(1) @ in_block)
-            torch.mul(grad_phi, phi_t, out=product)
+            torch.mul(grad_phi, outer_t, out=product)
             torch.sum(product, dim=2, keepdim=True, out=sums)
-            torch.addcmul(product, phi_t, sums, value=-1.0, out=grad_z_qk)
+            torch.addcmul(product, inner_t, sums, value=-1.0, out=grad_z_qk)
             torch.bmm(grad_z, w_n_t, out=grad_phi_x_t)
             grad_w_n.baddbmm_(columns_t, grad_dz)
             if len(rows):
@@ -301,7 +338,15 @@ class _FusedSrwm(torch.autograd.Function):
             phi_x = m_phi_x[:, :, 1:]
             product_x = grad_phi_x * phi_x
             grad_x = torch.addcmul(product_x, phi_x, product_x.sum(dim=-1, keepdim=True), value=-1.0)
-        return grad_x.view(steps, batch, heads, width), grad_w0 + grad_w.sum(dim=0), grad_w, None, None, None
+        return (
+            grad_x.view(steps, batch, heads, width),
+            grad_w0 + grad_w.sum(dim=0),
+            grad_w,
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 def srwm_fused(
@@ -311,9 +356,10 @@ def srwm_fused(
     reset: Tensor,
     input_softmax: bool = True,
     rate_offset: float = 0.0,
+    unit_key: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """`srwm` with few operations per step and a backward pass by hand; see `_FusedSrwm`."""
-    y, new_shift = _FusedSrwm.apply(x, w0, shift, reset, input_softmax, rate_offset)
+    y, new_shift = _FusedSrwm.apply(x, w0, shift, reset, input_softmax, rate_offset, unit_key)
     return y, new_shift
 
 
@@ -324,12 +370,13 @@ def srwm_triton(
     reset: Tensor,
     input_softmax: bool = True,
     rate_offset: float = 0.0,
+    unit_key: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """`srwm` in one launch of a kernel."""
     from policies.ops.srwm_triton import SrwmScan  # here, since Triton need not be installed
 
     save = wants_gradient(x, w0, shift)
-    y, new_shift = SrwmScan.apply(x, w0, shift, reset, save, input_softmax, rate_offset)
+    y, new_shift = SrwmScan.apply(x, w0, shift, reset, save, input_softmax, rate_offset, unit_key)
     return y, new_shift
 
 

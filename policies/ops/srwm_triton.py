@@ -38,6 +38,25 @@ def _softmax_backward(gradient, softmax):
 
 
 @triton.jit
+def _key(z, valid, UNIT: tl.constexpr):
+    """phi(z), or its root, which has length 1."""
+    p = _softmax(z, valid)
+    if UNIT:
+        return tl.sqrt(p)
+    else:  # noqa: RET505 (only one branch is compiled)
+        return p
+
+
+@triton.jit
+def _key_backward(gradient, key, UNIT: tl.constexpr):
+    if UNIT:
+        product = 0.5 * gradient * key
+        return product - key * key * tl.sum(product, axis=0)
+    else:  # noqa: RET505 (only one branch is compiled)
+        return _softmax_backward(gradient, key)
+
+
+@triton.jit
 def _read_with(x, valid, SOFTMAX: tl.constexpr):
     """What the matrix is read with: phi(x), or x itself (which is 0 where it is not valid)."""
     if SOFTMAX:
@@ -158,7 +177,7 @@ def _forward_kernel(
     steps, heads, programs,
     x_t, x_b, x_h, x_d, reset_t, reset_b,
     D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
-    SAVE: tl.constexpr, SOFTMAX: tl.constexpr, OFFSET: tl.constexpr,
+    SAVE: tl.constexpr, SOFTMAX: tl.constexpr, OFFSET: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     STATE: tl.constexpr = matrices.dtype.element_ty
     SIZE: tl.constexpr = D * (E + 2 * D + 4)
@@ -193,7 +212,7 @@ def _forward_kernel(
         w_k, w_beta = tl.where(is_reset, i_k, w_k), tl.where(is_reset, i_beta, w_beta)
         z_y, z_q, z_k, z_beta = _row_times(phi_x, w_y, w_q, w_k, w_beta)
         tl.store(y_at, z_y.to(y.dtype.element_ty), mask=in_e)
-        phi_q, phi_k = _softmax(z_q, in_d), _softmax(z_k, in_d)
+        phi_q, phi_k = _softmax(z_q, in_d), _key(z_k, in_d, UNIT)
         rate = 1.0 / (1.0 + tl.exp(-(z_beta + OFFSET)))
         d_y, d_q, d_k, d_beta = _row_times(phi_q - phi_k, w_y, w_q, w_k, w_beta)
         if SAVE:
@@ -220,7 +239,7 @@ def _backward_kernel(
     steps, heads, programs,
     g_t, g_b, g_h, g_e, reset_t, reset_b,
     D: tl.constexpr, E: tl.constexpr, DP: tl.constexpr, EP: tl.constexpr,
-    SOFTMAX: tl.constexpr,
+    SOFTMAX: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     STATE: tl.constexpr = matrices.dtype.element_ty
     SIZE: tl.constexpr = D * (E + 2 * D + 4)
@@ -266,7 +285,7 @@ def _backward_kernel(
         gd_y, gd_q, gd_k, gd_beta = r_y * gu_y, r_q * gu_q, r_k * gu_k, r_beta * gu_beta
         grad_m = _times_columns(w_y, w_q, w_k, w_beta, gd_y, gd_q, gd_k, gd_beta)
         gz_q = _softmax_backward(grad_m, phi_q)
-        gz_k = _softmax_backward(grad_phi_k - grad_m, phi_k)
+        gz_k = _key_backward(grad_phi_k - grad_m, phi_k, UNIT)
         grad_phi_x = _times_columns(w_y, w_q, w_k, w_beta, gz_y, gz_q, gz_k, gz_beta)
         grad_read = _softmax_backward(grad_phi_x, phi_x) if SOFTMAX else grad_phi_x
         tl.store(grad_x_at, grad_read.to(grad_x.dtype.element_ty), mask=d < D)
@@ -301,6 +320,7 @@ class SrwmScan(torch.autograd.Function):
         save: bool,
         input_softmax: bool,
         rate_offset: float,
+        unit_key: bool,
     ) -> tuple[Tensor, Tensor]:
         steps, batch, heads, width = x.shape
         output = w0.shape[-1] - 2 * width - 4
@@ -328,10 +348,11 @@ class SrwmScan(torch.autograd.Function):
             SAVE=save,
             SOFTMAX=input_softmax,
             OFFSET=rate_offset,
+            UNIT=unit_key,
         )
         if save:
             ctx.save_for_backward(matrices, vectors, reset)
-            ctx.width, ctx.input_softmax = width, input_softmax
+            ctx.width, ctx.input_softmax, ctx.unit_key = width, input_softmax, unit_key
             ctx.dtypes = x.dtype, w0.dtype, shift.dtype
         return y, new_shift
 
@@ -353,5 +374,6 @@ class SrwmScan(torch.autograd.Function):
             strided=(grad_y, reset),
             matrix=padded(width) * (2 * padded(width) + padded(output)),
             SOFTMAX=ctx.input_softmax,
+            UNIT=ctx.unit_key,
         )
-        return grad_x, grad_w0.sum(dim=0).to(w0_dtype), grad_shift, None, None, None, None
+        return grad_x, grad_w0.sum(dim=0).to(w0_dtype), grad_shift, None, None, None, None, None

@@ -223,6 +223,7 @@ def test_json_layout() -> None:
             "implementation": "auto",
             "sharpness": 1.0,
             "learn_sharpness": False,
+            "unit_key": False,
             "rate_offset": 0.0,
             "w0_learning_rate": [1.0],
         },

@@ -58,7 +58,8 @@ def sigmoid(z: Tensor) -> Tensor:
 OPTIONS: list[dict[str, Any]] = [
     {"input_softmax": False},
     {"rate_offset": -1.5},
-    {"input_softmax": False, "rate_offset": 0.7},
+    {"unit_key": True},
+    {"input_softmax": False, "rate_offset": 0.7, "unit_key": True},
 ]
 
 
@@ -69,6 +70,7 @@ def literal(
     reset: Tensor,
     input_softmax: bool = True,
     rate_offset: float = 0.0,
+    unit_key: bool = False,
     sharpness: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The equations; `sharpness` (2, H) multiplies q and k where they become addresses."""
@@ -87,6 +89,8 @@ def literal(
                 y[t, b, h] = product[:output]
                 q, k = product[output : output + width], product[output + width : output + 2 * width]
                 phi_q, phi_k = softmax(sharp_q * q), softmax(sharp_k * k)
+                if unit_key:
+                    phi_k = phi_k.sqrt()
                 beta_y, beta_q, beta_k, beta_beta = sigmoid(product[output + 2 * width :] + rate_offset)
                 v_new = phi_q @ w
                 v_old = phi_k @ w
@@ -140,6 +144,29 @@ def test_what_differs_from_the_paper(
     gradients = torch.autograd.grad(loss_of(actual), inputs[:3])
     for got, wanted in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("implementation", EVERY)
+def test_keys_of_length_1_keep_the_matrix_bounded(implementation: str) -> None:
+    """A soft key that meets a sharp query makes the matrix explode while the input stays the same; its root does not."""
+    width, steps = 4, 200
+    x = torch.zeros(1, 1, 1, width, dtype=torch.float64)
+    x[..., 0] = 1.0
+    w0 = torch.zeros(1, width, 3 * width + 4, dtype=torch.float64)
+    w0[0, :, :width] = torch.eye(width, dtype=torch.float64)
+    w0[0, 0, width] = 8.0  # q names row 0
+    w0[0, 0, 2 * width] = 1.0  # k prefers it
+    w0[0, :, -3:] = -50.0  # q, k and beta keep what they are, y does not
+    w0[0, :, -4] = 50.0
+    reset = torch.zeros(1, 1, dtype=torch.bool)
+    sizes = {}
+    for unit_key in (False, True):
+        shift = torch.zeros(1, 1, width, 3 * width + 4, dtype=torch.float64)
+        for _ in range(steps):
+            _, shift = srwm(x, w0, shift, reset, implementation, input_softmax=False, unit_key=unit_key)
+        sizes[unit_key] = float(shift.abs().max())
+    assert sizes[True] < 10.0
+    assert sizes[False] > 1e6
 
 
 @pytest.mark.parametrize("implementation", EVERY)
