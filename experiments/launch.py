@@ -312,7 +312,8 @@ def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Cons
         ("checkpoint", saved),
         ("scores", run.evaluation_file),
         ("videos", run.videos),
-        ("curves", run.progress_file),
+        ("curves", run.progress_plot),
+        ("their numbers", run.progress_file),
         ("TensorBoard", run.tensorboard),
         ("settings", run.config_file),
     ]
@@ -320,7 +321,7 @@ def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Cons
     console.print()
     for what, path in places:
         if path.exists():
-            console.print(f"  {what:12}{path}", soft_wrap=True)
+            console.print(f"  {what:15}{path}", soft_wrap=True)
     commands = [
         ("watch the curves", f"tensorboard --logdir {run.tensorboard}"),
         ("watch it play", f"python eval.py watch {run}"),

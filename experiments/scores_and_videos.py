@@ -10,6 +10,7 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
+from common.files import atomic_write
 from common.stages import stage
 from evaluation import (
     Progress,
@@ -23,6 +24,8 @@ from evaluation import (
     write_results,
 )
 from evaluation.recording.video import animation_of
+from evaluation.report.progress import progress_plot
+from evaluation.scoring.references import print_comparison, references
 from records.config import TrainConfig
 from records.directory import RunDirectory
 from records.writers import TensorBoardWriter
@@ -44,7 +47,7 @@ def evaluate_and_record(
     console: Console,
     beat: Callable[[], None] = lambda: None,
 ) -> None:
-    """Score `agent` as `config` says, print the table, and record a video of each game.
+    """Score `agent` as `config` says, print the tables, draw how it learned, and record a video of each game.
 
     `checkpoint` is named beside the scores. `beat` is called after each episode and frame; what it raises ends the
     evaluation.
@@ -64,7 +67,10 @@ def evaluate_and_record(
             results = evaluate(agent, protocol, _with(beat, progress))
         console.print()
         print_table(results, console)
+        print_comparison(results, references(results), console)
         write_results(results, run.evaluation_file, str(checkpoint))
+    with atomic_write(run.progress_plot) as file:
+        file.write(progress_plot(run))
     if config.videos:
         run.videos.mkdir(exist_ok=True)
         for game in config.games:

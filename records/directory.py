@@ -86,6 +86,7 @@ class RunDirectory:
         self.best_file = self.checkpoints / "best.json"
         self.diagnostics = self.path / "diagnostics"
         self.evaluation_file = self.path / "evaluation.json"
+        self.progress_plot = self.path / "progress.svg"
         self.videos = self.path / "videos"
 
     def __str__(self) -> str:
