@@ -1,6 +1,7 @@
 """Every version of the sequence operators against the plain loop: python -m benchmarks.operators [--json FILE].
 
 On a machine with a GPU its versions follow, there also against as many launches of single steps as a sequence has.
+SRWM's options are measured with a whole layer, against a layer as published.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.figures import Figure, Part, best_seconds, main
+from policies.cores.srwm import SrwmConfig, SrwmLayer
+from policies.cores.srwm_sharp import SrwmSharpConfig
 from policies.ops import OPERATORS
 from policies.ops.operator import triton_problem
 
@@ -23,6 +26,10 @@ RESETS = 0.005
 
 AIMS = {("srwm", "fused"): 2.0, ("deltanet", "chunk"): 5.0}
 """What the fast versions should reach on a CPU, forward and backward, at `REFERENCE`."""
+
+
+LAYER_AIM = 0.97
+"""The recommended layer should be as fast as the published one, within 3 %."""
 
 
 class Shape(NamedTuple):
@@ -156,6 +163,47 @@ def compare(
     return figures
 
 
+def make_layers(shape: Shape) -> dict[str, SrwmLayer]:
+    """SRWM's layer as published, as recommended, and with every option that costs anything."""
+    sizes = {"width": shape.heads * shape.width, "heads": shape.heads}
+    torch.manual_seed(0)
+    return {
+        "published": SrwmLayer(SrwmConfig(**sizes)),
+        "srwm_sharp": SrwmLayer(SrwmSharpConfig(**sizes)),
+        "srwm_sharp, learned sharpness, rate offset": SrwmLayer(
+            SrwmSharpConfig(**sizes, learn_sharpness=True, rate_offset=-1.0)
+        ),
+    }
+
+
+def compare_layers(shape: Shape, backward: bool, repetitions: int) -> list[Figure]:
+    """SRWM's layer with options against the published one, all measured in turn, on the CPU."""
+    layers = make_layers(shape)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape.steps, shape.batch, shape.heads * shape.width, generator=generator)
+    reset = torch.rand(shape.steps, shape.batch, generator=generator) < RESETS
+    memory = {"shift": 0.05 * torch.randn(shape.batch, *layers["published"].w0.shape, generator=generator)}
+
+    def run(layer: SrwmLayer) -> None:
+        with torch.set_grad_enabled(backward):
+            y, _ = layer(x, memory, reset, None)
+            if backward:
+                torch.autograd.grad(y.sum(), list(layer.parameters()))
+
+    seconds = best_seconds({name: partial(run, layer) for name, layer in layers.items()}, repetitions)
+    published = seconds.pop("published")
+    return [
+        Figure(
+            f"{_label('SRWM layer', shape, backward, 'cpu')}: {name}",
+            "the published layer",
+            published / spent,
+            LAYER_AIM if name == "srwm_sharp" else None,
+            facts={"published ms": 1e3 * published, "ms": 1e3 * spent},
+        )
+        for name, spent in seconds.items()
+    ]
+
+
 def _label(operator: str, shape: Shape, backward: bool, device: str) -> str:
     return f"{operator}, {shape}, {'forward and backward' if backward else 'forward'}, {device}"
 
@@ -168,7 +216,18 @@ def parts(quick: bool = False) -> list[Part]:
     cases += [("cpu", shape, False) for shape in (SINGLE_STEPS[1:] if quick else SINGLE_STEPS)]
     if torch.cuda.is_available():
         cases += [("cuda", shape, backward) for shape in ON_GPU for backward in (True, False)]
-    return [
+    layers = [
+        Part(
+            f"operators: {_label('SRWM layer', shape, shape.steps > 1, 'cpu')}",
+            partial(
+                compare_layers,
+                *(shape, shape.steps > 1),
+                repetitions=(15 if quick else 40) if shape.steps > 1 else 1000,
+            ),
+        )
+        for shape in (REFERENCE, SINGLE_STEPS[0])
+    ]
+    return layers + [
         Part(
             f"operators: {_label(operator, shape, backward, device)}",
             partial(

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.gpu_check.correctness import CHECKED, check_half_precision, check_operators
+from benchmarks.gpu_check.correctness import CHECKED, check_half_precision, check_operators, check_options
 from benchmarks.gpu_check.inputs import make_policy
 from benchmarks.gpu_check.report import Report
 from benchmarks.gpu_check.speed import (
@@ -40,6 +40,8 @@ def check(device: torch.device, out: Path | None, quick: bool = False) -> int:
     acting, learning = ((66,), (32,)) if quick else ((66, 512), (32, 256))
     with report.part("operators"):
         report.add_errors(check_operators(device, checked))
+    with report.part("options"):
+        report.add_errors(check_options(device))
     with report.part("half precision"):
         report.add_errors(check_half_precision(device))
     with report.part("times of operators"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -91,6 +92,20 @@ def check_operators(device: torch.device, shapes: Sequence[Sequence[int]]) -> It
                 if name == "triton":  # the same order of additions each time
                     yield Error(f"{what} repeated", changed, 0.0)
                 yield Error(f"{what} float64", largest_error(results(run, doubles, reset), exact), 1e-9)
+
+
+def check_options(device: torch.device) -> Iterator[Error]:
+    """SRWM with what differs from the paper: every version against the plain loop in float64."""
+    for sizes in ((50, 8, 8, 16, 16), (7, 3, 2, 24, 40)):
+        sources, reset = operator_inputs("srwm", sizes, device, torch.float64)
+        for input_softmax, rate_offset in ((False, 0.0), (True, -1.5), (False, 0.5)):
+            options = {"input_softmax": input_softmax, "rate_offset": rate_offset}
+            versions = {name: partial(run, **options) for name, run in VERSIONS["srwm"].items()}
+            exact = results(versions.pop("naive"), sources, reset)
+            for name, run in versions.items():
+                said = ", ".join(f"{option} {value}" for option, value in options.items())
+                what = f"srwm {name} {'x'.join(map(str, sizes))}, {said}"
+                yield Error(what, largest_error(results(run, sources, reset), exact), 1e-9)
 
 
 def check_half_precision(device: torch.device) -> Iterator[Error]:

@@ -49,6 +49,21 @@ def forgets_resets(
     return deltanet_naive(q, k, v, beta, memory, torch.zeros_like(reset))
 
 
+def ignores_options(*arguments: Tensor, **options: object) -> tuple[Tensor, Tensor]:
+    return srwm_naive(*arguments)
+
+
+def test_versions_that_do_not_know_of_options_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"naive": srwm_naive, "copy": srwm_naive, "ignorant": ignores_options}
+    monkeypatch.setattr(correctness, "VERSIONS", {"srwm": versions})
+    right: dict[str, list[bool]] = {}
+    for error in correctness.check_options(CPU):
+        right.setdefault(error.what.split()[1], []).append(error.right)
+    assert set(right) == {"copy", "ignorant"}
+    assert all(right["copy"])
+    assert not any(right["ignorant"])
+
+
 def test_wrong_versions_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {
         "srwm": {"naive": srwm_naive, "copy": srwm_naive, "state": wrong_state, "gradient": wrong_gradient},

@@ -7,7 +7,17 @@ import torch
 
 from benchmarks import operators
 from benchmarks.figures import Figure, Part
-from benchmarks.operators import MEASURED, REFERENCE, Case, Shape, compare, make_case, versions
+from benchmarks.operators import (
+    MEASURED,
+    REFERENCE,
+    Case,
+    Shape,
+    compare,
+    compare_layers,
+    make_case,
+    make_layers,
+    versions,
+)
 from policies.ops import OPERATORS
 
 TINY = Shape(7, 3, 2, 4)
@@ -59,6 +69,19 @@ def test_every_version_gets_a_ratio_to_the_plain_loop(operator: str, monkeypatch
     assert [aim for aim in aims if aim] == [{"srwm": 2.0, "deltanet": 5.0}[operator]]
 
 
+@pytest.mark.parametrize("shape", [TINY, TINY._replace(steps=1)], ids=str)
+def test_layers_with_options_get_a_ratio_to_the_published_one(
+    shape: Shape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators, "best_seconds", lambda parts, _: _times(parts))
+    figures = compare_layers(shape, shape.steps > 1, 3)
+    assert [figure.ratio for figure in figures] == [0.5, 0.25]
+    assert [figure.aim for figure in figures] == [0.97, None]
+    published, sharp, _ = make_layers(shape).values()
+    assert published.matrix() is published.w0
+    assert not torch.equal(sharp.matrix(), sharp.w0)
+
+
 def _times(parts: dict[str, object]) -> dict[str, float]:
     """Calls each part once, and says that the n-th took 2^n seconds."""
     for part in parts.values():
@@ -80,9 +103,14 @@ def test_the_short_version_covers_sequences_and_single_steps(monkeypatch: pytest
         return []
 
     monkeypatch.setattr(operators, "compare", note)
+    layers: list[Shape] = []
+    monkeypatch.setattr(
+        operators, "compare_layers", lambda shape, backward, repetitions: layers.append(shape)
+    )
     run(operators.parts(quick=True))
     assert {(operator, REFERENCE, True) for operator in MEASURED} <= set(asked)
     assert any(shape.steps == 1 and not backward for _, shape, backward in asked)
+    assert [shape.steps for shape in layers] == [50, 1]
     short = len(asked)
     asked.clear()
     run(operators.parts())

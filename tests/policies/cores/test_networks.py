@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
 from policies import core_config
 from policies.cores.base import Core
+from policies.cores.srwm import SrwmLayer
 from policies.registry import build_core
 from policies.resets import parse_reset
 
@@ -17,9 +21,24 @@ NAMES = ["srwm", "deltanet", "fake_srwm", "sr_delta"]
 SIZES = {"width": WIDTH, "heads": HEADS, "feedforward": HIDDEN, "layers": LAYERS}
 
 
-def make_core(name: str, reset: str = "episode", bptt_span: int | None = None) -> Core:
+# Cores with options that differ from those published; SRWM's recommended ones are `srwm_sharp`.
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("srwm_sharp", {}),
+    ("srwm_sharp", {"learn_sharpness": True, "rate_offset": -1.0}),
+    ("srwm", {"layer_norm": True, "sharpness": 0.5, "initial_scale": 2.0}),
+    ("srwm", {"input_softmax": False, "rate_offset": 0.5}),
+    ("sr_delta", {"layer_norm": True, "input_softmax": False, "sharpness": 4.0, "rate_offset": -1.0}),
+    ("sr_delta", {"learn_sharpness": True}),
+    ("fake_srwm", {"layer_norm": True, "input_softmax": False}),
+]
+
+
+def make_core(
+    name: str, reset: str = "episode", bptt_span: int | None = None, options: dict[str, Any] | None = None
+) -> Core:
     torch.manual_seed(0)
-    core = build_core(core_config(name, **SIZES), FEATURES, parse_reset(reset), bptt_span).double()
+    config = core_config(name, **SIZES, **(options or {}))
+    core = build_core(config, FEATURES, parse_reset(reset), bptt_span).double()
     for parameter in core.parameters():  # away from layer norm's ones and zeros, and from small updates
         parameter.data += 0.3 * torch.randn_like(parameter)
     return core
@@ -43,8 +62,8 @@ def layer_norm(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return centred / (centred.square().mean() + 1e-5).sqrt() * weight + bias
 
 
-def srwm_head(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    product = softmax(x) @ w
+def srwm_head(x: Tensor, w: Tensor, config: Any, sharpness: Tensor) -> tuple[Tensor, Tensor]:
+    product = (softmax(x) if config.input_softmax else x) @ w
     out = len(product) - 2 * D - 4
     y, q, k, beta = (
         product[:out],
@@ -52,9 +71,10 @@ def srwm_head(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
         product[out + D : out + 2 * D],
         product[out + 2 * D :],
     )
-    beta = sigmoid(beta)
+    beta = sigmoid(beta + config.rate_offset)
+    phi_q, phi_k = softmax(sharpness[0] * q), softmax(sharpness[1] * k)
     rate = torch.cat([beta[0].expand(out), beta[1].expand(D), beta[2].expand(D), beta[3].expand(4)])
-    return y, w + torch.outer(softmax(k), rate * (softmax(q) @ w - softmax(k) @ w))
+    return y, w + torch.outer(phi_k, rate * (phi_q @ w - phi_k @ w))
 
 
 def delta_head(program: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,10 +83,26 @@ def delta_head(program: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     return q @ w, w
 
 
+def head_sharpness(p: dict[str, Tensor], layer: int, h: int, config: Any) -> Tensor:
+    """Of q and of k."""
+    if config.learn_sharpness:
+        return p[f"layers.{layer}.log_sharpness"][:, h].exp()
+    return torch.full((2,), config.sharpness, dtype=torch.float64)
+
+
+def in_units_of_addresses(shift: Tensor, sharpness: Tensor) -> Tensor:
+    """A head's shift in the equations, as the state holds it: q and k as large as what their softmax is taken of."""
+    out = shift.shape[-1] - 2 * D - 4
+    factors = [torch.ones(out), sharpness[0].expand(D), sharpness[1].expand(D), torch.ones(4)]
+    return shift * torch.cat([factor.double() for factor in factors])
+
+
 def literal(
-    name: str, p: dict[str, Tensor], x: Tensor, state: dict[str, Tensor], reset: Tensor
+    name: str, p: dict[str, Tensor], x: Tensor, state: dict[str, Tensor], reset: Tensor, config: Any = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Outputs (T, B, WIDTH) and new state of the whole network with the parameters `p`."""
+    config = config or core_config("srwm")
+    name = name.removesuffix("_sharp")
     memory_names = {"srwm": ["shift"], "deltanet": ["fast"], "fake_srwm": [], "sr_delta": ["shift", "fast"]}
     streams: list[Tensor] = []
     memories: dict[str, list[Tensor]] = {key: [] for key in state}
@@ -77,6 +113,9 @@ def literal(
             for h in range(HEADS):
                 for part in memory_names[name]:
                     memory = state[f"layer{layer}/{part}"][b, h]
+                    if part == "shift":
+                        sharpness = head_sharpness(p, layer, h, config)
+                        memory = in_units_of_addresses(memory, 1.0 / sharpness)
                     fresh = p[f"layers.{layer}.w0"][h] if part == "shift" else torch.zeros_like(memory)
                     start[part, layer, h], weights[part, layer, h] = fresh, fresh + memory
         outputs = []
@@ -87,16 +126,19 @@ def literal(
             for layer in range(LAYERS):
                 pre, block = f"layers.{layer}", f"blocks.{layer}"
                 heads = []
-                if name == "deltanet":
+                normed = a
+                if name == "deltanet" or config.layer_norm:
                     normed = layer_norm(a, p[f"{pre}.layer_norm.weight"], p[f"{pre}.layer_norm.bias"])
+                if name == "deltanet":
                     program = p[f"{pre}.slow_net.weight"] @ normed
                 for h in range(HEADS):
                     shift, fast = ("shift", layer, h), ("fast", layer, h)
-                    y = a[h * D : (h + 1) * D]
+                    y = normed[h * D : (h + 1) * D]
                     if name == "fake_srwm":
-                        y = softmax(y) @ p[f"layers.{layer}.w_y"][h]
+                        y = (softmax(y) if config.input_softmax else y) @ p[f"layers.{layer}.w_y"][h]
                     if name in ("srwm", "sr_delta"):
-                        y, weights[shift] = srwm_head(y, weights[shift])
+                        sharpness = head_sharpness(p, layer, h, config)
+                        y, weights[shift] = srwm_head(y, weights[shift], config, sharpness)
                     if name == "deltanet":
                         y = program[h * (3 * D + 1) : (h + 1) * (3 * D + 1)]
                     if name in ("deltanet", "sr_delta"):
@@ -111,6 +153,9 @@ def literal(
         for key in state:
             layer, part = int(key[len("layer")]), key.split("/")[1]
             moved = [weights[part, layer, h] - start[part, layer, h] for h in range(HEADS)]
+            if part == "shift":
+                by_head = [head_sharpness(p, layer, h, config) for h in range(HEADS)]
+                moved = [in_units_of_addresses(w, s) for w, s in zip(moved, by_head, strict=True)]
             memories[key].append(torch.stack(moved))
     return torch.stack(streams, dim=1), {key: torch.stack(values) for key, values in memories.items()}
 
@@ -125,15 +170,16 @@ def run_inputs(core: Core, steps: int = 6, batch: int = 3) -> tuple[Tensor, dict
     return x, state, torch.rand(steps, batch, generator=generator) < 0.2
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_values_state_and_gradients(name: str) -> None:
-    core = make_core(name)
+@pytest.mark.parametrize(("name", "options"), [*((name, {}) for name in NAMES), *VARIANTS], ids=str)
+def test_values_state_and_gradients(name: str, options: dict[str, Any]) -> None:
+    core = make_core(name, options=options)
     x, state, reset = run_inputs(core)
     assert reset[1:].any()
     assert not reset.all(dim=0).any()
     y, last = core(x, state, reset)
     parameters = dict(core.named_parameters())
-    expected_y, expected_last = literal(name, parameters, x, state, reset)
+    config = core_config(name, **options) if name != "deltanet" else None
+    expected_y, expected_last = literal(name, parameters, x, state, reset, config)
     torch.testing.assert_close(y, expected_y, rtol=1e-10, atol=1e-10)
     assert last.keys() == expected_last.keys()
     for key in last:
@@ -147,9 +193,11 @@ def test_values_state_and_gradients(name: str) -> None:
         torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["srwm", "deltanet", "sr_delta"])
-def test_gradient_through_the_updates_by_finite_differences(name: str) -> None:
-    core = make_core(name)
+@pytest.mark.parametrize(
+    ("name", "options"), [("srwm", {}), ("deltanet", {}), ("sr_delta", {}), *VARIANTS[:2]], ids=str
+)
+def test_gradient_through_the_updates_by_finite_differences(name: str, options: dict[str, Any]) -> None:
+    core = make_core(name, options=options)
     _, state, _ = run_inputs(core, 3, 1)
     x = torch.randn(3, 1, FEATURES, dtype=torch.float64)
     reset = torch.zeros(3, 1, dtype=torch.bool)
@@ -212,6 +260,60 @@ def test_w0_is_drawn_with_variance_one_over_head_width() -> None:
         assert w0.shape == (8, 16, 52)
         assert abs(w0.mean()) < 0.01
         assert abs(w0.std() - 0.25) < 0.01
+
+
+@pytest.mark.parametrize("name", ["srwm", "sr_delta"])
+def test_published_layers_hold_nothing_but_what_is_published(name: str) -> None:
+    core = make_core(name)
+    assert core.step_factors() == {}
+    for layer in core.get_submodule("layers").children():
+        assert isinstance(layer, SrwmLayer)
+        assert layer.matrix() is layer.w0  # no operation more than published
+        assert [key for key, _ in layer.named_parameters()] == ["w0", "out_linear.weight"]
+
+
+@pytest.mark.parametrize("name", ["srwm", "sr_delta", "fake_srwm"])
+def test_options_leave_what_is_drawn_as_it_is(name: str) -> None:
+    torch.manual_seed(0)
+    plain = build_core(core_config(name, **SIZES), FEATURES)
+    torch.manual_seed(0)
+    options = {"layer_norm": True, "input_softmax": False, "initial_scale": 4.0}
+    if name != "fake_srwm":
+        options |= {"learn_sharpness": True, "sharpness": 3.0, "w0_learning_rate": [1, 2, 3, 4]}
+    changed = dict(build_core(core_config(name, **SIZES, **options), FEATURES).named_parameters())
+    for key, parameter in plain.named_parameters():
+        scale = 4.0 if key.endswith(("w0", "w_y")) else 1.0
+        torch.testing.assert_close(changed[key], scale * parameter)
+
+
+def test_the_recommended_core_is_srwm_with_options() -> None:
+    torch.manual_seed(0)
+    sharp = build_core(core_config("srwm_sharp", **SIZES), FEATURES)
+    torch.manual_seed(0)
+    options = {"layer_norm": True, "input_softmax": False, "sharpness": 4.0}
+    srwm = build_core(core_config("srwm", **SIZES, **options), FEATURES)
+    x, start = torch.randn(5, 3, FEATURES), torch.zeros(5, 3, dtype=torch.bool)
+    assert torch.equal(sharp(x, sharp.initial_state(3), start)[0], srwm(x, srwm.initial_state(3), start)[0])
+
+
+def test_sharpness_that_is_learned_begins_as_the_one_that_is_not() -> None:
+    cores = [make_core("srwm_sharp", options={"learn_sharpness": learned}) for learned in (False, True)]
+    cores[1].load_state_dict(cores[0].state_dict(), strict=False)
+    for layer in range(LAYERS):
+        cores[1].get_parameter(f"layers.{layer}.log_sharpness").data.fill_(4.0).log_()
+    x, state, reset = run_inputs(cores[0])
+    torch.testing.assert_close(cores[1](x, state, reset)[0], cores[0](x, state, reset)[0])
+
+
+def test_options_that_cannot_be() -> None:
+    for options, words in (
+        ({"w0_learning_rate": [1.0, 2.0]}, "2 factors: give one, or four"),
+        ({"w0_learning_rate": [-1.0]}, "w0_learning_rate"),
+        ({"sharpness": 0.0}, "sharpness"),
+        ({"initial_scale": 0.0}, "initial_scale"),
+    ):
+        with pytest.raises(UserError, match=words):
+            core_config("srwm", **options)
 
 
 def test_paper_sizes() -> None:

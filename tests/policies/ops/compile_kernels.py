@@ -91,6 +91,10 @@ def main() -> None:
             (y.sum() + state.sum()).backward()
         with torch.no_grad():
             run(*inputs(1, 8, 16, 16, torch.float32), torch.zeros(1, 2, dtype=torch.bool))
+    # SRWM with its options.
+    sources = srwm_inputs(50, 8, 16, 16, torch.float32)
+    y, state = srwm_triton(*sources, torch.zeros(50, 2, dtype=torch.bool), False, -1.5)
+    (y.sum() + state.sum()).backward()
 
 
 if __name__ == "__main__":

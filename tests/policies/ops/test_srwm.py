@@ -123,6 +123,34 @@ def test_values_state_and_gradients(implementation: str, shape: tuple[int, ...],
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
 
 
+def published(x: Tensor, w0: Tensor, shift: Tensor, reset: Tensor) -> tuple[Tensor, Tensor]:
+    """The paper's equations over all environments and heads at once, and nothing beside them."""
+    width = x.shape[-1]
+    blocks = [width, width, width, 4]
+    phi_x, w, outputs = x.softmax(dim=-1).unsqueeze(-2), w0 + shift, []
+    for t in range(len(x)):
+        if reset[t].any():
+            w = torch.where(reset[t, :, None, None, None], w0, w)
+        y, q, k, beta = (phi_x[t] @ w).split(blocks, dim=-1)
+        outputs.append(y.squeeze(-2))
+        rates = beta.sigmoid().split(1, dim=-1)
+        phi_q, phi_k = q.softmax(dim=-1), k.softmax(dim=-1)
+        difference = ((phi_q - phi_k) @ w).split(blocks, dim=-1)
+        step = torch.cat([rate * block for rate, block in zip(rates, difference, strict=True)], dim=-1)
+        w = w + phi_k.transpose(-1, -2) * step
+    return torch.stack(outputs), w - w0
+
+
+def test_without_options_it_is_as_published_bit_for_bit() -> None:
+    inputs = make_inputs(9, 3, 2, 4)
+    sources = [tensor.detach().float().requires_grad_() for tensor in inputs[:3]]
+    found = []
+    for outputs in (srwm(*sources, inputs.reset, "naive"), published(*sources, inputs.reset)):
+        found.append([*outputs, *torch.autograd.grad((outputs[0] ** 3).sum() + outputs[1].sum(), sources)])
+    for got, wanted in zip(*found, strict=True):
+        assert torch.equal(got, wanted)
+
+
 @pytest.mark.parametrize("implementation", EVERY)
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("shape", [(7, 2, 3, 5), (7, 2, 3, 4, 13)])

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -81,15 +81,17 @@ def loss_of(outputs: Sequence[Tensor]) -> Tensor:
     return torch.stack(terms).sum()
 
 
-def results(operator: str, implementation: str, sources: Sequence[Tensor], reset: Tensor) -> list[Tensor]:
+def results(
+    operator: str, implementation: str, sources: Sequence[Tensor], reset: Tensor, **options: Any
+) -> list[Tensor]:
     """Outputs, and the gradients of all sources."""
-    outputs = OPERATORS[operator](*sources, reset, implementation=implementation)
+    outputs = OPERATORS[operator](*sources, reset, implementation=implementation, **options)
     return [*outputs, *torch.autograd.grad(loss_of(outputs), sources, materialize_grads=True)]
 
 
-def assert_equal_to_naive(operator: str, sources: Sequence[Tensor], reset: Tensor) -> None:
-    expected = results(operator, "naive", sources, reset)
-    actual = results(operator, "triton", sources, reset)
+def assert_equal_to_naive(operator: str, sources: Sequence[Tensor], reset: Tensor, **options: Any) -> None:
+    expected = results(operator, "naive", sources, reset, **options)
+    actual = results(operator, "triton", sources, reset, **options)
     for got, wanted in zip(actual, expected, strict=True):
         assert got.dtype == wanted.dtype
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-10)
@@ -109,6 +111,14 @@ def assert_equal_to_naive(operator: str, sources: Sequence[Tensor], reset: Tenso
 )
 def test_values_state_and_gradients(operator: str, sizes: Sizes) -> None:
     assert_equal_to_naive(operator, *make_inputs(operator, sizes))
+
+
+@pytest.mark.parametrize(
+    "options", [{"input_softmax": False}, {"rate_offset": -1.5}, {"input_softmax": False, "rate_offset": 0.7}]
+)
+@pytest.mark.parametrize("sizes", [Sizes(4, 2, 1, 4, 4), Sizes(3, 1, 2, 5, 9)], ids=str)
+def test_what_differs_from_the_paper(sizes: Sizes, options: dict[str, Any]) -> None:
+    assert_equal_to_naive("srwm", *make_inputs("srwm", sizes), **options)
 
 
 @pytest.mark.parametrize("operator", BOTH)
@@ -340,5 +350,5 @@ def test_kernels_compile_for_a_gpu(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     launches = done.stdout.split()
-    assert launches.count("_forward_kernel") == 6
-    assert launches.count("_backward_kernel") == 4
+    assert launches.count("_forward_kernel") == 7
+    assert launches.count("_backward_kernel") == 5
