@@ -5,7 +5,7 @@ import sys
 from common.cli import run_command, with_subcommands
 from experiments.launch import main
 
-SUBCOMMANDS = {"suite": "experiments.suites.command_line"}
+SUBCOMMANDS = {"memory": "experiments.memory.command_line", "suite": "experiments.suites.command_line"}
 
 if __name__ == "__main__":
     sys.exit(run_command(with_subcommands(main, SUBCOMMANDS)))
