@@ -176,7 +176,7 @@ def test_what_differs_from_the_paper(
 
 @pytest.mark.parametrize("implementation", EVERY)
 def test_keys_of_length_1_keep_the_matrix_bounded(implementation: str) -> None:
-    """A soft key that meets a sharp query makes the matrix explode where the input stays the same; its root does not."""
+    """A soft key that meets a sharp query makes the matrix explode while the input stays; its root does not."""
     width, steps = 4, 200
     x = torch.zeros(1, 1, 1, width, dtype=torch.float64)
     x[..., 0] = 1.0
