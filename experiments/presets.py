@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from agents import AgentConfig, ImpalaConfig, PPOConfig
+from agents.appo import AppoConfig
 from envs import TASK_SETS
 from evaluation import ALL_SPLITS
 from policies import PolicyConfig, policy_config
@@ -46,19 +47,31 @@ _PAPER = TrainConfig(
     evaluation_splits=ALL_SPLITS,
 )
 
+# What learns most within minutes on a few processor cores: docs/learning.md.
+_LIGHT = TrainConfig(
+    policy=policy_config("srwm_sharp", encoder="space_to_depth"),
+    agent=AppoConfig(),
+    # The most likely action of a policy that has not learned much is often the same at every step.
+    evaluation_greedy=False,
+)
+
 PRESETS: dict[str, Preset] = {
     "quick": Preset(
-        "SRWM with IMPALA on six easy games, 2 to 5 minutes on 2 cores with scores and videos: to see all work",
-        TrainConfig(
-            total_steps=66_000,
-            checkpoint_every_steps=33_000,
-            log_every_steps=3_300,
+        "SRWM with APPO on six easy games, 5 minutes on 2 cores with scores and videos: to see all work",
+        replace(
+            _LIGHT,
+            total_steps=264_000,
+            checkpoint_every_steps=132_000,
+            log_every_steps=6_600,
             evaluation_episodes=10,
-            # The most likely action of a policy that has hardly begun to learn is often the same at every step.
-            evaluation_greedy=False,
         ),
         # The usual 8 minibatches do not divide 66 environments, and rollouts of 256 steps leave few updates here.
         {"ppo": PPOConfig(minibatches=2, rollout_steps=32)},
+    ),
+    "learn": Preset(
+        "SRWM with APPO on one game, 15 minutes on 2 cores: to see it learn; choose the game with --games",
+        replace(_LIGHT, games=("starpilot",), num_envs=64, total_steps=1_280_000, log_every_steps=12_800),
+        {"ppo": PPOConfig()},
     ),
     "paper-easy6": Preset(
         "the SRWM paper's six easy games with its hyperparameters, 300 M steps",

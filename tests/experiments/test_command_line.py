@@ -12,8 +12,9 @@ from common.config import options
 from common.errors import UserError
 from experiments.command_line import Launch, Resume, parse
 from experiments.presets import PRESETS
-from policies import CORES, ImpalaEncoderConfig, PolicyConfig, core_config
+from policies import CORES, PolicyConfig, core_config
 from policies.cores.srwm import SrwmConfig
+from policies.encoders.space_to_depth import SpaceToDepthConfig
 from records.config import from_json, to_json
 
 
@@ -40,7 +41,9 @@ def test_every_kind_of_value_can_be_overridden() -> None:
         num_envs=64,
         total_steps=25_000_000,
         agent=replace(expected.agent, learning_rate=1e-4),
-        policy=PolicyConfig(core_config("srwm", heads=4), ImpalaEncoderConfig(channels=(4, 8)), bptt_span=10),
+        policy=PolicyConfig(
+            core_config("srwm_sharp", heads=4), SpaceToDepthConfig(channels=(4, 8)), bptt_span=10
+        ),
         checkpoint_every_steps=None,
         videos=False,
     )
@@ -119,7 +122,7 @@ def test_resume() -> None:
 
 BAD = {
     "quik": ["unknown preset 'quik': did you mean quick?"],
-    "--games maze": ["name a preset before the options: quick, paper-easy6"],
+    "--games maze": ["name a preset before the options: quick, learn, paper-easy6"],
     "quick maze": ["unexpected word 'maze'"],
     "quick --games bigfsh": ["unknown game 'bigfsh': did you mean bigfish?"],
     "quick --policy srmw": ["unknown policy 'srmw': did you mean srwm?"],
@@ -136,11 +139,11 @@ BAD = {
     "quick --reset sometimes": ["unknown reset rule 'sometimes'"],
     "quick --device tpu": ["unknown device 'tpu'"],
     "quick --game maze": ["unknown option '--game': did you mean --games?"],
-    "quick --lerning-rate 1": ["unknown option '--lerning-rate': did you mean --agent.learning-rate?"],
+    "quick --lerning-rate 1": ["unknown option '--lerning-rate': did you mean --agent.learning-rate or"],
     "quick --core.hidden 3": ["unknown option '--core.hidden'", "all options with policy srwm"],
-    "quick --agent.clip-range 3": [
-        "unknown option '--agent.clip-range'",
-        "and algorithm impala: python train.py quick",
+    "quick --agent.minibatches 3": [
+        "unknown option '--agent.minibatches'",
+        "and algorithm appo: python train.py quick",
     ],
     "quick --num-envs many": ["num_envs is 'many': give a whole number"],
     "quick --num-envs 6.6": ["num_envs is '6.6': give a whole number"],
@@ -208,7 +211,8 @@ class TestFiles:
         path.write_text('policy = "lstm"\nnum_envs = 60\nreset = 50\n[core]\nhidden = 16\nlayers = 2\n')
         for line in ("--config {} --core.hidden 8 --seed 1", "--core.hidden 8 --seed 1 --config {}"):
             config = launch("quick " + line.format(path)).config
-            assert config.policy == PolicyConfig(core_config("lstm", hidden=8, layers=2), reset="50")
+            lstm = core_config("lstm", hidden=8, layers=2)
+            assert config.policy == PolicyConfig(lstm, SpaceToDepthConfig(), reset="50")
             assert (config.num_envs, config.seed, config.videos) == (60, 1, True)
         assert launch(f"quick --policy srwm --config {path}").config.policy.core == SrwmConfig()
 

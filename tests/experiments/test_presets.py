@@ -43,7 +43,7 @@ def test_a_short_run_is_shown_often_enough(name: str) -> None:
 
 
 def test_the_names_that_users_were_promised() -> None:
-    assert set(PRESETS) == {"quick", "paper-easy6", "paper-memory4", "expert", "openai-ppo-easy"}
+    assert set(PRESETS) == {"quick", "learn", "paper-easy6", "paper-memory4", "expert", "openai-ppo-easy"}
 
 
 def test_published_settings() -> None:

@@ -26,7 +26,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("srwm_sharp", {}),
     ("srwm_sharp", {"learn_sharpness": True, "rate_offset": -1.0}),
     ("srwm", {"layer_norm": True, "sharpness": 0.5, "initial_scale": 2.0}),
-    ("srwm", {"input_softmax": False, "rate_offset": 0.5}),
+    ("srwm", {"input_softmax": False, "rate_offset": 0.5, "unit_key": True}),
     ("sr_delta", {"layer_norm": True, "input_softmax": False, "sharpness": 4.0, "rate_offset": -1.0}),
     ("sr_delta", {"learn_sharpness": True}),
     ("fake_srwm", {"layer_norm": True, "input_softmax": False}),
@@ -73,6 +73,8 @@ def srwm_head(x: Tensor, w: Tensor, config: Any, sharpness: Tensor) -> tuple[Ten
     )
     beta = sigmoid(beta + config.rate_offset)
     phi_q, phi_k = softmax(sharpness[0] * q), softmax(sharpness[1] * k)
+    if config.unit_key:
+        phi_k = phi_k.sqrt()
     rate = torch.cat([beta[0].expand(out), beta[1].expand(D), beta[2].expand(D), beta[3].expand(4)])
     return y, w + torch.outer(phi_k, rate * (phi_q @ w - phi_k @ w))
 
@@ -290,7 +292,7 @@ def test_the_recommended_core_is_srwm_with_options() -> None:
     torch.manual_seed(0)
     sharp = build_core(core_config("srwm_sharp", **SIZES), FEATURES)
     torch.manual_seed(0)
-    options = {"layer_norm": True, "input_softmax": False, "sharpness": 4.0}
+    options = {"layer_norm": True, "input_softmax": False, "sharpness": 4.0, "unit_key": True}
     srwm = build_core(core_config("srwm", **SIZES, **options), FEATURES)
     x, start = torch.randn(5, 3, FEATURES), torch.zeros(5, 3, dtype=torch.bool)
     assert torch.equal(sharp(x, sharp.initial_state(3), start)[0], srwm(x, srwm.initial_state(3), start)[0])
