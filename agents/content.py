@@ -12,7 +12,7 @@ import torch
 from agents.checkpoint import CheckpointError
 from agents.config import AgentConfig
 from agents.episodes import WINDOW
-from agents.schema import Anything, Array, Either, Items, Named, Number, Optional, Table, Text, Whole
+from agents.schema import Anything, Array, Items, Named, Number, NumberOr, Optional, Table, Text, Whole
 from common.config import plain, problems, read
 from common.errors import shown
 from policies import Policy, PolicyConfig, from_json
@@ -29,7 +29,7 @@ LEARNER = Table(
         "policy": _WEIGHTS,
         "optimizer": Table(
             {
-                "state": Named(Named(Either((Number(), Array(_FLOATS))))),
+                "state": Named(Named(NumberOr(Array(_FLOATS)))),
                 "param_groups": Items(Named(Anything()), 1000),
             }
         ),

@@ -41,7 +41,7 @@ class Whole(Schema):
 
     def check(self, value: Any, where: str) -> None:
         if type(value) is not int or not self.low <= value <= self.high:
-            raise ValueError(f"its {where} is {shown(value)}, not a number from {self.low:,} to {self.high:,}")
+            raise ValueError(f"its {where} is {_shown(value)}, not a number from {self.low:,} to {self.high:,}")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Number(Schema):
 
     def check(self, value: Any, where: str) -> None:
         if type(value) not in (int, float):
-            raise ValueError(f"its {where} is {shown(value)}, not a number")
+            raise ValueError(f"its {where} is {_shown(value)}, not a number")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Text(Schema):
 
     def check(self, value: Any, where: str) -> None:
         if not isinstance(value, str) or len(value) > MAX_NAME:
-            raise ValueError(f"its {where} is {shown(value)}, not a name")
+            raise ValueError(f"its {where} is {_shown(value)}, not a name")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Array(Schema):
 
     def check(self, value: Any, where: str) -> None:
         if not isinstance(value, (torch.Tensor, np.ndarray)):
-            raise ValueError(f"its {where} is {shown(value)}, not a tensor")
+            raise ValueError(f"its {where} is {_shown(value)}, not a tensor")
         kind = str(value.dtype).removeprefix("torch.")
         if kind not in self.types:
             raise ValueError(f"its {where} holds {kind} instead of {' or '.join(self.types)}")
@@ -96,18 +96,14 @@ class Optional(Schema):
 
 
 @dataclass(frozen=True)
-class Either(Schema):
-    """What one of `choices` describes."""
+class NumberOr(Schema):
+    """A number, or what `array` describes."""
 
-    choices: tuple[Schema, ...]
+    array: Array
 
     def check(self, value: Any, where: str) -> None:
-        for choice in self.choices[:-1]:
-            try:
-                return choice.check(value, where)
-            except ValueError:
-                continue
-        self.choices[-1].check(value, where)
+        if type(value) not in (int, float):
+            self.array.check(value, where)
 
 
 @dataclass(frozen=True)
@@ -120,7 +116,7 @@ class Items(Schema):
 
     def check(self, value: Any, where: str) -> None:
         if not isinstance(value, (list, tuple)) or not self.least <= len(value) <= self.most:
-            raise ValueError(f"its {where} is {shown(value)}, not a list of {self.least} to {self.most:,}")
+            raise ValueError(f"its {where} is {_shown(value)}, not a list of {self.least} to {self.most:,}")
         for item in value:
             self.each.check(item, where)
 
@@ -133,7 +129,7 @@ class Named(Schema):
 
     def check(self, value: Any, where: str) -> None:
         for name, item in _table(value, where).items():
-            self.each.check(item, f"{where}/{shown(name, quoted=False)}")
+            self.each.check(item, f"{where}/{str(name)[:60]}")
 
 
 @dataclass(frozen=True)
@@ -159,5 +155,11 @@ class Table(Schema):
 
 def _table(value: Any, where: str) -> Mapping[Any, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"its {where or 'content'} is {shown(value)}, not a table")
+        raise ValueError(f"its {where or 'content'} is {_shown(value)}, not a table")
     return value
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}" if isinstance(value, (Mapping, list, tuple)) else shown(value)

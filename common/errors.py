@@ -24,7 +24,7 @@ class RunError(RuntimeError):
         return printable(super().__str__())
 
 
-def printable(text: str, limit: int = 4000) -> str:
+def printable(text: str, limit: int = 2000) -> str:
     """`text` as a terminal can show it: what is not a character there is written as its number, and a text longer
     than `limit` loses its middle. What strangers wrote into a file moves no cursor and fills no screen.
 
@@ -75,7 +75,7 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 
 def raise_problems(problems: Sequence[str]) -> None:
     """Raise one `UserError` that lists `problems`, each once, if there are any."""
-    unique = list(dict.fromkeys(problems))
+    unique = list(dict.fromkeys(printable(problem, 1000) for problem in problems))
     if len(unique) == 1:
         raise UserError(unique[0])
     if unique:
