@@ -18,7 +18,7 @@ from agents.checkpoint import CheckpointError, PathOrFile, read_checkpoint, writ
 from agents.config import AgentConfig
 from agents.impala import IMPALA, ImpalaConfig
 from agents.ppo import PPO, PPOConfig
-from common.config import shown
+from common.errors import shown
 
 ALGORITHMS: dict[str, type[Agent]] = {algorithm.algorithm: algorithm for algorithm in (IMPALA, APPO, PPO)}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
@@ -14,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import HumanOutputFormat, Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule, TensorDict
+from stable_baselines3.common.utils import get_system_info
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecTransposeImage, is_vecenv_wrapped
 
 from agents.acting import Actor
@@ -31,8 +35,9 @@ from agents.randomness import RandomStreams
 from agents.retention import Retention
 from agents.rollout import Batch, RolloutStore
 from agents.schedule import alternate, overlap
+from agents.sizes import memory_problems
 from agents.spaces import image_and_actions, spaces_of
-from common.errors import RunError, UserError, raise_problems, unknown_name
+from common.errors import RunError, UserError, raise_problems, shown, unknown_name
 from common.stages import stage
 from policies import Policy, PolicyConfig, policy_config
 from policies.precision import resolved
@@ -162,6 +167,8 @@ class Agent(BaseAlgorithm):
 
     def _setup_model(self) -> None:
         image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
+        if self.env is not None:
+            self._check_sizes()
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         precision = resolved(self.policy_config.precision, self.device)
@@ -175,9 +182,17 @@ class Agent(BaseAlgorithm):
     def _setup_actors(self) -> None:
         """What depends on the environments: everything between them and the policy."""
         assert self.env is not None
-        raise_problems(self.config.problems(self.n_envs))
+        self._check_sizes()
         self.actors = ActorSide(self.env, self.policy, self.config, self.device, self._random.acting)
         self._stats_window_size = WINDOW * len(set(self.actors.collector.games))
+
+    def _check_sizes(self) -> None:
+        """Refuse what does not fit the number of environments, or into the memory, before it is made."""
+        raise_problems(self.config.problems(self.n_envs))
+        spaces = image_and_actions(self.observation_space, self.action_space)
+        raise_problems(
+            memory_problems(self.policy_config, self.config, *spaces, self.n_envs, str(self.device))
+        )
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """Go on in `env`, which must have the spaces and, if there are any, the number of the present environments.
@@ -315,6 +330,18 @@ class Agent(BaseAlgorithm):
                     self._log(metrics or {})
         callback.on_training_end()
         return self
+
+    def _setup_learn(self, *arguments: Any, **named: Any) -> tuple[int, BaseCallback]:
+        """As in Stable-Baselines3, but without the directory that it makes for logs that go nowhere."""
+        asked = self._custom_logger or self.tensorboard_log is not None or "SB3_LOGDIR" in os.environ
+        if asked:
+            return super()._setup_learn(*arguments, **named)
+        self._logger = Logger(None, [HumanOutputFormat(sys.stdout)] if self.verbose else [])
+        self._custom_logger = True  # so that it is kept
+        try:
+            return super()._setup_learn(*arguments, **named)
+        finally:
+            self._custom_logger = False
 
     def _alternating(self, total_timesteps: int, callback: BaseCallback) -> Iterator[Metrics | None]:
         """Learn from each rollout before the next one is played."""
@@ -529,7 +556,7 @@ class Agent(BaseAlgorithm):
         write_checkpoint(path, content.plain())
 
     @classmethod
-    def load(  # type: ignore[override]  # no custom_objects: nothing in a checkpoint is code
+    def load(  # type: ignore[override]  # other arguments come third
         cls: type[SelfAgent],
         path: PathOrFile,
         env: GymEnv | None = None,
@@ -546,7 +573,8 @@ class Agent(BaseAlgorithm):
             device: "cpu", "cuda" or "auto".
             force_reset: start new episodes in `env`. False continues the episodes of the checkpoint, exactly.
             kwargs: `retention`, `tensorboard_log` and `verbose`, as for a new agent, and hyperparameters in place of
-                stored ones.
+                stored ones. As in Stable-Baselines3, `custom_objects` may hold such too, beside names that are not
+                looked at, and `print_system_info` prints versions.
 
         Raises:
             CheckpointError: the file is missing, damaged or foreign, of another algorithm, or does not fit `env`.
@@ -562,14 +590,22 @@ class Agent(BaseAlgorithm):
         env: GymEnv | None = None,
         device: torch.device | str = "auto",
         force_reset: bool = True,
+        *,
+        custom_objects: Mapping[str, Any] | None = None,
+        print_system_info: bool = False,
         **kwargs: Any,
     ) -> SelfAgent:
         """As `load`, from what `read_checkpoint` returned for the file called `name`."""
         if content.get("algorithm") != cls.algorithm:
             raise CheckpointError(
-                f"{name} holds {str(content.get('algorithm', 'no')).upper()} training, not {cls.algorithm.upper()}: "
+                f"{name} holds {shown(content.get('algorithm'), quoted=False).upper()} training, "
+                f"not {cls.algorithm.upper()}: "
                 "agents.load finds the right class"
             )
+        if print_system_info:
+            get_system_info()
+        known = {field.name for field in fields(cls.config_class)}
+        kwargs = {name: value for name, value in (custom_objects or {}).items() if name in known} | kwargs
         parts = AgentContent.read(content, name, cls.config_class)
         agent = cls(parts.policy_config, env, parts.config, seed=parts.seed, device=device, **kwargs)
         if env is None:

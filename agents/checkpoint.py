@@ -9,7 +9,9 @@ Format version 3, numbers little-endian::
     tensors    their bytes, one after the other, row-major
     32 bytes   SHA-256 of everything before it
 
-In the content, ``{"$tensor": number, "as": kind}`` stands for a tensor, an array or bytes.
+In the content, ``{"$tensor": number, "as": kind}`` stands for a tensor, an array or bytes; each of them once.
+
+Nothing in a file is believed before it is known to be small: the limits below hold for what is written, too.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,15 +32,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.errors import UserError
-from common.files import atomic_write
+from common.errors import UserError, shown
+from common.files import atomic_write, open_regular
+from common.machine import memory_bytes
 
 FORMAT = "procgen-srwm checkpoint"
 VERSION = 3
 SUFFIX = ".ckpt"
 
-MAX_HEADER = 64 << 20
+MAX_HEADER = 16 << 20
 """Bytes: tensors, not JSON, are what makes a checkpoint large."""
+MAX_ENTRIES = 1_000_000
+"""Brackets and commas in the header, which bound what it is parsed into."""
+MAX_DEPTH = 32
+"""Tables and lists within one another."""
+MAX_DIGITS = 100
+"""Of a whole number."""
+MAX_DIMENSIONS = 16
+MAX_ELEMENTS = 1 << 42
+"""Of a tensor, counting an empty dimension as one."""
 
 _MAGIC = f"{FORMAT}\n".encode()
 _FIXED = struct.Struct("<24sIQ")
@@ -90,11 +102,15 @@ def write_checkpoint(path: PathOrFile, content: Mapping[str, Any]) -> Path | Non
     Raises:
         OSError: the directory cannot be written or the disk is full; an earlier file at `path` is untouched.
         TypeError: `content` holds something that is neither data nor a tensor.
+        ValueError: it is larger, or nested more deeply, than anything that is read again.
     """
     tensors: list[Tensor] = []
-    packed = _pack(content, "", tensors)
+    packed = _pack(content, "", tensors, MAX_DEPTH)
     described = [[_DTYPE_NAMES[tensor.dtype], list(tensor.shape)] for tensor in tensors]
     header = json.dumps({"tensors": described, "content": packed}).encode()
+    _check_size(header)
+    for dtype, shape in described:
+        _checked(dtype, shape)
     if not isinstance(path, (str, os.PathLike)):
         _write(path, header, tensors)
         return None
@@ -130,7 +146,7 @@ def _as_bytes(tensor: Tensor) -> Tensor:
 def read_checkpoint(path: PathOrFile) -> dict[str, Any]:
     """What `write_checkpoint` was given: tensors stay tensors (on the CPU), arrays arrays, bytes bytes.
 
-    Nothing in a file is executed, and no more memory is taken than the file is long.
+    Nothing in a file is executed, and no more memory is taken than the file is long, and some 200 MB for its header.
 
     Raises:
         CheckpointError: the file is missing, truncated, damaged, larger than this machine's memory, not a checkpoint of
@@ -148,6 +164,10 @@ def read_checkpoint(path: PathOrFile) -> dict[str, Any]:
         raise CheckpointError(f"cannot read the checkpoint {source}: {error.strerror or error}") from error
     except MemoryError as error:
         raise CheckpointError(f"{source} needs more memory than there is: use a machine with more") from error
+    except ValueError as error:  # a path with a character that no path has
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"cannot read the checkpoint {shown(str(source))}: {error}") from error
 
 
 def _open_regular(source: Path) -> IO[bytes]:
@@ -159,14 +179,14 @@ def _open_regular(source: Path) -> IO[bytes]:
         # A pipe or a device might never end.
         what = "does not exist" if not kind else "is a directory" if stat.S_ISDIR(kind) else "is not a file"
         raise CheckpointError(f"no checkpoint at {source}: it {what}; name a {SUFFIX} file")
-    return source.open("rb")
+    return open_regular(source)
 
 
 def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, Any]:
     begin = file.tell()
     size = file.seek(0, os.SEEK_END) - begin
     file.seek(begin)
-    memory = _physical_memory()
+    memory = memory_bytes()
     start = file.read(_FIXED.size)
     if not start.startswith(_MAGIC):
         raise not_whole(source)
@@ -183,7 +203,8 @@ def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, 
     header = file.read(header_size)
     digest.update(header)
     try:
-        described = json.loads(header)
+        _check_size(header)
+        described = json.loads(header.decode("ascii"), parse_int=_whole_number)
         shapes = [_checked(dtype, shape) for dtype, shape in described["tensors"]]
         content = described["content"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -203,11 +224,31 @@ def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, 
     return _content(source, content, values)
 
 
+def _check_size(header: bytes) -> None:
+    """Whether parsing `header` takes little time and memory, known before it is parsed."""
+    entries = sum(map(header.count, (b"[", b"{", b",")))
+    if len(header) > MAX_HEADER or entries > MAX_ENTRIES:
+        raise ValueError(
+            f"its header has {len(header):,} bytes and {entries:,} entries: "
+            f"at most {MAX_HEADER:,} and {MAX_ENTRIES:,} are stored"
+        )
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number has {len(text):,} digits")
+    return int(text)
+
+
 def _checked(dtype: object, shape: object) -> tuple[torch.dtype, list[int]]:
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise ValueError(f"no type {dtype!r}")
-    if not isinstance(shape, list) or not all(type(n) is int and 0 <= n < 1 << 48 for n in shape):
-        raise ValueError(f"no shape {shape!r}")
+        raise ValueError(f"no type {shown(dtype)}")
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"no shape {shown(shape)}")
+    if not all(type(n) is int and 0 <= n <= MAX_ELEMENTS for n in shape):
+        raise ValueError(f"no shape {shown(shape)}")
+    if math.prod(max(n, 1) for n in shape) > MAX_ELEMENTS:
+        raise ValueError(f"too many elements: {shown(shape)}")
     return _DTYPES[dtype], shape
 
 
@@ -219,16 +260,40 @@ def _tensor(data: bytearray, dtype: torch.dtype, shape: Sequence[int]) -> Tensor
     return torch.frombuffer(data, dtype=dtype).reshape(tuple(shape))
 
 
-def _content(source: Path | str, packed: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _content(source: Path | str, packed: Any, tensors: MutableMapping[str, Tensor]) -> dict[str, Any]:
     try:
-        content = _unpack(packed, tensors)
+        content = _unpack(packed, tensors, MAX_DEPTH)
         if not isinstance(content, dict):
             raise TypeError(f"the content is of type {type(content).__name__}")
+        if tensors:
+            raise ValueError("tensors that nothing refers to")
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
         raise CheckpointError(
             f"{source} is damaged: its parts do not fit together; use another one"
         ) from error
     return content
+
+
+# Files as they are, for who examines what becomes of wrong ones
+
+
+def fields_of_file(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    """The header of a whole file and the bytes of its tensors; nothing is checked."""
+    _, _, size = _FIXED.unpack_from(data)
+    place = _FIXED.size + size
+    header = json.loads(data[_FIXED.size : place])
+    parts = []
+    for dtype, shape in header["tensors"]:
+        length = _DTYPES[dtype].itemsize * math.prod(shape)
+        parts.append(data[place : place + length])
+        place += length
+    return header, parts
+
+
+def file_of_fields(header: bytes, parts: Sequence[bytes]) -> bytes:
+    """A file with this header and these bytes, and the checksum that belongs to it."""
+    data = b"".join((_FIXED.pack(_MAGIC, VERSION, len(header)), header, *parts))
+    return data + _DIGEST(data).digest()
 
 
 def not_whole(source: Path | str) -> CheckpointError:
@@ -253,20 +318,18 @@ def _too_large(source: Path | str, size: int, memory: int) -> CheckpointError:
     )
 
 
-def _physical_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 # Tensors, arrays and bytes in the JSON
 
 
-def _pack(value: Any, where: str, tensors: list[Tensor]) -> Any:
+def _pack(value: Any, where: str, tensors: list[Tensor], depth: int) -> Any:
+    if depth < 0:
+        raise ValueError(f"a checkpoint cannot hold more than {MAX_DEPTH} tables within one another (at {where})")
     if isinstance(value, Mapping):
         if _MARK in value:
             raise TypeError(f"a checkpoint cannot hold the name {_MARK!r} (at {where or 'the top'})")
-        return {str(name): _pack(item, f"{where}/{name}", tensors) for name, item in value.items()}
+        return {str(name): _pack(item, f"{where}/{name}", tensors, depth - 1) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_pack(item, f"{where}/{index}", tensors) for index, item in enumerate(value)]
+        return [_pack(item, f"{where}/{index}", tensors, depth - 1) for index, item in enumerate(value)]
     if isinstance(value, (bytes, bytearray)):
         return _stored(np.frombuffer(bytes(value), dtype=np.uint8), "bytes", where, tensors)
     if isinstance(value, np.ndarray):
@@ -275,6 +338,8 @@ def _pack(value: Any, where: str, tensors: list[Tensor]) -> Any:
         return _stored(value, "tensor", where, tensors)
     if isinstance(value, np.generic):
         value = value.item()
+    if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+        raise ValueError(f"a checkpoint cannot hold a number of more than {MAX_DIGITS} digits (at {where})")
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(f"a checkpoint cannot hold {type(value).__name__} (at {where or 'the top'})")
@@ -292,14 +357,16 @@ def _stored(value: Tensor | NDArray[Any], kind: str, where: str, tensors: list[T
     return {_MARK: str(len(tensors) - 1), "as": kind}
 
 
-def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _unpack(value: Any, tensors: MutableMapping[str, Tensor], depth: int) -> Any:
+    if depth < 0:
+        raise ValueError("nested too deeply")
     if isinstance(value, list):
-        return [_unpack(item, tensors) for item in value]
+        return [_unpack(item, tensors, depth - 1) for item in value]
     if not isinstance(value, dict):
         return value
     if _MARK not in value:
-        return {name: _unpack(item, tensors) for name, item in value.items()}
-    tensor = tensors[value[_MARK]]
-    if value["as"] == "bytes":
-        return tensor.numpy().tobytes()
-    return tensor.numpy() if value["as"] == "array" else tensor
+        return {name: _unpack(item, tensors, depth - 1) for name, item in value.items()}
+    tensor = tensors.pop(value[_MARK])  # once: as bytes, each use would take its memory again
+    return {"bytes": lambda: tensor.numpy().tobytes(), "array": tensor.numpy, "tensor": lambda: tensor}[
+        value["as"]
+    ]()

@@ -9,10 +9,12 @@ from agents.numerics import ON_NAN
 from agents.rewards import REWARD_TRANSFORMS
 from common.config import OneOf, Range, problems
 
-Positive = Range(0, open_low=True)
-NotNegative = Range(0)
+LARGEST = 10**9
+"""Beyond it a number is a typing error, and single precision not far from its end."""
+Positive = Range(0, LARGEST, open_low=True)
+NotNegative = Range(0, LARGEST)
 Share = Range(0, 1)
-Count = Range(1, 10**9)
+Count = Range(1, LARGEST)
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class AgentConfig:
     def lag(self) -> int:
         """How many phases of learning the acting policy may be behind (0 or 1)."""
         return 0
+
+    def largest_batch(self, num_envs: int) -> int:
+        """Steps that one update learns from, at least, with `num_envs` environments."""
+        return self.rollout_steps
 
     def problems(self, num_envs: int) -> list[str]:
         """Everything wrong with these values for `num_envs` environments, a line each."""

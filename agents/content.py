@@ -11,11 +11,86 @@ import torch
 
 from agents.checkpoint import CheckpointError
 from agents.config import AgentConfig
+from agents.episodes import WINDOW
+from agents.schema import Anything, Array, Items, Named, Number, NumberOr, Optional, Table, Text, Whole
 from common.config import plain, problems, read
+from common.errors import shown
 from policies import Policy, PolicyConfig, from_json
 
 IMAGE_SIDE = 1 << 16
 """No image is as high or wide as that."""
+
+_FLOATS = ("float32", "float64", "float16", "bfloat16")
+_WEIGHTS = Named(Array(_FLOATS))
+_BYTES = Array(("uint8",), 1)
+
+LEARNER = Table(
+    {
+        "policy": _WEIGHTS,
+        "optimizer": Table(
+            {
+                "state": Named(Named(NumberOr(Array(_FLOATS)))),
+                "param_groups": Items(Named(Anything()), 1000),
+            }
+        ),
+        "shuffling": _BYTES,
+        "updates": Whole(),
+        "skipped": Whole(),
+        "retention": Named(Anything()),
+    }
+)
+"""What a learner keeps; a method of continual learning examines by itself what it takes up."""
+
+RUN = Table(
+    {
+        "num_timesteps": Whole(),
+        "total_timesteps": Whole(),
+        "random": Table({"acting": _BYTES, "predicting": _BYTES, "global": _BYTES}),
+        "num_envs": Optional(Whole(1, 10**6)),
+    },
+    {
+        "episodes": Table(
+            {
+                "windows": Named(Items(Items(Optional(Number()), most=3, least=3), most=WINDOW)),
+                "played": Items(Text(), 10**6),
+            }
+        ),
+        "collector": Table(
+            {
+                "core_state": Named(Array((*_FLOATS, "int64"))),
+                "games": Items(Text(), 10**6),
+                "rewards": Table(
+                    {},
+                    {
+                        "returns": Array(("float64",), 1),
+                        "statistics": Named(Table({"mean": Number(), "var": Number(), "count": Number()})),
+                    },
+                ),
+            }
+        ),
+        "observation": Table({"rgb": Array(("uint8",), 4), "reward": Array(("float32",), 2)}),
+        "episode_start": Array(("bool",), 1),
+        "behaviour": _WEIGHTS,
+        # Environments examine their states, as far as the native library lets them (docs/checkpoints.md).
+        "env": Optional(Named(Anything())),
+    },
+)
+"""Where a run stands; the second half is missing where there are no environments."""
+
+SCHEMA = Table(
+    {
+        "algorithm": Text(),
+        "config": Named(Anything()),  # these two have ranges of their own, in the types of their fields
+        "policy_config": Named(Anything()),
+        "image_shape": Items(Whole(1, IMAGE_SIDE), most=3, least=3),
+        "num_actions": Whole(1, IMAGE_SIDE),
+        "seed": Optional(Whole(-(2**63), 2**64)),
+        "experiment": Named(Anything()),
+        "learner": LEARNER,
+        "run": RUN,
+    }
+)
+"""What the checkpoint of an agent holds: checked when it is written, and before anything in it is used."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +121,14 @@ class AgentContent:
 
     def plain(self) -> dict[str, Any]:
         """As nested dictionaries of plain values and tensors."""
-        return {
+        content = {
             **vars(self),
             "config": plain(self.config),
             "policy_config": plain(self.policy_config),
             "image_shape": list(self.image_shape),
         }
+        SCHEMA.check(content, "")
+        return content
 
     @classmethod
     def read(cls, content: Mapping[str, Any], name: str, config_class: type[AgentConfig]) -> AgentContent:
@@ -61,20 +138,14 @@ class AgentContent:
             CheckpointError: a part is missing, of another form, or holds impossible values.
         """
         with fitting(name):
-            shape, num_actions, seed = content["image_shape"], content["num_actions"], content["seed"]
-            if len(shape) != 3 or not all(type(n) is int and 0 < n < IMAGE_SIDE for n in shape):
-                raise ValueError(f"its images have the shape {shape}")
-            if type(num_actions) is not int or not 0 < num_actions < IMAGE_SIDE:
-                raise ValueError(f"its number of actions is {num_actions!r}")
-            if seed is not None and type(seed) is not int:
-                raise ValueError(f"its seed is {seed!r}")
+            SCHEMA.check(content, "")
             found = cls(
                 algorithm=content["algorithm"],
                 config=_settings(config_class(), content["config"]),
                 policy_config=from_json(content["policy_config"]),
-                image_shape=(shape[0], shape[1], shape[2]),
-                num_actions=num_actions,
-                seed=seed,
+                image_shape=tuple(content["image_shape"]),  # type: ignore[arg-type]  # three of them
+                num_actions=content["num_actions"],
+                seed=content["seed"],
                 experiment=dict(content["experiment"]),
                 learner=dict(content["learner"]),
                 run=dict(content["run"]),
@@ -94,7 +165,9 @@ class AgentContent:
         stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
         if described != stored:
             names = sorted({*described, *stored})
-            different = [name for name in names if described.get(name) != stored.get(name)]
+            different = [
+                shown(name, quoted=False) for name in names if described.get(name) != stored.get(name)
+            ]
             raise ValueError(f"its network has other weights, such as {', '.join(different[:3])}")
 
 
@@ -129,9 +202,9 @@ def fitting(name: str) -> Iterator[None]:
     ) as error:
         lines = str(error).strip().splitlines()
         reason = (
-            f"it has no {error}"
-            if isinstance(error, KeyError)
-            else lines[0]
+            f"it has no {shown(error.args[0])}"
+            if isinstance(error, KeyError) and error.args
+            else lines[0][:1000]
             if lines
             else type(error).__name__
         )

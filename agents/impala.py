@@ -62,6 +62,9 @@ class ImpalaConfig(AgentConfig):
         """Updates that one pass over a rollout of `num_envs` environments makes."""
         return -(-num_envs // (self.batch_unrolls or PUBLISHED_BATCH))
 
+    def largest_batch(self, num_envs: int) -> int:
+        return self.rollout_steps * -(-num_envs // self.batches_per_pass(num_envs))
+
     def batch_problems(self, num_envs: int) -> list[str]:
         if self.batch_unrolls is None or num_envs % self.batch_unrolls == 0:
             return []

@@ -221,7 +221,7 @@ class Learner(ABC):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned, which may have come from a file."""
         self.policy.load_state_dict(state["policy"])
-        self.optimizer.load_state_dict(_as_saved(state["optimizer"], list(self.policy.parameters())))
+        self.optimizer.load_state_dict(_as_saved(state["optimizer"], self.optimizer))
         self.shuffling.set_state(state["shuffling"])
         self.updates, self.skipped = int(state["updates"]), int(state["skipped"])
         self.retention.load_state(state["retention"])
@@ -246,17 +246,37 @@ class Learner(ABC):
         self.load_state(self.state())
 
 
-def _as_saved(stored: Mapping[str, Any], parameters: list[Tensor]) -> dict[str, Any]:
-    """Undo what a file does to an optimizer's state: to the numbers that are its keys, and to memory formats."""
+def _as_saved(stored: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Undo what a file does to the state of `optimizer`: to the numbers that are its keys, and to memory formats.
 
-    def like_parameter(number: int, value: Any) -> Any:
+    Its settings (`param_groups`) are those of the configuration, not those in the file.
+
+    Raises:
+        ValueError: it is the state of another optimizer, or of other parameters.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    names = _state_names(optimizer)
+
+    def like_parameter(number: int, name: str, value: Any) -> Tensor:
         parameter = parameters[number]
         if isinstance(value, Tensor) and value.shape == parameter.shape:
             return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        return value
+        if name != "step" or torch.as_tensor(value).numel() != 1:
+            raise ValueError(f"its optimizer keeps a {name!r} of another shape than the weights")
+        return torch.as_tensor(value)
 
-    state = {
-        int(number): {name: like_parameter(int(number), value) for name, value in values.items()}
-        for number, values in stored["state"].items()
-    }
-    return {**stored, "state": state}
+    state = {}
+    for number, values in ((int(number), values) for number, values in stored["state"].items()):
+        if values.keys() != names or not 0 <= number < len(parameters):
+            raise ValueError("its optimizer is of another kind or of other weights")
+        state[number] = {name: like_parameter(number, name, value) for name, value in values.items()}
+    return {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+
+
+def _state_names(optimizer: torch.optim.Optimizer) -> set[str]:
+    """What `optimizer` keeps for each parameter once it has made a step."""
+    parameter = torch.zeros(1, requires_grad=True)
+    parameter.grad = torch.zeros(1)
+    other = type(optimizer)([parameter], **optimizer.defaults)
+    other.step()
+    return set(other.state[parameter])

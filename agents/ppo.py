@@ -53,6 +53,9 @@ class PPOConfig(AgentConfig):
     clip_range: Annotated[float, Positive] = 0.2
     value_clip_range: Annotated[float | None, Positive] = 0.2
 
+    def largest_batch(self, num_envs: int) -> int:
+        return self.rollout_steps * num_envs // self.minibatches
+
     def batch_problems(self, num_envs: int) -> list[str]:
         if num_envs % self.minibatches == 0:
             return []

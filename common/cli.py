@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from common.config import OneOf, Option, assign, options
-from common.errors import RunError, UserError, nearest, raise_problems
+from common.errors import RunError, UserError, nearest, printable, raise_problems, shown
 
 OptionsType = TypeVar("OptionsType")
 
@@ -69,7 +69,7 @@ def with_subcommands(main: Callable[[], int], modules: Mapping[str, str]) -> Cal
 
 
 def _complain(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {printable(' '.join(message.split()))}", file=sys.stderr)
     return USER_ERROR
 
 
@@ -184,7 +184,7 @@ def unknown_options(words: Iterable[str], known: Iterable[Option], see: str) -> 
     for name in [word.partition("=")[0] for word in words if word.startswith("-")]:
         near = nearest(name, flags)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        found.append(f"unknown option {name!r}: {hint}({see})")
+        found.append(f"unknown option {shown(name)}: {hint}({see})")
     return found
 
 
@@ -255,7 +255,7 @@ def parse_options(
             values[positional], rest = (rest, []) if place.type.is_tuple else (rest[0], rest[1:])
         if rest:
             advice = "" if place is None else f"name one {_in_words(place)}; "
-            problems.append(f"unexpected {' '.join(rest)}: {advice}see {program} --help")
+            problems.append(f"unexpected {shown(' '.join(rest), quoted=False)}: {advice}see {program} --help")
         for name in [name for name in required if name not in values]:
             if name == positional and place is not None:
                 problems.append(f"name a {_in_words(place)}: {program} {_metavar(place)}")

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from common.errors import nearest, raise_problems, unknown_name
+from common.errors import nearest, raise_problems, shown, unknown_name
 
 Settings = TypeVar("Settings")
 
@@ -268,12 +268,6 @@ def _unknown_setting(where: str, name: str, known: list[str]) -> str:
     what = f"{where.rstrip('.')} setting".strip()
     name = shown(name, quoted=False)
     return unknown_name(what, name, known) if known else f"unknown {what} {name!r}: it has none"
-
-
-def shown(value: object, *, quoted: bool = True, limit: int = 60) -> str:
-    """A value as a message repeats it: in one line, and not longer than `limit` characters."""
-    text = repr(value) if quoted else str(value)
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 # Checking

@@ -13,9 +13,38 @@ from difflib import get_close_matches
 class UserError(ValueError):
     """Something the user asked for cannot be had. The message is one line and says what to do."""
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
 
 class RunError(RuntimeError):
     """A run cannot go on: numbers that are not finite, environments that died. The message is one line."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str, limit: int = 2000) -> str:
+    """`text` as a terminal can show it: what is not a character there is written as its number, and a text longer
+    than `limit` loses its middle. What strangers wrote into a file moves no cursor and fills no screen.
+
+    >>> printable("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    if len(text) > limit:
+        text = f"{text[: limit // 2]} ... {text[-limit // 2 :]}"
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def shown(value: object, *, quoted: bool = True, limit: int = 60) -> str:
+    """A value as a message repeats it: in one line, and not longer than `limit` characters."""
+    if isinstance(value, (str, bytes)):
+        value = value[: limit + 1]  # before it is quoted: it may be of any length
+    try:
+        text = repr(value) if quoted else str(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits; lists within lists without end
+        text = f"a {type(value).__name__} too large to show"
+    return printable(text if len(text) <= limit else f"{text[: limit - 3]}...")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
@@ -27,7 +56,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     near = get_close_matches(name, names, n=2, cutoff=0.6)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return f"unknown {kind} {name!r}: {hint}(known: {', '.join(names)})"
+    return f"unknown {kind} {shown(name)}: {hint}(known: {', '.join(names)})"
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
@@ -46,7 +75,7 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 
 def raise_problems(problems: Sequence[str]) -> None:
     """Raise one `UserError` that lists `problems`, each once, if there are any."""
-    unique = list(dict.fromkeys(problems))
+    unique = list(dict.fromkeys(printable(problem, 1000) for problem in problems))
     if len(unique) == 1:
         raise UserError(unique[0])
     if unique:

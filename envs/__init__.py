@@ -18,6 +18,7 @@ from envs.games import (
 )
 from envs.grouped import GroupedVecEnv, grouped_procgen
 from envs.gym_env import ProcgenEnv, environment_id
+from envs.gym_vector import ProcgenVectorEnv
 from envs.levels import SPLITS, Levels, parse_levels
 from envs.native import (
     ACTION_NAMES,
@@ -47,6 +48,7 @@ __all__ = [
     "Levels",
     "ProcgenEnv",
     "ProcgenVecEnv",
+    "ProcgenVectorEnv",
     "ScoreRange",
     "TaskDuration",
     "StreamVecEnv",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.errors import UserError
+from common.errors import UserError, shown
 from envs.games import game_problems
 from envs.levels import MAX_LEVEL, Levels, parse_levels
 
 MAX_SEED = 2**31 - 1
+MAX_ENVS, MAX_THREADS = 16_384, 1024
+"""Beyond these a number is a typing error."""
 DEFAULT_NUM_ENVS = 64
 
 
@@ -21,7 +23,7 @@ def default_num_envs(num_games: int, level_seeds: Sequence[int] | None = None) -
 
 def level_seed_problems(level_seeds: Sequence[int]) -> list[str]:
     """What is wrong with explicit level seeds."""
-    bad = [str(seed) for seed in level_seeds if not 0 <= seed <= MAX_LEVEL]
+    bad = [shown(seed) for seed in level_seeds if not 0 <= seed <= MAX_LEVEL]
     return [f"level seeds must be from 0 to {MAX_LEVEL}, not {', '.join(bad[:5])}"] if bad else []
 
 
@@ -38,7 +40,9 @@ def environment_problems(
     """All contradictions in the arguments of a `ProcgenVecEnv` (games already expanded), one line each."""
     problems = game_problems(games, mode)
     if num_envs < 1:
-        problems.append(f"{num_envs} environments: at least {max(len(games), 1)} needed")
+        problems.append(f"{shown(num_envs)} environments: at least {max(len(games), 1)} needed")
+    elif num_envs > MAX_ENVS:
+        problems.append(f"{shown(num_envs)} environments: at most {MAX_ENVS:,} are possible")
     elif games and num_envs % len(games) != 0:
         below = num_envs // len(games) * len(games)
         near = f"{below} or {below + len(games)}" if below else f"{len(games)}"
@@ -51,11 +55,13 @@ def environment_problems(
     elif levels.start < 0 or levels.count < 0 or levels.start + levels.count > MAX_LEVEL + 1:
         problems.append(f"levels {levels.name!r} must lie between 0 and {MAX_LEVEL}")
     if not 0 <= seed <= MAX_SEED:
-        problems.append(f"seed {seed} must be from 0 to {MAX_SEED}")
+        problems.append(f"seed {shown(seed)} must be from 0 to {MAX_SEED}")
     if render_mode not in (None, "rgb_array"):
         problems.append(f"render mode {render_mode!r} does not exist: use 'rgb_array' or None")
-    if num_threads < 0:
-        problems.append(f"num_threads is {num_threads}: use 0 (step in the calling thread) or more")
+    if not 0 <= num_threads <= MAX_THREADS:
+        problems.append(
+            f"num_threads is {shown(num_threads)}: use 0 (step in the calling thread) to {MAX_THREADS:,}"
+        )
     if level_seeds is not None:
         problems += level_seed_problems(level_seeds)
         if len(level_seeds) != num_envs:

@@ -23,11 +23,14 @@ def environment_id(game: str) -> str:
 
 
 def register_environments() -> None:
-    """Make all games known to `gymnasium.make`. May be called twice."""
+    """Make all games known to `gymnasium.make` and `gymnasium.make_vec`. May be called twice."""
     for game in GAMES:
         if environment_id(game) not in gymnasium.registry:
             gymnasium.register(
-                environment_id(game), entry_point="envs.gym_env:ProcgenEnv", kwargs={"game": game}
+                environment_id(game),
+                entry_point="envs.gym_env:ProcgenEnv",
+                vector_entry_point="envs.gym_vector:ProcgenVectorEnv",
+                kwargs={"game": game},
             )
 
 

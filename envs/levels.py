@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from common.errors import UserError, unknown_name
+from common.errors import UserError, shown, unknown_name
 
 # Level seeds are int32 in the native library, and the end of a range must be one too.
 MAX_LEVEL = 2**31 - 2
@@ -52,12 +52,12 @@ def parse_levels(text: str, mode: str = "easy") -> Levels:
         return Levels(name, 0, 0)
     if name in _TEST_STARTS:
         return Levels(name, _TEST_STARTS[name], _TEST_LEVELS)
-    match = re.fullmatch(r"([0-9]+):([0-9]+)", name)
+    match = re.fullmatch(r"0*([0-9]{1,10}):0*([0-9]{1,10})", name)
     if match is None:
         raise UserError(unknown_name("levels", text, [*SPLITS, "A:B for levels A to B-1"]))
     first, end = int(match[1]), int(match[2])
     if first >= end:
-        raise UserError(f"levels {text!r} are empty: A:B means levels A to B-1, so B must be larger than A")
+        raise UserError(f"levels {shown(text)} are empty: A:B means levels A to B-1, so B must be larger than A")
     if end > MAX_LEVEL + 1:
-        raise UserError(f"levels {text!r} are too large: the last level is {MAX_LEVEL}")
+        raise UserError(f"levels {shown(text)} are too large: the last level is {MAX_LEVEL}")
     return Levels(f"{first}:{end}", first, end - first)

@@ -26,6 +26,7 @@ from common import config
 from common.config import Range
 from common.errors import UserError, raise_problems
 from envs import StreamVecEnv, game_problems, parse_levels, parse_task_duration
+from envs.checks import MAX_ENVS
 from evaluation.agent_info import policy_with_reset
 from evaluation.loading import agent_problems
 from evaluation.play import Player, action_seed, sampler
@@ -52,8 +53,8 @@ class StreamProtocol:
     mode: str = "easy"
     split: str = "test1"
     task_duration: str = "4 episodes"
-    streams: Annotated[int, Range(1)] = 8
-    tasks: Annotated[int, Range(1)] = 6
+    streams: Annotated[int, Range(1, MAX_ENVS)] = 8
+    tasks: Annotated[int, Range(1, 10**6)] = 6
     reset_conditions: tuple[str, ...] = (*RESET_CONDITIONS, DEFAULT_SPAN)
     greedy: bool = True
     seed: int = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -15,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
 from common.errors import RunError, UserError
-from common.files import partial_path, write_json
+from common.files import partial_path, read_json, write_json
 from common.stages import stage
 from records.directory import RunDirectory, checkpoint_step
 
@@ -181,12 +180,13 @@ class BestCheckpoint:
     def load(self, up_to_step: int) -> None:
         """Take up what an earlier life of the run found, unless it lies beyond `up_to_step`."""
         try:
-            stored = json.loads(self._run.best_file.read_text(encoding="utf-8"))
-            path = self._run.checkpoints / str(stored["checkpoint"])
+            stored = read_json(self._run.best_file)
+            # The name alone: it may lead nowhere else.
+            path = self._run.checkpoints / Path(str(stored["checkpoint"])).name
             score = float(stored["normalized_return"])
             if path.exists() and checkpoint_step(path) <= up_to_step:
                 self.path, self._score = path, score
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             pass  # none, or damaged: the best is looked for anew
 
     def offer(self, path: Path, score: float | None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +13,11 @@ from agents.numerics import ON_NAN
 from common.cli import Shown, parse_known, unknown_options
 from common.config import OneOf, Range, assign, options
 from common.config import problems as config_problems
-from common.errors import UserError, raise_problems, unknown_name
+from common.errors import UserError, raise_problems, shown, unknown_name
 from common.files import read_data
 from experiments.presets import PRESETS, Preset
 from policies import CORES
-from records.config import TrainConfig
+from records.config import MAX_STEPS, TrainConfig
 from records.directory import existing_problems
 
 PROGRAM = "python train.py"
@@ -42,7 +43,7 @@ class Resume:
     """
 
     resume: Annotated[str, Shown("RUN_DIR", "")] = ""
-    total_steps: Annotated[int | None, Range(1), Shown("N", "as stored")] = None
+    total_steps: Annotated[int | None, Range(1, MAX_STEPS), Shown("N", "as stored")] = None
     on_nan: Annotated[str | None, OneOf(ON_NAN), Shown("|".join(ON_NAN), "as stored")] = None
 
 
@@ -111,10 +112,16 @@ def _parse_launch(words: Sequence[str]) -> Launch:
         config = preset.configure(read_data(Path(file)), config, problems)
     config, files = override(preset, config, rest, " ".join([PROGRAM, *filter(None, [name])]), problems)
     problems += config.problems()
+    files = replace(files, run_dir=_expanded(files.run_dir))
     if files.run_dir is not None:
         problems += existing_problems(files.run_dir)
     raise_problems(problems)
     return Launch(name or Path(str(file)).stem, config, files.run_dir)
+
+
+def _expanded(path: str | None) -> str | None:
+    """A shell leaves the ``~`` of ``--run-dir=~/runs`` as it is."""
+    return None if path is None else os.path.expanduser(path)  # noqa: PTH111  (Path raises for unknown users)
 
 
 def override(
@@ -141,7 +148,7 @@ def override(
         if chosen.get(name, option.value) != option.value
     )
     if rest and not rest[0].startswith("-"):
-        problems.append(f"unexpected word {rest[0]!r}: values follow an option, such as --games maze heist")
+        problems.append(f"unexpected word {shown(rest[0])}: values follow an option, such as --games maze heist")
     rest = [word for word in rest if not word.lstrip("-").startswith(unjudged)]
     with_choice = " and ".join(f"{name} {option.value}" for name, option in choosers.items())
     problems += unknown_options(rest, known, f"all options with {with_choice}: {program} --help")

@@ -120,6 +120,10 @@ def resume(
         checkpoint = run.usable_checkpoint()
         if checkpoint is not None:
             _check_same_run(checkpoint, config)
+            if total_steps is not None and total_steps < checkpoint.step:
+                raise UserError(
+                    f"{run} has made {checkpoint.step:,} steps: it cannot end at {total_steps:,}; give a larger --total-steps"
+                )
             if is_finished(run, config, checkpoint.step):
                 raise UserError(
                     f"{run} has ended at {checkpoint.step} of {config.total_steps} steps: "

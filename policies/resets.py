@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.config import shown
-from common.errors import UserError
+from common.errors import UserError, shown
 
 State = dict[str, Tensor]
 """What a core remembers between two calls: a flat dict of tensors, batch first."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -11,15 +9,17 @@ from typing import Annotated, Any
 import torch
 
 from agents import ALGORITHMS, AgentConfig, ImpalaConfig
+from agents.sizes import memory_problems
 from common.config import INCIDENTAL, INLINE, Range, assign, choice, chosen_name, options, plain
 from common.config import problems as config_problems
-from common.errors import UserError, raise_problems
+from common.errors import UserError, raise_problems, shown
 from envs import TASK_SETS, environment_problems, expand_games, parse_levels
-from envs.native import IMAGE_SHAPE
+from envs.native import IMAGE_SHAPE, NUM_ACTIONS
 from policies import PolicyConfig, name_of
 
 # Beyond these a number is a typing error.
-_Count = Annotated[int, Range(1, 10**13)]
+MAX_STEPS = 10**13
+_Count = Annotated[int, Range(1, MAX_STEPS)]
 _Minutes = Annotated[float, Range(0, 1_000_000, open_low=True)]
 MAX_THREADS = 1024
 MAX_GROUPS = 16
@@ -104,15 +104,18 @@ class TrainConfig:
     def problems(self) -> list[str]:
         """Everything that is wrong with it, a line each, found before any environment or network is created."""
         agent = config_problems(self.agent, "agent.")
-        return [
+        found = [
             *config_problems(self),
             *environment_problems(self.games, self.num_envs, self.mode, self.levels, self.seed),
             # An impossible number of environments is reported once, and wrong hyperparameters by themselves.
             *(self.agent.problems(self.num_envs) if self.num_envs >= 1 and not agent else []),
-            *_memory_problems(self),
             *device_problems(self.device),
             *_evaluation_problems(self),
         ]
+        # How much memory it takes is known only of what is right.
+        return found or memory_problems(
+            self.policy, self.agent, IMAGE_SHAPE, NUM_ACTIONS, self.num_envs, self.device
+        )
 
     def check(self) -> None:
         """Raise one `UserError` that lists all problems, if there are any."""
@@ -160,19 +163,6 @@ def learned_settings(config: TrainConfig) -> dict[str, Any]:
     return {**found, "device": config.device.partition(":")[0]}
 
 
-def _memory_problems(config: TrainConfig) -> list[str]:
-    """A typing error in a size, caught before the machine runs out of memory."""
-    needed = config.steps_per_rollout * math.prod(IMAGE_SHAPE) * (1 + config.agent.lag)
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed <= available:
-        return []
-    return [
-        f"{config.num_envs} environments with rollouts of {config.agent.rollout_steps} steps need "
-        f"{needed / 2**30:.0f} GiB, this machine has {available / 2**30:.0f} GiB: "
-        "use fewer environments or shorter rollouts"
-    ]
-
-
 def device_problems(name: str) -> list[str]:
     """One line if torch has no device called `name`, or it is of a kind that is not supported."""
     if name == "auto":
@@ -180,15 +170,15 @@ def device_problems(name: str) -> list[str]:
     try:
         device = torch.device(name)
     except RuntimeError:
-        return [f"unknown device {name!r}: use auto, cpu or cuda"]
+        return [f"unknown device {shown(name)}: use auto, cpu or cuda"]
     if device.type == "cpu":
         return []
     if device.type != "cuda":
-        return [f"device {name!r} is not supported: use auto, cpu or cuda"]
+        return [f"device {shown(name)} is not supported: use auto, cpu or cuda"]
     if not torch.cuda.is_available():
-        return [f"device {name!r} is not available, torch finds no GPU: use auto or cpu"]
+        return [f"device {shown(name)} is not available, torch finds no GPU: use auto or cpu"]
     if (device.index or 0) >= torch.cuda.device_count():
-        return [f"device {name!r} does not exist: the last one is cuda:{torch.cuda.device_count() - 1}"]
+        return [f"device {shown(name)} does not exist: the last one is cuda:{torch.cuda.device_count() - 1}"]
     return []
 
 

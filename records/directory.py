@@ -18,7 +18,6 @@ The directory of a suite holds those of its runs, and suite.json, which says wha
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import platform
@@ -35,7 +34,15 @@ from typing import Any
 
 from agents import CheckpointError, read_checkpoint
 from common.errors import UserError
-from common.files import PARTIAL_PREFIX, PARTIAL_SUFFIX, partial_path, read_data, write_json
+from common.files import (
+    PARTIAL_PREFIX,
+    PARTIAL_SUFFIX,
+    open_regular,
+    partial_path,
+    read_data,
+    read_json,
+    write_json,
+)
 from policies.ops import VARIABLE
 from records.config import TrainConfig, from_json, to_json
 from records.lock import RunLock
@@ -132,8 +139,9 @@ class RunDirectory:
 
     def add_command(self, command: Sequence[str]) -> None:
         """Add a line to command.txt."""
-        with (self.path / "command.txt").open("a", encoding="utf-8") as file:
-            file.write(shlex.join(command) + "\n")
+        with open_regular(self.path / "command.txt", "ab", follow=False) as file:
+            # Words that are no text, such as a path of another encoding, stay the bytes that they were.
+            file.write(f"{shlex.join(command)}\n".encode("utf-8", "surrogateescape"))
 
     def write_config(self, config: TrainConfig) -> None:
         """Store the settings, in place of those stored before."""
@@ -264,7 +272,7 @@ def remove_unfinished(runs: Path) -> None:
 def read_record(directory: Path) -> dict[str, Any] | None:
     """What the suite.json in `directory` says; None where there is nothing that can be read."""
     try:
-        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+        record = read_json(directory / RECORD)
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None

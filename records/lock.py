@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import stat
 import time
 from pathlib import Path
 
@@ -50,10 +51,11 @@ class RunLock:
 
         Raises:
             LockHeld: another process has it; the message says which.
+            UserError: something else than a file lies in its place.
             OSError: the lock file cannot be written.
         """
         while True:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = self._open()
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -82,6 +84,19 @@ class RunLock:
             os.pwrite(descriptor, json.dumps(facts).encode(), 0)
         except OSError:
             pass  # a full disk: the lock holds, only nobody can read whose it is
+
+    def _open(self) -> int:
+        """Open the lock file, and make it if need be. What is no file there, or a link, is left alone."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self._path, flags, 0o666)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return descriptor
+            os.close(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+                raise
+        raise UserError(f"{self._path} is not a regular file, as a lock is: delete it")
 
     def renew(self) -> None:
         """Take the lock again if its file has been deleted or replaced in the meantime; else do nothing.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
+from common.files import read_json
 from records.config import TrainConfig
 from records.directory import RunDirectory, checkpoint_step
 from records.writers import STEP, read_progress
@@ -76,7 +76,7 @@ def is_finished(run: RunDirectory, config: TrainConfig, step: int | None = None)
 def _evaluated_step(run: RunDirectory) -> int | None:
     """The environment step that the stored scores belong to: they may be of before the run was extended."""
     try:
-        data = json.loads(run.evaluation_file.read_text(encoding="utf-8"))
+        data = read_json(run.evaluation_file)
         return checkpoint_step(Path(data["checkpoint"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -88,11 +88,11 @@ def latest_entry(run: RunDirectory) -> tuple[int, float | None]:
         rows = read_progress(run.progress_file)
         steps = [int(float(row[STEP])) for row in rows]
         speeds = [float(row["time/sps"]) for row in rows[-10:] if row.get("time/sps")]
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, OverflowError):
         return 0, None
     # Harmonic: entries stand for equal numbers of steps.
     speed = len(speeds) / sum(1 / value for value in speeds) if speeds and min(speeds) > 0 else None
-    return (steps[-1] if steps else 0), speed
+    return (steps[-1] if steps else 0), speed or None
 
 
 def measured_speeds(runs: Iterable[Path]) -> Speeds:

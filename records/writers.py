@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.logger import KVWriter, Logger
 
-from common.files import atomic_write
+from common.errors import UserError
+from common.files import atomic_write, open_regular
 
 STEP = "time/total_timesteps"
 """The column, and the tag, that holds the environment step."""
@@ -93,7 +94,7 @@ class PatientWriter(KVWriter):
     def sync(self) -> None:
         """Flush to the disk. Raises `OSError` if that fails; entries that still wait stay waiting."""
         if self._path.exists():
-            with self._path.open("rb+") as file:
+            with open_regular(self._path, "rb+", follow=False) as file:
                 os.fsync(file.fileno())
 
     def close(self) -> None:
@@ -114,7 +115,7 @@ class PatientWriter(KVWriter):
 
     def _put(self, data: bytes) -> None:
         """Append `data` after the last whole entry: what an attempt left that failed half-way is overwritten."""
-        with self._path.open("rb+", buffering=0) as file:
+        with open_regular(self._path, "rb+", follow=False) as file:
             file.truncate(self._size)
             file.seek(self._size)
             rest = memoryview(data)
@@ -135,14 +136,15 @@ class CsvWriter(PatientWriter):
     """Rows of numbers under tags; a new tag adds a column, empty in the rows before."""
 
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
-        """Start `path` anew, or keep its rows up to `resume_step`."""
+        """Start `path` anew (with the first entry where it cannot be done now), or keep its rows up to `resume_step`."""
         super().__init__(path)
         self._columns: list[str] = []
-        rows: list[dict[str, str]] = []
         if resume_step is not None and path.exists():
             self._columns, rows = _read(path)
-            rows = [row for row in rows if _step(row) <= resume_step]
-        self._rewrite(self._columns, rows)
+            self._rewrite(self._columns, [row for row in rows if _step(row) <= resume_step])
+            return
+        with contextlib.suppress(OSError):
+            self._begin()
 
     def _begin(self) -> None:
         self._rewrite([], [])
@@ -179,13 +181,21 @@ def read_progress(path: Path) -> list[dict[str, str]]:
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and whole rows; a last row cut off by a crash is left out."""
-    with path.open(newline="", encoding="utf-8") as file:
-        text = file.read()
-    whole = text[: text.rfind("\n") + 1]  # the last number of a row without an end may have lost digits
-    reader = csv.DictReader(io.StringIO(whole, newline=""))
-    rows = [row for row in reader if None not in row and None not in row.values()]
-    return list(reader.fieldnames or []), rows
+    """Columns and whole rows; a last row cut off by a crash is left out.
+
+    Raises:
+        OSError: it cannot be read, or is not a file.
+        UserError: it is not a table of train.py.
+    """
+    try:
+        with open_regular(path) as file:
+            text = file.read().decode("utf-8")
+        whole = text[: text.rfind("\n") + 1]  # the last number of a row without an end may have lost digits
+        reader = csv.DictReader(io.StringIO(whole, newline=""))
+        rows = [row for row in reader if None not in row and None not in row.values()]
+        return list(reader.fieldnames or []), rows
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not the log of a run ({error}): move it away") from error
 
 
 def _step(row: Mapping[str, str]) -> float:
@@ -202,19 +212,21 @@ class TensorBoardWriter(PatientWriter):
     """
 
     def __init__(self, folder: Path, resume_step: int | None = None) -> None:
-        """Start a file in `folder`, or continue the latest one; events beyond `resume_step` are cut off."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Start a file in `folder` (with the first entry where it cannot be done now), or continue the latest one;
+        events beyond `resume_step` are cut off."""
         for path in folder.glob(EVENT_FILES):
             if resume_step is None:
                 path.unlink()
-            else:
-                os.truncate(path, _length_up_to(path, resume_step))
+                continue
+            with open_regular(path, "rb+", follow=False) as file:
+                file.truncate(_length_up_to(path, resume_step))
         files = sorted(path for path in folder.glob(EVENT_FILES) if path.stat().st_size)
         super().__init__(files[-1] if files else folder / f"events.out.tfevents.{time.time():.0f}.run")
         if files:
             self._size = self._path.stat().st_size
-        else:
-            self._begin()
+            return
+        with contextlib.suppress(OSError):
+            self._check_place()
 
     def _begin(self) -> None:
         self._path.touch()
@@ -254,7 +266,8 @@ def _length_up_to(path: Path, step: int) -> int:
     )
 
     reader, end = PyRecordReader_New(str(path)), 0
-    with contextlib.suppress(OpError, DecodeError):  # the end, or a record that is cut off or damaged
+    # The end, or a record that is cut off or damaged.
+    with contextlib.suppress(OpError, DecodeError, MemoryError, OverflowError):
         while True:
             reader.GetNext()
             if Event.FromString(reader.record()).step > step:

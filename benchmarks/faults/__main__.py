@@ -30,6 +30,7 @@ class Options:
         only: names of faults; all if none are given.
         kills: how often runs are killed with -9.
         flips: how many bits are flipped, one at a time.
+        mutations: how many checkpoints with wrong values and a right checksum are read.
         seed: of the moments and places.
         folder: where runs are made; none for the system's temporary directory.
         out: file for the results, which are added to those that it holds; none only prints them.
@@ -38,6 +39,7 @@ class Options:
     only: tuple[str, ...] = ()
     kills: int = 100
     flips: int = 1000
+    mutations: int = 5000
     seed: int = 0
     folder: Path | None = None
     out: Path | None = None
@@ -55,7 +57,7 @@ def main(options: Options) -> int:
         results = json.loads(options.out.read_text(encoding="utf-8"))["faults"]
     failed = False
     with tempfile.TemporaryDirectory(prefix="faults-", dir=options.folder) as folder:
-        workspace = Workspace(Path(folder), options.kills, options.flips, options.seed)
+        workspace = Workspace(Path(folder), options.kills, options.flips, options.mutations, options.seed)
         for name in options.only or CASES:
             began = time.monotonic()
             found = CASES[name](workspace)
@@ -69,7 +71,8 @@ def main(options: Options) -> int:
             print(f"{name:24} {found.survived}/{found.tried}  {json.dumps(found.more)}", flush=True)
             if options.out is not None:
                 record = {
-                    "command": f"python -m benchmarks.faults --kills {options.kills} --flips {options.flips}",
+                    "command": "python -m benchmarks.faults "
+                    f"--kills {options.kills} --flips {options.flips} --mutations {options.mutations}",
                     "machine": describe_machine(),
                     "faults": results,
                 }

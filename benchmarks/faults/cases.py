@@ -8,6 +8,7 @@ from collections.abc import Callable
 from benchmarks.faults.disk import deleted_directory, full_disk, read_only, two_runs
 from benchmarks.faults.hostile_files import code_in_files, damaged_newest, flipped_bits, truncation
 from benchmarks.faults.kills import aborts, hangs, kills, signals
+from benchmarks.faults.mutations import changed_values
 from benchmarks.faults.numbers import not_finite
 from benchmarks.faults.workspace import Outcome, Workspace
 
@@ -24,6 +25,7 @@ CASES: dict[str, Callable[[Workspace], Outcome]] = {
         truncation,
         flipped_bits,
         damaged_newest,
+        changed_values,
         code_in_files,
         not_finite,
     )

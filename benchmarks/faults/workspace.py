@@ -35,8 +35,8 @@ class Outcome:
 class Workspace:
     """Where faults happen, and a run that nothing happens to."""
 
-    def __init__(self, folder: Path, kills: int, flips: int, seed: int) -> None:
-        self.folder, self.kills, self.flips = folder, kills, flips
+    def __init__(self, folder: Path, kills: int, flips: int, mutations: int, seed: int) -> None:
+        self.folder, self.kills, self.flips, self.mutations = folder, kills, flips, mutations
         self.random = random.Random(seed)
         self._number = 0
 

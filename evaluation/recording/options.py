@@ -15,6 +15,10 @@ from evaluation.recording.overlay import STYLES
 from evaluation.recording.replay import CHOICES
 from evaluation.recording.trace import SUFFIX
 from evaluation.recording.video import SUFFIXES
+from policies.cores.base import MAX_SIZE
+
+MAX_SECONDS, MAX_CANDIDATES = 86_400, 100_000
+"""Beyond these a number is a typing error."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Recording:
     """
 
     video: Annotated[str | None, Shown("FILE", "none")] = None
-    video_seconds: Annotated[float, Range(0, open_low=True), Shown("N")] = 30.0
+    video_seconds: Annotated[float, Range(0, MAX_SECONDS, open_low=True), Shown("N")] = 30.0
     video_overlay: Annotated[str, OneOf(STYLES, "overlay"), Shown("|".join(STYLES))] = "scores"
     video_per_game: Flag = False
     video_episodes: Annotated[
@@ -43,9 +47,9 @@ class Recording:
         OneOf(CHOICES, "choice of episodes"),
         Shown(f"{'|'.join(CHOICES)} ...", "none"),
     ] = ()
-    video_candidates: Annotated[int, Range(1), Shown("N")] = 20
-    video_layer: Annotated[int, Range(0), Shown("N")] = 0
-    video_head: Annotated[int, Range(0), Shown("N")] = 0
+    video_candidates: Annotated[int, Range(1, MAX_CANDIDATES), Shown("N")] = 20
+    video_layer: Annotated[int, Range(0, MAX_SIZE), Shown("N")] = 0
+    video_head: Annotated[int, Range(0, MAX_SIZE), Shown("N")] = 0
     trace: Annotated[str | None, Shown("FILE.npz", "none")] = None
     trace_frames: Flag = False
 
@@ -98,6 +102,8 @@ def file_problems(option: str, name: str | None, suffixes: tuple[str, ...] = ())
         return [
             f"{option} {path} must end in {', '.join(suffixes[:-1])}{' or ' if suffixes[1:] else ''}{suffixes[-1]}"
         ]
+    if path.exists() and not path.is_file():
+        return [f"{option} {path} is not a regular file: name another"]
     if not path.parent.is_dir():
         return [f"{option} {path} cannot be written, there is no directory {path.parent}: create it first"]
     if not os.access(path.parent, os.W_OK):

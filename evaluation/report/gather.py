@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ import numpy as np
 
 import agents
 from common.errors import UserError, raise_problems
+from common.files import read_json
 from envs import normalized_score
 from envs.levels import parse_levels
 from evaluation.agent_info import AgentInfo, familiarity
@@ -368,7 +368,7 @@ def stored_evaluation(run: Run, checkpoint: Path, protocol: Protocol) -> Results
 def read_stored(path: Path, checkpoint: Path, protocol: Mapping[str, Any]) -> dict[str, Any] | None:
     """What a file holds, if it is an evaluation of `checkpoint` by `protocol`."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except (OSError, ValueError):
         return None
     if not isinstance(data, dict) or data.get("protocol") != protocol:

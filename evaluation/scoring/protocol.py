@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 from common import config
 from common.config import Range
-from common.errors import UserError
+from common.errors import UserError, shown
 from envs import Levels, environment_problems, parse_levels
+from envs.checks import MAX_ENVS
 from policies.resets import parse_reset
 
 ALL_SPLITS = ("train", "test1", "test2", "test3")
@@ -33,11 +34,11 @@ class Protocol:
     games: tuple[str, ...]
     mode: str = "easy"
     splits: tuple[str, ...] = ALL_SPLITS
-    episodes: Annotated[int, Range(1)] = 200
+    episodes: Annotated[int, Range(1, 10**9)] = 200
     greedy: bool = True
     every_level: bool = False
     seed: int = 0
-    num_envs: Annotated[int, Range(1)] = DEFAULT_NUM_ENVS
+    num_envs: Annotated[int, Range(1, MAX_ENVS)] = DEFAULT_NUM_ENVS
     reset: str | None = None
 
     @property
@@ -94,10 +95,10 @@ class Protocol:
                 found.append(str(error))
                 continue
             if levels.name in names:
-                found.append(f"split {split!r} is listed more than once: list it once")
+                found.append(f"split {shown(split)} is listed more than once: list it once")
             names.append(levels.name)
             if self.every_level and levels.count == 0:
-                found.append(f"split {split!r} has no end, so its levels cannot all be played: give A:B")
+                found.append(f"split {shown(split)} has no end, so its levels cannot all be played: give A:B")
         if self.mode == "exploration" and len(self.splits) > 1:
             found.append("exploration mode has one level per game whatever the split: give one split")
         if self.mode == "exploration" and self.every_level:

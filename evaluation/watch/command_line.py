@@ -15,7 +15,7 @@ from typing import Annotated
 from rich.console import Console
 
 from common.cli import Flag, Shown, parse_options
-from common.errors import UserError, raise_problems
+from common.errors import UserError, raise_problems, shown
 from envs import expand_games
 from evaluation.intervention import Intervention, parse_intervention
 from evaluation.loading import TrainingInfo, load_agent
@@ -28,6 +28,7 @@ from records.config import device_problems
 
 PROGRAM = "python eval.py watch"
 MAX_PORT = 65535
+MAX_HISTORY_MB = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,12 @@ def prepare(options: Options) -> Session:
         problems.append(
             f"--speed is {options.speed:g}: give {MIN_SPEED:g} to {MAX_SPEED:g}, or 0 for as fast as possible"
         )
-    if options.history_mb < 1:
-        problems.append(f"--history-mb is {options.history_mb}: give 1 or more")
+    if not 1 <= options.history_mb <= MAX_HISTORY_MB:
+        problems.append(f"--history-mb is {shown(options.history_mb)}: give 1 to {MAX_HISTORY_MB:,}")
+    try:
+        options.host.encode("idna")
+    except UnicodeError:
+        problems.append(f"--host {shown(options.host)} is no address: give a name or numbers such as 0.0.0.0")
     of_versus = options.versus_greedy or options.versus_sample or options.versus_modification != "on"
     if options.versus is None and of_versus:
         problems.append(

@@ -48,7 +48,7 @@ class Arguments(Options):
 
     suite: Annotated[str, Shown("SUITE")] = field(kw_only=True)
     only: Annotated[tuple[str, ...], Shown("PATTERN ...", "all")] = ()
-    jobs: Annotated[int, Range(1)] = 1
+    jobs: Annotated[int, Range(1, 1024)] = 1
     devices: Annotated[tuple[str, ...], Shown("DEVICE ...")] = ("auto",)
     dry_run: Flag = False
 

@@ -36,7 +36,7 @@ from typing import Any, TypeVar
 
 from common.config import flat
 from common.config import read as read_settings
-from common.errors import UserError, raise_problems, unknown_name
+from common.errors import UserError, raise_problems, shown, unknown_name
 from common.files import read_data
 from experiments.presets import PRESETS
 from policies.resets import parse_reset
@@ -117,7 +117,7 @@ def read(path: Path) -> Suite:
     variants = _variants(data.get("variant", []), problems)
     suite = replace(suite, grid=_grid(suite.grid, problems), variants=variants)
     if not _NAME.fullmatch(suite.name):
-        problems.append(f"its name {suite.name!r}: use letters, digits, '_', '.' and '-'")
+        problems.append(f"its name {shown(suite.name)}: use letters, digits, '_', '.' and '-'")
     if not suite.preset:
         problems.append("preset is missing")
     elif suite.preset not in PRESETS:
@@ -171,7 +171,7 @@ def _grid(table: Mapping[str, Any], problems: list[str]) -> dict[str, tuple[Valu
         if name == "seed":
             problems.append("grid.seed: list seeds as seeds = [0, 1]")
         elif not isinstance(values, tuple) or not values:
-            problems.append(f"grid.{name} is {values!r}: give a list of at least one value")
+            problems.append(f"grid.{name} is {shown(values)}: give a list of at least one value")
         elif len({str(value) for value in values}) < len(values):
             problems.append(f"grid.{name} lists a value twice")
         elif all(_is_value(f"grid.{name}", value, problems) for value in values):
@@ -183,14 +183,14 @@ def _variants(tables: object, problems: list[str]) -> tuple[Variant, ...]:
     found = []
     for number, table in enumerate(tables if isinstance(tables, list) else [tables], 1):
         if not isinstance(table, Mapping):
-            problems.append(f"variant is {table!r}: write [[variant]] above each")
+            problems.append(f"variant is {shown(table)}: write [[variant]] above each")
             continue
         wrong: list[str] = []
         variant = _read_table(Variant(), table, vars(Variant()), wrong)
         if not variant.name:
             wrong.append("name is missing")
         elif not _NAME.fullmatch(variant.name):
-            wrong.append(f"name {variant.name!r}: use letters, digits, '_', '.' and '-'")
+            wrong.append(f"name {shown(variant.name)}: use letters, digits, '_', '.' and '-'")
         found.append(replace(variant, label=variant.label or variant.name))
         problems += [f"variant {variant.name or number}: {problem}" for problem in wrong]
     return tuple(found) or (Variant(),)
@@ -208,5 +208,5 @@ def _tuples(value: Any) -> Any:
 def _is_value(name: str, value: object, problems: list[str]) -> bool:
     items = value if isinstance(value, tuple) else (value,)
     fits = all(isinstance(item, (str, int, float)) for item in items)
-    problems += [] if fits else [f"{name} is {value!r}: give texts, numbers, true or false"]
+    problems += [] if fits else [f"{name} is {shown(value)}: give texts, numbers, true or false"]
     return fits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,9 +13,10 @@ from typing import Annotated
 from common.cli import Shown
 from common.config import Range
 from common.config import problems as config_problems
-from common.errors import UserError, raise_problems
+from common.errors import UserError, raise_problems, shown
 from common.files import write_json
 from envs import expand_games
+from envs.checks import MAX_SEED
 from experiments.command_line import PROGRAM, override
 from experiments.presets import PRESETS
 from experiments.suites.definition import Suite, Value, Variant
@@ -26,6 +28,8 @@ CONFIGS = "configs"
 _EPISODE_STEPS = 300
 """A rough mean length of episodes, for how many of them a rehearsal should play."""
 _LEAST_EPISODES = 10
+MAX_RUNS = 10_000
+"""Beyond it, a number of runs is a mistake."""
 _CHECKPOINTS, _ENTRIES = 5, 50
 """How many checkpoints and entries of progress.csv a rehearsal makes, about."""
 
@@ -140,13 +144,17 @@ def make_plan(suite: Suite, options: Options = Options(), words: Sequence[str] =
     grid = dict(suite.grid)
     if options.games:
         grid["games"] = expand_games(options.games)
+    seeds = options.seeds or suite.seeds
+    many = math.prod(len(values) for values in grid.values()) * len(suite.variants) * len(seeds)
+    if many > MAX_RUNS:
+        raise UserError(f"suite {suite.name} would be {many:,} runs: at most {MAX_RUNS:,} are possible")
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    runs, reevaluations = [], []
-    for seed, point, variant in itertools.product(options.seeds or suite.seeds, points, suite.variants):
+    groups, runs, reevaluations = [], [], []
+    for point, variant in itertools.product(points, suite.variants):
         if variant.evaluates is not None:
             continue
         group = _group(point, variant) or suite.name
-        values = {**suite.settings, **point, **variant.settings, "seed": seed}
+        values = {**suite.settings, **point, **variant.settings, "seed": seeds[0]}
         try:
             config = _config(suite, values, words)
         except UserError as error:
@@ -154,9 +162,13 @@ def make_plan(suite: Suite, options: Options = Options(), words: Sequence[str] =
             continue
         if options.scale != 1:
             config = scaled(config, options.scale)
-        name, label = f"{group}-seed{seed}", _label(point, variant) or suite.name
-        runs.append(PlannedRun(name, group, label, config, RunDirectory(directory / name)))
+        groups.append((group, _label(point, variant) or suite.name, config))
     raise_problems(problems)
+    for seed, (group, label, config) in itertools.product(seeds, groups):
+        name = f"{group}-seed{seed}"
+        runs.append(
+            PlannedRun(name, group, label, replace(config, seed=seed), RunDirectory(directory / name))
+        )
     by_name = {variant.name: variant for variant in suite.variants}
     for point, variant in itertools.product(points, suite.variants):
         if variant.evaluates is not None:
@@ -164,11 +176,11 @@ def make_plan(suite: Suite, options: Options = Options(), words: Sequence[str] =
             reevaluations.append(
                 Reevaluation(_group(point, variant), _label(point, variant), of, str(variant.reset))
             )
-    groups = [run.group for run in runs] + [item.group for item in reevaluations]
-    if suite.full_model is not None and suite.full_model not in groups:
+    names = [group for group, _, _ in groups] + [item.group for item in reevaluations]
+    if suite.full_model is not None and suite.full_model not in names:
         raise UserError(
             f"suite {suite.name}: full_model {suite.full_model!r} is none of its groups: "
-            f"{', '.join(dict.fromkeys(groups))}"
+            f"{', '.join(dict.fromkeys(names))}"
         )
     if len({run.name for run in runs}) < len(runs):
         raise UserError(f"suite {suite.name}: two runs would have the same name: name its variants apart")
@@ -184,6 +196,8 @@ def _option_problems(suite: Suite, options: Options, words: Sequence[str]) -> li
     found = []
     if len(set(options.seeds)) < len(options.seeds):
         found.append("--seeds lists a seed twice")
+    if bad := [seed for seed in (*suite.seeds, *options.seeds) if not 0 <= seed <= MAX_SEED]:
+        found.append(f"seed {shown(bad[0])} must be from 0 to {MAX_SEED}")
     if options.games and "games" not in suite.grid:
         found.append(
             f"suite {suite.name} plays its games together, --games is for suites with one run per game; "

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import experiments
+from common.files import open_regular
 from experiments.stopping import handling_signals
 from experiments.suites.plan import Plan, PlannedRun
 from records.lock import LockHeld, RunLock
@@ -134,7 +135,8 @@ class Runner:
 
     def _reason(self, job: Job, code: int) -> str:
         with contextlib.suppress(OSError):
-            lines = self.log_of(job.planned).read_text(encoding="utf-8", errors="replace").splitlines()
+            with open_regular(self.log_of(job.planned)) as file:
+                lines = file.read().decode("utf-8", "replace").splitlines()
             said = [line.strip() for line in lines if line.strip()]
             if said:
                 return f"code {code}: {said[-1]}"
@@ -170,7 +172,7 @@ class Runner:
             job.device = min(self.devices, key=in_use.count)
             words += ["--device", job.device]
         job.started_at = job.state.saved
-        with self.log_of(planned).open("ab") as log:
+        with open_regular(self.log_of(planned), "ab", follow=False) as log:
             job.process = subprocess.Popen(
                 [sys.executable, str(TRAIN), *words],
                 stdin=subprocess.DEVNULL,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import pickle
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common import callbacks
 from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
@@ -196,6 +199,76 @@ def test_policy_kwargs_are_fields_of_the_policy(toy: MakeEnv, tiny: Tiny) -> Non
 def test_channels_first_are_refused(procgen: MakeEnv, tiny: Tiny) -> None:
     with pytest.raises(UserError, match="VecTransposeImage puts channels first"):
         IMPALA(tiny(), VecTransposeImage(procgen(num_envs=3), skip=True))
+
+
+def test_custom_objects_replace_what_is_stored(agent: Agent, tmp_path: Path) -> None:
+    agent.save(tmp_path / "a")
+    loaded = type(agent).load(
+        tmp_path / "a", custom_objects={"learning_rate": 0.125, "lr_schedule": None}, _init_setup_model=True
+    )
+    assert loaded.config.learning_rate == 0.125
+    assert agents.load(tmp_path / "a", custom_objects={"discount": 0.5}).config.discount == 0.5
+    assert type(agent).load(tmp_path / "a").config == agent.config
+
+
+def test_a_model_can_be_set_up_later(toy: MakeEnv, tiny: Tiny) -> None:
+    agent = IMPALA(tiny(), toy(2), rollout_steps=5, _init_setup_model=False)
+    assert not hasattr(agent, "learner")
+    agent._setup_model()
+    agent.learn(10)
+    assert agent.num_timesteps == 10
+
+
+def test_no_directory_appears_unless_one_is_asked_for(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    agent.learn(ROLLOUT)
+    agent.verbose = 1
+    agent.learn(ROLLOUT)
+    assert list(tmp_path.iterdir()) == []
+    assert "total_timesteps" in capsys.readouterr().out
+    agent.tensorboard_log = str(tmp_path / "logs")
+    agent.learn(ROLLOUT)
+    assert list(tmp_path.glob("logs/*/events.*"))
+    monkeypatch.setenv("SB3_LOGDIR", str(tmp_path / "asked"))
+    agent.tensorboard_log = None
+    agent.learn(ROLLOUT)
+    assert (tmp_path / "asked").is_dir()
+
+
+def shipped_callbacks() -> dict[str, type[BaseCallback]]:
+    """The callbacks of Stable-Baselines3 that can be used as they are."""
+    found = {name: kind for name, kind in vars(callbacks).items() if inspect.isclass(kind)}
+    bases = ("BaseCallback", "EventCallback")
+    return {name: k for name, k in found.items() if issubclass(k, BaseCallback) and name not in bases}
+
+
+@pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
+def test_every_callback_that_ships_runs_in_one_training(agent: Agent, toy: MakeEnv, tmp_path: Path) -> None:
+    called: list[dict[str, Any]] = []
+    improvement = callbacks.StopTrainingOnNoModelImprovement(100)
+    threshold = callbacks.StopTrainingOnRewardThreshold(1e9)
+    used: list[BaseCallback] = [
+        CheckpointCallback(STEPS, str(tmp_path)),
+        callbacks.ConvertCallback(lambda local, global_: called.append(local) or True),
+        EvalCallback(toy(2), threshold, improvement, 2, STEPS, str(tmp_path), str(tmp_path), verbose=0),
+        threshold,
+        improvement,
+        EveryNTimesteps(ROLLOUT, Locals()),
+        LogEveryNTimesteps(ROLLOUT),
+        StopTrainingOnMaxEpisodes(10**6),
+        callbacks.ProgressBarCallback(),
+    ]
+    together = CallbackList([callback for callback in used if callback not in (threshold, improvement)])
+    assert {type(callback).__name__ for callback in [*used, together]} == set(shipped_callbacks())
+    agent.learn(4 * ROLLOUT, together)
+    assert agent.num_timesteps == 4 * ROLLOUT
+    assert all(callback.n_calls > 0 for callback in [*used, together])
+    assert {"actions", "rewards", "dones", "infos", "new_obs", "self"} <= called[-1].keys()
+    # A function, and a list, as `learn` takes them too.
+    agent.learn(ROLLOUT, lambda local, global_: called.append(local) or True)  # type: ignore[arg-type]
+    agent.learn(ROLLOUT, [Locals(), Locals()])
 
 
 def test_pickling_says_what_to_do_instead(agent: Agent) -> None:

@@ -356,7 +356,7 @@ class TestHostileFiles:
         assert read_checkpoint(path)["x"].view(torch.uint8).tolist() == [0, 1, 1]
 
     def test_a_file_larger_than_the_memory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checkpoint, "_physical_memory", lambda: 1 << 30)
+        monkeypatch.setattr(checkpoint, "memory_bytes", lambda: 1 << 30)
         path = tmp_path / "a.ckpt"
         path.write_bytes(self.header())
         os.truncate(path, (1 << 30) + 1)  # all but the start is a hole: it takes no room on the disk

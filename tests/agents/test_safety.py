@@ -233,7 +233,7 @@ class TestNumbersThatAreNotFinite:
     def test_a_weight_that_becomes_infinite_is_noticed(
         self, tiny: Callable[..., Any], toy: Callable[..., Any]
     ) -> None:
-        agent = IMPALA(tiny(), toy(4), seed=1, learning_rate=3e38, learning_rate_decay=False, **SMALL[IMPALA])
+        agent = IMPALA(tiny(), toy(4), seed=1, learning_rate=1e9, learning_rate_decay=False, **SMALL[IMPALA])
         before = {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
         with pytest.raises(NotFinite, match="not finite: "):
             agent.learn(100)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from agents import read_checkpoint, write_checkpoint
+from common.cli import run_command
 from common.errors import UserError
 from experiments import launch
 from experiments.launch import resume, train
@@ -212,7 +214,7 @@ class TestResumeRefuses:
         copy.evaluation_file.write_text('{"checkpoint": "step_000000000480.ckpt"}')
         expected = "has ended at 480 of 480 steps: extend it with a larger --total-steps"
         assert expected in self.refused(copy, None)
-        assert "has ended at 480 of 300 steps" in self.refused(copy, 300)
+        assert "has made 480 steps: it cannot end at 300" in self.refused(copy, 300)
 
     def test_settings_that_no_longer_fit_this_machine(
         self, copy: RunDirectory, monkeypatch: pytest.MonkeyPatch
@@ -248,6 +250,59 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_others_named(
     assert [record.message.split(" is ")[0] for record in caplog.records] == [
         f"warning: skipped a checkpoint: {path}" for path in (newest, middle)
     ]
+
+
+def test_a_run_does_not_end_before_the_steps_that_it_has_made(copy: RunDirectory) -> None:
+    before = copy.config_file.read_bytes()
+    with pytest.raises(UserError, match="has made 480 steps: it cannot end at 80"):
+        resume(copy.path, total_steps=80)
+    assert copy.config_file.read_bytes() == before
+
+
+ODD_FILES = ("progress.csv", "command.txt", "tb/events", "checkpoints/best.json", "config.json", ".lock")
+
+
+@pytest.fixture
+def impatient() -> Iterator[None]:
+    """Whatever waits for ever is interrupted."""
+
+    def complain(*arguments: object) -> None:
+        raise TimeoutError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, complain)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", ODD_FILES)
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_nothing_in_a_run_directory_hangs_it_or_leads_elsewhere(
+    name: str, kind: str, copy: RunDirectory, tmp_path: Path, impatient: None
+) -> None:
+    """It is refused in one line, or does not matter."""
+    path = copy.path / name if name != "tb/events" else next(copy.tensorboard.glob("events.*"))
+    precious = tmp_path / "precious"
+    shutil.copy(path, precious) if path.exists() else precious.write_text("precious")
+    before = precious.read_bytes()
+    path.unlink(missing_ok=True)
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to(precious)
+    code = run_command(lambda: resume(copy.path, total_steps=500))
+    harmless = name == "checkpoints/best.json" or (kind == "link" and name in ("progress.csv", "config.json"))
+    assert code == (0 if harmless else 2)
+    assert precious.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"checkpoint": "../x", "normalized_return": 1e999}', "9" * 9999])
+@pytest.mark.parametrize("name", ["checkpoints/best.json", "config.json", "evaluation.json", "progress.csv"])
+def test_files_that_make_no_sense_are_one_line_or_nothing(
+    name: str, text: str, copy: RunDirectory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copy.path / name).write_text(text)
+    code = run_command(lambda: resume(copy.path, total_steps=500))
+    assert code == (2 if name == "config.json" else 0)
+    assert len(capsys.readouterr().err) < 1000
 
 
 def test_scores_of_before_a_run_was_extended_do_not_count(

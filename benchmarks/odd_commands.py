@@ -1,0 +1,333 @@
+"""Command lines of strangers: every program of the project, with values that are huge, odd or of another world.
+
+$ python -m benchmarks.odd_commands --examples 2000 --out benchmarks/results/odd_commands.json
+
+Each command must end by itself, in one clear line and with nothing left behind, or work; what still works after ten
+seconds of computing must leave when it is asked to. Each is a process of its own with limits of time and memory.
+`benchmarks.commands` tries the ordinary ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from benchmarks.commands import command as ordinary_command
+from benchmarks.faults.process import load_everything, tiny_run
+from benchmarks.machine import describe_machine
+from common.cli import run_command, run_with_options
+from common.config import Option, options
+from evaluation import command_line as scoring
+from evaluation.report import command_line as report
+from evaluation.watch import command_line as watch
+from experiments import launch
+from experiments.suites import command_line as suite
+from experiments.suites.definition import shipped
+from records.config import TrainConfig
+
+CPU_SECONDS = 10.0
+"""Of computing, after which a command is asked to leave."""
+PATIENCE = 60.0
+"""Seconds of the clock for the same, since the machine has other work."""
+MEMORY = 6 << 30
+LONGEST_LINE = 2200
+
+ODD = (
+    *("", "-", "--", "-1", "0", "1", "2", "3.5", "-0", "1e-320", "1e308", "1e400", "-1e300", "nan", "inf", "-inf"),
+    *("65535", "65536", "65537", "16384", "16385", "1000000", "1000000001", "9" * 13, "9" * 14, "9" * 30, "9" * 5000),
+    *("1e9", "1e12", "1e13", "0x10", "1_000", "1__0", "\u0665", "true", "none", "None", "NONE", "null", "[]", "{}"),
+    *("episode", "never", "auto", "cpu", "cuda", "cuda:99", "cuda:-1", "cuda:9999999999999", "meta", "mps"),
+    *("..", ".", "~", "~nobody", "/", "/dev/null", "/dev/zero", "/dev/stdin", "/proc/self/mem", "a/b/c", "a\nb", "a b"),
+    *("\u202e", "\x1b[2J", "\udcff", "ä", "\U0001f600", "a" * 300, "a" * 100_000, "'", '"', "$(true)", "%s", "%"),
+    *("0:1", "5:5", "0:2147483647", "0:2147483646", "0:9999999999999", "0" * 5000 + ":1", "-1:5", "train", "all"),
+    *("bigfish", "maze", "all16", "easy6", "srwm", "impala", "easy", "memory"),
+)
+SMALL = (
+    "--games bigfish dodgeball --num-envs 4 --total-steps 80 --core.width 8 --core.heads 2 --core.feedforward 8 "
+    "--core.layers 1 --encoder.channels 4 --encoder.hidden 8 --agent.rollout-steps 10 --env-threads 0 "
+    "--torch-threads 1 --device cpu --evaluation-episodes none --no-videos"
+).split()
+OUTPUTS = ("--json", "--video", "--trace", "--out", "--run-dir", "--runs", "--config", "--resume")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program and its words, and whether it is meant to go on until it is asked to leave."""
+
+    name: str
+    main: Callable[[Sequence[str]], int | None]
+    words: list[str]
+
+
+def _odd_options(known: Sequence[Option], random: Random, most: int = 3) -> list[str]:
+    """Some options with odd values."""
+    words = []
+    for option in random.sample(known, min(len(known), random.randint(1, most))):
+        values = [random.choice(ODD) for _ in range(random.choice((1, 1, 1, 0, 2, 5)) if option.type.is_tuple else 1)]
+        flag = [] if option.type.scalar is bool and random.random() < 0.8 else values
+        words += [f"{option.flag}={flag[0]}"] if len(flag) == 1 and random.random() < 0.3 else [option.flag, *flag]
+    return words
+
+
+def train(random: Random, folder: Path) -> Command:
+    """A run that is two rollouts long, but for what is odd in it."""
+    words = ["quick", *SMALL, "--run-dir", "run", *_odd_options(list(options(TrainConfig())), random)]
+    if random.random() < 0.15:
+        words += [random.choice(OUTPUTS), random.choice(ODD)]
+    return Command("train", launch.main, words)
+
+
+def resume(random: Random, folder: Path) -> Command:
+    """A continuation, of what may be no run."""
+    words = ["--resume", random.choice((str(folder / "run"), *ODD)), *random.choices(("--total-steps", *ODD), k=2)]
+    return Command("resume", launch.main, words)
+
+
+def settings_file(random: Random, folder: Path) -> Command:
+    """A run with the settings in a file."""
+    known, path = list(options(TrainConfig())), folder / random.choice(("a.toml", "a.json"))
+    data = {option.name: random.choice((*ODD, *VALUES)) for option in random.sample(known, 3)}
+    path.write_bytes(json.dumps(data).encode() if path.suffix == ".json" else _toml(data, random))
+    return Command("config", launch.main, ["quick", *SMALL, "--run-dir", "run", "--config", str(path)])
+
+
+def _toml(data: dict[str, Any], random: Random) -> bytes:
+    lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in data.items()]
+    lines += random.choice(([], ["x = " + "[" * 5000 + "]" * 5000], ["x = " + "9" * 5000], ["[" + "a." * 3000 + "b]"]))
+    return "\n".join(lines).encode()
+
+
+VALUES: tuple[Any, ...] = (
+    *(0, -1, 1, 2.5, 1e300, 10**30, True, [], [1], ["a"] * 500, [[[]]], {}, {"a": {"b": 1}}, "x" * 10_000),
+)
+
+
+def score(random: Random, folder: Path) -> Command:
+    """An evaluation of a run of two games."""
+    words = [str(folder / "run")] if random.random() < 0.9 else [random.choice(ODD)]
+    words += "--episodes 1 --num-envs 1 --device cpu --splits test1".split()
+    return Command("eval", scoring.main, words + _odd_options(list(options(scoring.Options(""))), random))
+
+
+def look(random: Random, folder: Path) -> Command:
+    """The viewer of a run."""
+    words = [str(folder / "run")] if random.random() < 0.9 else [random.choice(ODD)]
+    words += ["--no-browser", "--no-render", "--device", "cpu"]
+    return Command("watch", watch.main, words + _odd_options(list(options(watch.Options(""))), random))
+
+
+def compare(random: Random, folder: Path) -> Command:
+    """A report on a run."""
+    words = [str(folder / "run")] if random.random() < 0.9 else [random.choice(ODD)]
+    words += "--out report --episodes 1 --splits test1".split()
+    return Command("report", report.main, words + _odd_options(list(options(report.Options())), random))
+
+
+def plan(random: Random, folder: Path) -> Command:
+    """A suite, of which nothing is started."""
+    name = random.choice((*shipped(), *ODD))
+    if random.random() < 0.5:
+        path = folder / "suite.toml"
+        extra = {"seeds": [random.choice(VALUES)], "grid": {"policy": [random.choice(VALUES)]}, "x": 1}
+        data = {"summary": "s", "preset": "quick", random.choice(("seeds", "grid", "settings")): random.choice(VALUES)}
+        data |= {key: extra[key] for key in random.sample(list(extra), random.randint(0, 2))}
+        path.write_bytes(_toml({key: value for key, value in data.items() if not isinstance(value, dict)}, random))
+        name = str(path)
+    seeds = [str(seed) for seed in range(random.choice((1, 3, 2000, 20_000)))]
+    words = [name, "--dry-run", "--seeds", *seeds, *_odd_options(list(options(suite.Arguments(suite="x"))), random, 2)]
+    return Command("suite", suite.main, words)
+
+
+def plain(random: Random, folder: Path) -> Command:
+    """An ordinary command with one odd word in it."""
+    words = [*ordinary_command(random), "--run-dir", "run"]
+    words.insert(random.randrange(len(words)), random.choice(ODD))
+    return Command("train", launch.main, words)
+
+
+KINDS = (*(train,) * 8, resume, settings_file, settings_file, score, score, look, compare, plan, plain, plain)
+
+
+def commands(seed: int, count: int, folder: Path) -> Iterator[Command]:
+    """Always the same for a seed; `folder` holds a run, and files that commands name."""
+    for number in range(count):
+        random = Random(f"{seed} {number}")
+        yield random.choice(KINDS)(random, folder)
+
+
+@dataclass
+class Tally:
+    """What has become of the commands."""
+
+    tried: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    problems: list[dict[str, Any]] = field(default_factory=list)
+    slowest: float = 0.0
+
+
+def attempt(command: Command, place: Path, tally: Tally) -> None:
+    """Run the command in the empty directory `place`, and count how it ended."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    output = place.with_suffix(".txt")
+    began = time.monotonic()
+    pid = os.fork()
+    if not pid:
+        _become(command, place, output)
+    code, asked = _wait(pid)
+    said = output.read_text(encoding="utf-8", errors="replace")
+    left = [path.name for path in place.iterdir()]
+    tally.tried += 1
+    tally.slowest = max(tally.slowest, time.monotonic() - began)
+    end, problem = _judged(command, code, asked, said, left)
+    tally.ends[end] += 1
+    if problem:
+        words = [word[:80].encode("ascii", "backslashreplace").decode() for word in command.words[-12:]]
+        tally.problems.append({"program": command.name, "words": words, "problem": problem, "said": said[-400:]})
+
+
+def _become(command: Command, place: Path, output: Path) -> None:
+    """The process of the command; it never returns."""
+    code = 70
+    try:
+        os.setsid()
+        os.chdir(place)
+        target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for number, other in ((0, os.open(os.devnull, os.O_RDONLY)), (1, target), (2, target)):
+            os.dup2(other, number)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+        logging.lastResort = logging.StreamHandler(sys.stderr)
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        code = run_command(lambda: command.main(command.words) or 0)
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 70
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        os._exit(code)
+
+
+def _wait(pid: int) -> tuple[int | None, bool]:
+    """The exit code (None where it had to be killed), and whether it was asked to leave."""
+    asked = False
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        end, start = time.monotonic() + PATIENCE, _cpu(pid)
+        while time.monotonic() < end and _cpu(pid) - start < CPU_SECONDS:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status), asked
+            time.sleep(0.01)
+        asked = True
+        os.killpg(pid, number)
+    os.waitpid(pid, 0)
+    return None, True
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of computing so far."""
+    with contextlib.suppress(OSError, IndexError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def _judged(
+    command: Command, code: int | None, asked: bool, said: str, left: list[str]
+) -> tuple[str, str | None]:
+    """How it ended, and what is wrong with that."""
+    if code is None:
+        return "hung", "it had to be killed"
+    if "Traceback" in said:
+        return "traceback", "a traceback"
+    if "\x1b" in said:
+        return "escape", "it printed an escape character"
+    if asked:
+        fine = code in (0, 130, 143, -signal.SIGTERM, -signal.SIGINT)
+        return "left when asked", None if fine else f"it was asked to leave and ended with {code}"
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    if code == 2:
+        one_line = len(lines) == 1 and len(lines[0]) <= LONGEST_LINE
+        if not one_line:
+            return "refused", f"{len(lines)} lines of errors, {len(said)} characters"
+        return "refused", f"it left {', '.join(left)}" if left and command.name != "resume" else None
+    if code == 1:
+        return "failed in a line", None if len(lines) == 1 else "no line says why"
+    return "worked", None if code == 0 else f"it ended with {code}"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to try.
+
+    Attributes:
+        examples: number of command lines.
+        seed: of the commands.
+        only: numbers of single ones, to look at what became of them.
+        out: file for the result; none only prints it.
+    """
+
+    examples: int = 2000
+    seed: int = 0
+    only: tuple[int, ...] = ()
+    out: Path | None = None
+
+
+def try_commands(count: int, folder: Path, seed: int = 0, only: Sequence[int] = ()) -> Tally:
+    """Draw and run commands; `folder` is for their files."""
+    load_everything()
+    for module in ("aiohttp", "matplotlib.pyplot", "rliable"):
+        import_module(module)
+    tally = Tally()
+    with contextlib.redirect_stdout(sys.stderr):
+        launch.train(tiny_run(total_steps=80, evaluation_episodes=None), folder / "run")
+    for number, command in enumerate(commands(seed, count, folder)):
+        if only and number not in only:
+            continue
+        before = len(tally.problems)
+        attempt(command, folder / "place", tally)
+        for problem in tally.problems[before:]:
+            problem["number"] = number
+            print(json.dumps(problem), file=sys.stderr, flush=True)
+    return tally
+
+
+def main(options: Options) -> int:
+    """Try the commands and tell how they ended; returns the exit code."""
+    with tempfile.TemporaryDirectory(prefix="odd-commands-") as folder:
+        tally = try_commands(options.examples, Path(folder), options.seed, options.only)
+    result = {
+        "command": f"python -m benchmarks.odd_commands --examples {options.examples} --seed {options.seed}",
+        "machine": describe_machine(),
+        "tried": tally.tried,
+        "ends": dict(tally.ends),
+        "cpu_limit_seconds": CPU_SECONDS,
+        "slowest_seconds": round(tally.slowest, 1),
+        "problems": tally.problems,
+    }
+    print(json.dumps(result, indent=2))
+    if options.out is not None:
+        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return int(bool(tally.problems))
+
+
+if __name__ == "__main__":
+    sys.exit(run_with_options(Options, main, "python -m benchmarks.odd_commands"))
