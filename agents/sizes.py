@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agents.config import AgentConfig
 from common.config import plain
@@ -39,7 +39,9 @@ def memory_problems(
         # The state that acts, and those at both ends of a rollout.
         f"what it remembers of {num_envs:,} environments": network["memory"] * _FLOAT * 3 * num_envs,
         f"rollouts of {agent.rollout_steps:,} steps": steps * math.prod(image_shape) * (1 + agent.lag),
-        "learning from them": _activations(policy, image_shape) * agent.largest_batch(num_envs),
+        "learning from them": network["activations"]
+        * (2 if policy.precision == "bfloat16" else _FLOAT)
+        * agent.largest_batch(num_envs),
         "the environments": num_envs * _ENVIRONMENT,
     }
     available = device_memory(device)
@@ -62,18 +64,21 @@ def device_memory(device: str) -> int:
 
 @lru_cache(maxsize=64)
 def _network(policy: PolicyConfig, image_shape: tuple[int, int, int], num_actions: int) -> Mapping[str, int]:
-    """Elements of the weights, and of what is remembered of one environment."""
+    """Elements of the weights, of what is remembered of one environment, and of what the encoder's convolutions make
+    of one image, which a backward pass needs."""
     with torch.device("meta"):  # takes no memory
         made = Policy(policy, image_shape, num_actions)
-        return {"weights": _elements(made.state_dict()), "memory": _elements(made.initial_state(1))}
+        maps: list[Tensor] = []
+        for layer in made.encoder.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.register_forward_hook(lambda layer, inputs, output: maps.append(output))
+        made.encoder(torch.empty(1, *image_shape, dtype=torch.uint8))
+        return {
+            "weights": _elements(made.state_dict().values()),
+            "memory": _elements(made.initial_state(1).values()),
+            "activations": _elements(maps),
+        }
 
 
-def _elements(tensors: Mapping[str, Tensor]) -> int:
-    return sum(math.prod(tensor.shape) for tensor in tensors.values())
-
-
-def _activations(policy: PolicyConfig, image_shape: tuple[int, int, int]) -> int:
-    """Bytes of one step that a backward pass needs at least: what the encoder's first convolution makes."""
-    height, width, _ = image_shape
-    channels = getattr(policy.encoder, "channels", (0,))[0]
-    return height * width * channels * (2 if policy.precision == "bfloat16" else _FLOAT)
+def _elements(tensors: Iterable[Tensor]) -> int:
+    return sum(math.prod(tensor.shape) for tensor in tensors)
