@@ -26,6 +26,7 @@ from agents.config import AgentConfig
 from agents.content import AgentContent, fitting
 from agents.device import keep_large_buffers, peak_memory
 from agents.episodes import WINDOW, full_window_score
+from agents.exchange import Exchange
 from agents.learner import Interrupted, Learner, Metrics
 from agents.randomness import RandomStreams
 from agents.retention import Retention
@@ -58,6 +59,8 @@ class Agent(BaseAlgorithm):
         learner_class: what it does with a rollout.
         config: hyperparameters of this agent.
         policy_config: the network.
+        exchange: with the processes that share the run. Where there are several, `learn`, `save` and `load` are
+            collective, `num_timesteps` counts the steps of all, and `env` and `n_envs` are this process's own.
         learner: policy, optimizer and all that changes them.
         actors: environments and all that plays them; there once there are environments.
         experiment: plain values that checkpoints carry along.
@@ -80,6 +83,7 @@ class Agent(BaseAlgorithm):
         config: AgentConfig | None = None,
         *,
         retention: Retention | None = None,
+        exchange: Exchange | None = None,
         seed: int | None = None,
         device: torch.device | str = "auto",
         tensorboard_log: str | None = None,
@@ -95,6 +99,8 @@ class Agent(BaseAlgorithm):
             env: environments to train in; None only for an agent that will just predict.
             config: hyperparameters; the defaults of the algorithm if None.
             retention: a method of continual learning; None for fine-tuning.
+            exchange: with the processes that train this agent together, each in its part of the environments
+                (`agents.distributed.joined`); None to train alone.
             seed: of everything random, the environments included; None draws one.
             device: "cpu", "cuda" or "auto".
             tensorboard_log: directory for TensorBoard files, as in Stable-Baselines3.
@@ -127,6 +133,7 @@ class Agent(BaseAlgorithm):
         self.stop_when: Callable[[], bool] | None = None
         self.diagnostics: Path | None = None
         self._retention = retention
+        self.exchange = Exchange() if exchange is None else exchange
         self._boundary: dict[str, Any] | None = None
         keep_large_buffers()
         super().__init__(
@@ -164,16 +171,23 @@ class Agent(BaseAlgorithm):
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.policy = Policy(self.policy_config, image_shape, num_actions).to(self.device)
-        self._random = RandomStreams(self.seed, self.device)
-        self.learner = self.learner_class(self.policy, self.config, self._random.shuffling, self._retention)
+        self.exchange.copy_first(self.policy.state_dict().values())
+        self._random = RandomStreams(self.seed, self.device, self.exchange.rank)
+        self.exchange.agree_on(self._random.shuffling)
+        self.learner = self.learner_class(
+            self.policy, self.config, self._random.shuffling, self._retention, self.exchange
+        )
         if self.env is not None:
             self._setup_actors()
 
     def _setup_actors(self) -> None:
         """What depends on the environments: everything between them and the policy."""
         assert self.env is not None
-        raise_problems(self.config.problems(self.n_envs))
-        self.actors = ActorSide(self.env, self.policy, self.config, self.device, self._random.acting)
+        processes = self.exchange.size
+        raise_problems(self.config.problems(self.n_envs * processes, processes))
+        self.actors = ActorSide(
+            self.env, self.policy, self.config, self.device, self._random.acting, self.exchange
+        )
         self._stats_window_size = WINDOW * len(set(self.actors.collector.games))
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
@@ -307,7 +321,9 @@ class Agent(BaseAlgorithm):
         with contextlib.suppress(Interrupted):
             for metrics in phases(total_timesteps, callback):
                 # Counted from the beginning of the run, so that one that was continued logs at the same steps.
-                rollouts = self.num_timesteps // (self.n_envs * self.config.rollout_steps)
+                rollouts = self.num_timesteps // (
+                    self.n_envs * self.exchange.size * self.config.rollout_steps
+                )
                 if rollouts % log_interval == 0:
                     self._log(metrics or {})
         callback.on_training_end()
@@ -324,6 +340,7 @@ class Agent(BaseAlgorithm):
             callback.on_rollout_start()
             if not self._play(store, lambda step: self._after_step(step, callback)):
                 return None
+            self.actors.end_rollout()
             callback.on_rollout_end()
             return store.batch
 
@@ -356,8 +373,9 @@ class Agent(BaseAlgorithm):
         def accept(store: RolloutStore) -> bool | None:
             nonlocal after
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-            if not all(self._after_step(step, callback) for step in steps):
+            if self.exchange.any(not all(self._after_step(step, callback) for step in steps)):
                 return None
+            self.actors.end_rollout()
             callback.on_rollout_end()
             if skipped:
                 self.actors.reset_broken_states()
@@ -383,16 +401,23 @@ class Agent(BaseAlgorithm):
             yield from overlap(play, accept, learn)
 
     def _play(self, store: RolloutStore, on_step: Callable[[Step], bool]) -> bool:
-        """Fill `store`; whether that was not broken off."""
+        """Fill `store`; whether that was not broken off, at once or, where there are other processes, at its end."""
+        stopped = False
+
+        def going_on(step: Step) -> bool:
+            nonlocal stopped
+            stopped = stopped or not on_step(step)
+            return not stopped or self.exchange.size > 1
+
         try:
-            self.stream, complete = self.actors.collector.collect(self.stream, store, on_step)
+            self.stream, _ = self.actors.collector.collect(self.stream, store, going_on)
         except (EOFError, ConnectionError) as error:
             what = str(error) or type(error).__name__
             raise EnvironmentFault(f"environments died after {self.num_timesteps:,} steps: {what}") from error
-        return complete
+        return not self.actors.acting_exchange.any(stopped)
 
     def _after_step(self, step: Step, callback: BaseCallback) -> bool:
-        self.num_timesteps += self.n_envs
+        self.num_timesteps += self.n_envs * self.exchange.size
         self._update_info_buffer(step.infos, step.dones)
         self.actors.count_episodes(step.infos)
         # What the callbacks of Stable-Baselines3 and its users look for, under the names it has there.
@@ -511,8 +536,22 @@ class Agent(BaseAlgorithm):
         """
         if exclude or include:
             raise UserError("a checkpoint is always whole: exclude and include are not supported")
+        content = self._content()
+
+        def write() -> None:
+            assert content is not None
+            write_checkpoint(path, content.plain())
+
+        self.exchange.on_first(write)
+
+    def _content(self) -> AgentContent | None:
+        """What a checkpoint holds, put together from all processes, in process 0; None in the others."""
+        states = self.exchange.gather_first(self._boundary or self._run_state())
+        if states is None:
+            return None
+        run, *others = states
         image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
-        content = AgentContent(
+        return AgentContent(
             algorithm=self.algorithm,
             config=self.config,
             policy_config=self.policy_config,
@@ -521,9 +560,8 @@ class Agent(BaseAlgorithm):
             seed=self.seed,
             experiment=self.experiment,
             learner=self.learner.state(),
-            run=self._boundary or self._run_state(),
+            run={**run, "others": others} if others else run,
         )
-        write_checkpoint(path, content.plain())
 
     @classmethod
     def load(  # type: ignore[override]  # no custom_objects: nothing in a checkpoint is code
@@ -542,7 +580,7 @@ class Agent(BaseAlgorithm):
             env: environments to go on training in; None if the agent shall only predict, or get them by `set_env`.
             device: "cpu", "cuda" or "auto".
             force_reset: start new episodes in `env`. False continues the episodes of the checkpoint, exactly.
-            kwargs: `retention`, `tensorboard_log` and `verbose`, as for a new agent, and hyperparameters in place of
+            kwargs: `retention`, `exchange`, `tensorboard_log` and `verbose`, as for a new agent, and hyperparameters in place of
                 stored ones.
 
         Raises:
@@ -588,9 +626,17 @@ class Agent(BaseAlgorithm):
         return agent
 
     def _load_run_state(self, state: Mapping[str, Any], restart: bool) -> None:
+        states, exchange = [state, *state.get("others", [])], self.exchange
         self.num_timesteps = state["num_timesteps"]
         self._total_timesteps = state["total_timesteps"]
-        self._random.load_state(state["random"])
+        if exchange.rank < len(states):
+            state = states[exchange.rank]
+            self._random.load_state(state["random"])
+        if not (restart or self.env is None or len(states) == exchange.size):
+            raise CheckpointError(
+                f"the checkpoint continues {len(states)} processes, not {exchange.size}: "
+                "use as many, or force_reset=True"
+            )
         if self.env is None:
             self._boundary = dict(state)  # for `save`, and for environments that come later
             return

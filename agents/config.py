@@ -48,10 +48,10 @@ class AgentConfig:
         """How many phases of learning the acting policy may be behind (0 or 1)."""
         return 0
 
-    def problems(self, num_envs: int) -> list[str]:
-        """Everything wrong with these values for `num_envs` environments, a line each."""
-        return problems(self) or self.batch_problems(num_envs)
+    def problems(self, num_envs: int, processes: int = 1) -> list[str]:
+        """Everything wrong with these values for `num_envs` environments, shared by `processes`, a line each."""
+        return problems(self) or self.batch_problems(num_envs, processes)
 
-    def batch_problems(self, num_envs: int) -> list[str]:
-        """Why rollouts of `num_envs` environments cannot be cut into batches, a line each."""
+    def batch_problems(self, num_envs: int, processes: int) -> list[str]:
+        """Why rollouts of `num_envs` environments, shared by `processes`, cannot be cut into batches, a line each."""
         return []

@@ -18,6 +18,7 @@ from experiments.presets import PRESETS, Preset
 from policies import CORES
 from records.config import TrainConfig
 from records.directory import existing_problems
+from records.launches import is_restart
 
 PROGRAM = "python train.py"
 
@@ -111,7 +112,7 @@ def _parse_launch(words: Sequence[str]) -> Launch:
         config = preset.configure(read_data(Path(file)), config, problems)
     config, files = override(preset, config, rest, " ".join([PROGRAM, *filter(None, [name])]), problems)
     problems += config.problems()
-    if files.run_dir is not None:
+    if files.run_dir is not None and not is_restart():
         problems += existing_problems(files.run_dir)
     raise_problems(problems)
     return Launch(name or Path(str(file)).stem, config, files.run_dir)

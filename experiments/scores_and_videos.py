@@ -10,13 +10,14 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
+from agents.exchange import Exchange
 from common.stages import stage
 from evaluation import (
     Progress,
     Protocol,
     Recording,
     Report,
-    evaluate,
+    evaluate_together,
     print_table,
     record,
     show_progress,
@@ -43,8 +44,11 @@ def evaluate_and_record(
     checkpoint: Path,
     console: Console,
     beat: Callable[[], None] = lambda: None,
+    exchange: Exchange | None = None,
 ) -> None:
     """Score `agent` as `config` says, print the table, and record a video of each game.
+
+    The processes of `exchange` share the episodes; process 0 records and writes.
 
     `checkpoint` is named beside the scores. `beat` is called after each episode and frame; what it raises ends the
     evaluation.
@@ -52,6 +56,7 @@ def evaluate_and_record(
     Raises:
         OSError: scores or videos cannot be written.
     """
+    exchange = Exchange() if exchange is None else exchange
     if config.evaluation_episodes is not None:
         protocol = Protocol(
             games=config.games,
@@ -61,11 +66,12 @@ def evaluate_and_record(
             greedy=config.evaluation_greedy,
         )
         with stage("evaluation"), show_progress(console, "evaluating", "episodes") as progress:
-            results = evaluate(agent, protocol, _with(beat, progress))
+            results = evaluate_together(agent, protocol, exchange, _with(beat, progress), beat)
         console.print()
         print_table(results, console)
-        write_results(results, run.evaluation_file, str(checkpoint))
-    if config.videos:
+        if exchange.is_first:
+            write_results(results, run.evaluation_file, str(checkpoint))
+    if config.videos and exchange.is_first:
         run.videos.mkdir(exist_ok=True)
         for game in config.games:
             with stage("recording"), show_progress(console, f"recording {game}", "frames") as progress:

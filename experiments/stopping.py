@@ -25,6 +25,7 @@ from typing import Any, TextIO, cast
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from agents.exchange import Exchange
 from common.stages import active_stages
 
 SIGNALS = tuple(
@@ -70,6 +71,11 @@ class StopRequest:
     def exit_code(self) -> int:
         """What a shell expects of a process that ends because of the signal (130, 143); 0 without one."""
         return 0 if self.signal is None else 128 + self.signal
+
+    def agree(self, exchange: Exchange) -> None:
+        """Take up what processes that share the run have been asked; collective."""
+        signals = [number for number in exchange.gather(self.signal) if number is not None]
+        self.signal = signals[0] if signals else None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
