@@ -580,8 +580,8 @@ class Agent(BaseAlgorithm):
             env: environments to go on training in; None if the agent shall only predict, or get them by `set_env`.
             device: "cpu", "cuda" or "auto".
             force_reset: start new episodes in `env`. False continues the episodes of the checkpoint, exactly.
-            kwargs: `retention`, `exchange`, `tensorboard_log` and `verbose`, as for a new agent, and hyperparameters in place of
-                stored ones.
+            kwargs: `retention`, `exchange`, `tensorboard_log` and `verbose`, as for a new agent, and hyperparameters in
+                place of stored ones.
 
         Raises:
             CheckpointError: the file is missing, damaged or foreign, of another algorithm, or does not fit `env`.

@@ -69,3 +69,7 @@ class Place:
                 f"start {count} (--nproc-per-node {count}), or give --device cpu"
             )
         return f"cuda:{self.local_rank}"
+
+
+ALONE = Place()
+"""The place of a process that shares its run with no other."""

@@ -42,13 +42,15 @@ from experiments.stopping import (
 )
 from records.config import TrainConfig, from_json, learned_settings, to_json
 from records.directory import RUNS, RunDirectory, UsableCheckpoint, existing_problems, new_path
-from records.launches import begun_by
+from records.launches import begun_by, launch_id
 from records.lock import RunLock
 from records.state import is_finished, run_directories
 from records.writers import make_logger, sync
 
 MAY_CHANGE = ("total_steps", "agent.on_nan")
 """Settings besides the incidental ones that a run may be continued with another value of."""
+LAUNCHERS_SECONDS = 10.0
+"""In which a launcher has passed on the signals that it got."""
 
 logger = logging.getLogger(__name__)
 
@@ -236,7 +238,7 @@ def _run_patiently(
     exchange: Exchange,
 ) -> int:
     console = Console(markup=False, highlight=False)
-    request = StopRequest()
+    request = StopRequest(0.0 if launch_id() is None else LAUNCHERS_SECONDS)
     with request.listening():
         verb = "Training" if checkpoint is None else f"Continuing {checkpoint.path.name}:"
         shared = "" if exchange.size == 1 else f" in {exchange.size} processes"
