@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from agents.checkpoint import CheckpointError
 from agents.collector import Collector, Infos, StageTimes, Stream
 from agents.config import AgentConfig
 from agents.episodes import EpisodeLog
+from agents.exchange import Exchange
 from agents.numerics import reset_where_not_finite
 from agents.rewards import make_reward_transform
 from agents.rollout import RolloutStore
@@ -26,6 +28,7 @@ class ActorSide:
     Attributes:
         env: the environments.
         behaviour: the policy that acts: the learner's own, or with `rollout_lag` a copy that is behind.
+        exchange: with the processes that share the run; `acting_exchange` is for whatever plays.
         collector: steps the environments.
         episodes: returns of the latest episodes.
         stores: memory for as many rollouts as are under way at once.
@@ -39,9 +42,12 @@ class ActorSide:
         config: AgentConfig,
         device: torch.device,
         generator: torch.Generator,
+        exchange: Exchange | None = None,
     ) -> None:
         """`generator` draws the actions, on `device`."""
         self.env = env
+        self.exchange = Exchange() if exchange is None else exchange
+        self.acting_exchange = self.exchange.for_acting()
         self.behaviour = deepcopy(policy).requires_grad_(False) if config.lag else policy
         self.times = StageTimes()
         self._policy, self._lag, self._device = policy, config.lag, device
@@ -52,8 +58,11 @@ class ActorSide:
             make_reward_transform(config.reward_transform, env.num_envs, config.discount),
             device,
             self.times,
+            self.acting_exchange,
         )
         self.episodes = EpisodeLog(self.collector.games)
+        self._ended: list[tuple[int, str, dict[str, Any]]] = []  # step of the rollout, game, info
+        self._steps = 0
         image_shape = policy.encoder.image_shape
         self.stores = [
             RolloutStore(config.rollout_steps, env.num_envs, image_shape, device)
@@ -66,10 +75,20 @@ class ActorSide:
             self.behaviour.load_state_dict(self._policy.state_dict())
 
     def count_episodes(self, infos: Infos) -> None:
-        """Take note of the episodes that ended in a step."""
+        """Take note of the episodes that ended in a step; `end_rollout` adds them to the log."""
+        self._steps += 1
         for info in infos:
             if "episode" in info:
-                self.episodes.add(info["game"], info)
+                episode = {name: info["episode"][name] for name in ("r", "l")}
+                known = {"episode": episode, "normalized_return": info.get("normalized_return")}
+                self._ended.append((self._steps, info["game"], known))
+
+    def end_rollout(self) -> None:
+        """Add the episodes of a rollout to the log, those of all processes in the order in which they ended."""
+        ended = [episode for part in self.exchange.gather(self._ended) for episode in part]
+        for _, game, info in sorted(ended, key=itemgetter(0)):
+            self.episodes.add(game, info)
+        self._ended, self._steps = [], 0
 
     def reset_broken_states(self) -> None:
         """Environments in which the policy's state is not finite begin with an empty one."""
@@ -84,7 +103,11 @@ class ActorSide:
             self.collector.core_state,
             torch.as_tensor(stream.episode_start, device=self._device).unsqueeze(0),
         )
-        return {tag: float(value) for tag, value in found.items()}
+        if not found:
+            return {}
+        values = torch.stack([value.double() for value in found.values()])
+        (means,) = self.exchange.mean(values.unsqueeze(0), torch.ones_like(values[:1]))
+        return dict(zip(found, means.tolist(), strict=True))
 
     # State
 

@@ -30,6 +30,7 @@ from agents.config import AgentConfig
 from agents.content import AgentContent, fitting
 from agents.device import keep_large_buffers, peak_memory
 from agents.episodes import WINDOW, full_window_score
+from agents.exchange import Exchange
 from agents.learner import Interrupted, Learner, Metrics
 from agents.randomness import RandomStreams
 from agents.retention import Retention
@@ -64,6 +65,8 @@ class Agent(BaseAlgorithm):
         learner_class: what it does with a rollout.
         config: hyperparameters of this agent.
         policy_config: the network.
+        exchange: with the processes that share the run. Where there are several, `learn`, `save` and `load` are
+            collective, `num_timesteps` counts the steps of all, and `env` and `n_envs` are this process's own.
         learner: policy, optimizer and all that changes them.
         actors: environments and all that plays them; there once there are environments.
         experiment: plain values that checkpoints carry along.
@@ -86,6 +89,7 @@ class Agent(BaseAlgorithm):
         config: AgentConfig | None = None,
         *,
         retention: Retention | None = None,
+        exchange: Exchange | None = None,
         seed: int | None = None,
         device: torch.device | str = "auto",
         tensorboard_log: str | None = None,
@@ -101,6 +105,8 @@ class Agent(BaseAlgorithm):
             env: environments to train in; None only for an agent that will just predict.
             config: hyperparameters; the defaults of the algorithm if None.
             retention: a method of continual learning; None for fine-tuning.
+            exchange: with the processes that train this agent together, each in its part of the environments
+                (`agents.distributed.joined`); None to train alone.
             seed: of everything random, the environments included; None draws one.
             device: "cpu", "cuda" or "auto".
             tensorboard_log: directory for TensorBoard files, as in Stable-Baselines3.
@@ -133,6 +139,7 @@ class Agent(BaseAlgorithm):
         self.stop_when: Callable[[], bool] | None = None
         self.diagnostics: Path | None = None
         self._retention = retention
+        self.exchange = Exchange() if exchange is None else exchange
         self._boundary: dict[str, Any] | None = None
         keep_large_buffers()
         super().__init__(
@@ -174,8 +181,12 @@ class Agent(BaseAlgorithm):
         precision = resolved(self.policy_config.precision, self.device)
         self.policy_config = replace(self.policy_config, precision=precision)
         self.policy = Policy(self.policy_config, image_shape, num_actions).to(self.device)
-        self._random = RandomStreams(self.seed, self.device)
-        self.learner = self.learner_class(self.policy, self.config, self._random.shuffling, self._retention)
+        self.exchange.copy_first(self.policy.state_dict().values())
+        self._random = RandomStreams(self.seed, self.device, self.exchange.rank)
+        self.exchange.agree_on(self._random.shuffling)
+        self.learner = self.learner_class(
+            self.policy, self.config, self._random.shuffling, self._retention, self.exchange
+        )
         if self.env is not None:
             self._setup_actors()
 
@@ -183,12 +194,15 @@ class Agent(BaseAlgorithm):
         """What depends on the environments: everything between them and the policy."""
         assert self.env is not None
         self._check_sizes()
-        self.actors = ActorSide(self.env, self.policy, self.config, self.device, self._random.acting)
+        self.actors = ActorSide(
+            self.env, self.policy, self.config, self.device, self._random.acting, self.exchange
+        )
         self._stats_window_size = WINDOW * len(set(self.actors.collector.games))
 
     def _check_sizes(self) -> None:
         """Refuse what does not fit the number of environments, or into the memory, before it is made."""
-        raise_problems(self.config.problems(self.n_envs))
+        processes = self.exchange.size
+        raise_problems(self.config.problems(self.n_envs * processes, processes))
         spaces = image_and_actions(self.observation_space, self.action_space)
         raise_problems(
             memory_problems(self.policy_config, self.config, *spaces, self.n_envs, str(self.device))
@@ -325,7 +339,9 @@ class Agent(BaseAlgorithm):
         with contextlib.suppress(Interrupted):
             for metrics in phases(total_timesteps, callback):
                 # Counted from the beginning of the run, so that one that was continued logs at the same steps.
-                rollouts = self.num_timesteps // (self.n_envs * self.config.rollout_steps)
+                rollouts = self.num_timesteps // (
+                    self.n_envs * self.exchange.size * self.config.rollout_steps
+                )
                 if rollouts % log_interval == 0:
                     self._log(metrics or {})
         callback.on_training_end()
@@ -354,6 +370,7 @@ class Agent(BaseAlgorithm):
             callback.on_rollout_start()
             if not self._play(store, lambda step: self._after_step(step, callback)):
                 return None
+            self.actors.end_rollout()
             callback.on_rollout_end()
             return store.batch
 
@@ -386,8 +403,9 @@ class Agent(BaseAlgorithm):
         def accept(store: RolloutStore) -> bool | None:
             nonlocal after
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-            if not all(self._after_step(step, callback) for step in steps):
+            if self.exchange.any(not all(self._after_step(step, callback) for step in steps)):
                 return None
+            self.actors.end_rollout()
             callback.on_rollout_end()
             if skipped:
                 self.actors.reset_broken_states()
@@ -413,16 +431,23 @@ class Agent(BaseAlgorithm):
             yield from overlap(play, accept, learn)
 
     def _play(self, store: RolloutStore, on_step: Callable[[Step], bool]) -> bool:
-        """Fill `store`; whether that was not broken off."""
+        """Fill `store`; whether that was not broken off, at once or, where there are other processes, at its end."""
+        stopped = False
+
+        def going_on(step: Step) -> bool:
+            nonlocal stopped
+            stopped = stopped or not on_step(step)
+            return not stopped or self.exchange.size > 1
+
         try:
-            self.stream, complete = self.actors.collector.collect(self.stream, store, on_step)
+            self.stream, _ = self.actors.collector.collect(self.stream, store, going_on)
         except (EOFError, ConnectionError) as error:
             what = str(error) or type(error).__name__
             raise EnvironmentFault(f"environments died after {self.num_timesteps:,} steps: {what}") from error
-        return complete
+        return not self.actors.acting_exchange.any(stopped)
 
     def _after_step(self, step: Step, callback: BaseCallback) -> bool:
-        self.num_timesteps += self.n_envs
+        self.num_timesteps += self.n_envs * self.exchange.size
         self._update_info_buffer(step.infos, step.dones)
         self.actors.count_episodes(step.infos)
         # What the callbacks of Stable-Baselines3 and its users look for, under the names it has there.
@@ -541,8 +566,22 @@ class Agent(BaseAlgorithm):
         """
         if exclude or include:
             raise UserError("a checkpoint is always whole: exclude and include are not supported")
+        content = self._content()
+
+        def write() -> None:
+            assert content is not None
+            write_checkpoint(path, content.plain())
+
+        self.exchange.on_first(write)
+
+    def _content(self) -> AgentContent | None:
+        """What a checkpoint holds, put together from all processes, in process 0; None in the others."""
+        states = self.exchange.gather_first(self._boundary or self._run_state())
+        if states is None:
+            return None
+        run, *others = states
         image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
-        content = AgentContent(
+        return AgentContent(
             algorithm=self.algorithm,
             config=self.config,
             policy_config=self.policy_config,
@@ -551,9 +590,8 @@ class Agent(BaseAlgorithm):
             seed=self.seed,
             experiment=self.experiment,
             learner=self.learner.state(),
-            run=self._boundary or self._run_state(),
+            run={**run, "others": others} if others else run,
         )
-        write_checkpoint(path, content.plain())
 
     @classmethod
     def load(  # type: ignore[override]  # other arguments come third
@@ -572,9 +610,9 @@ class Agent(BaseAlgorithm):
             env: environments to go on training in; None if the agent shall only predict, or get them by `set_env`.
             device: "cpu", "cuda" or "auto".
             force_reset: start new episodes in `env`. False continues the episodes of the checkpoint, exactly.
-            kwargs: `retention`, `tensorboard_log` and `verbose`, as for a new agent, and hyperparameters in place of
-                stored ones. As in Stable-Baselines3, `custom_objects` may hold such too, beside names that are not
-                looked at, and `print_system_info` prints versions.
+            kwargs: `retention`, `exchange`, `tensorboard_log` and `verbose`, as for a new agent, and hyperparameters in
+                place of stored ones. As in Stable-Baselines3, `custom_objects` may hold such too, beside names that are
+                not looked at, and `print_system_info` prints versions.
 
         Raises:
             CheckpointError: the file is missing, damaged or foreign, of another algorithm, or does not fit `env`.
@@ -627,9 +665,17 @@ class Agent(BaseAlgorithm):
         return agent
 
     def _load_run_state(self, state: Mapping[str, Any], restart: bool) -> None:
+        states, exchange = [state, *state.get("others", [])], self.exchange
         self.num_timesteps = state["num_timesteps"]
         self._total_timesteps = state["total_timesteps"]
-        self._random.load_state(state["random"])
+        if exchange.rank < len(states):
+            state = states[exchange.rank]
+            self._random.load_state(state["random"])
+        if not (restart or self.env is None or len(states) == exchange.size):
+            raise CheckpointError(
+                f"the checkpoint continues {len(states)} processes, not {exchange.size}: "
+                "use as many, or force_reset=True"
+            )
         if self.env is None:
             self._boundary = dict(state)  # for `save`, and for environments that come later
             return

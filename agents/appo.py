@@ -56,7 +56,7 @@ class AppoLearner(ImpalaLearner):
             return super().policy_loss(log_probs, batch, estimates)
         advantages = estimates.advantages
         if self.config.normalize_advantages:
-            advantages = normalized(advantages)
+            advantages = normalized(advantages, self.exchange.sum)
         return clipped_surrogate_loss(log_probs, batch.log_probs, advantages, self.config.clip_range)
 
 

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 
 from agents.acting import Actor
 from agents.device import Upload, own_stream
+from agents.exchange import Exchange
 from agents.rewards import RewardTransform
 from agents.rollout import RolloutStore
 from common.stages import stage
@@ -117,9 +118,11 @@ class Collector:
         transform: RewardTransform,
         device: torch.device,
         times: StageTimes | None = None,
+        exchange: Exchange | None = None,
     ) -> None:
-        """`make_actor` makes an actor for so many environments."""
+        """`make_actor` makes an actor for so many environments; `exchange` is used by who calls `collect`."""
         self.transform = transform
+        self._exchange = Exchange() if exchange is None else exchange
         self.times = StageTimes() if times is None else times
         self.games = games_of(env)
         self._env = env
@@ -129,6 +132,7 @@ class Collector:
             first = self._groups[-1].envs.stop if self._groups else 0
             self._groups.append(_Group(group, make_actor(group.num_envs), first, device))
         self._rewards = np.zeros(env.num_envs, dtype=np.float32)
+        self._games_of_steps: list[tuple[str, ...]] = []
 
     @property
     def core_state(self) -> State:
@@ -189,6 +193,7 @@ class Collector:
         self, stream: Stream, store: RolloutStore, on_step: Callable[[Step], bool]
     ) -> tuple[Stream, bool]:
         initial_state = self.core_state
+        self._games_of_steps.clear()
         for group in self._groups:
             group.observation = {name: array[group.envs] for name, array in stream.observation.items()}
             group.dones = stream.episode_start[group.envs]
@@ -206,9 +211,11 @@ class Collector:
             infos += self._finish_step(last, store, t)
             if not on_step(self._complete_step(store, t - 1, _joined(actions), infos)):
                 self._abandon(ahead if going_on else ())
+                self._transform_rewards(store)
                 return self._stream(), False
             if going_on:
                 self._begin_step(last, store, t)
+        self._transform_rewards(store)
         store.complete(initial_state, self.core_state)
         return self._stream(), True
 
@@ -236,11 +243,18 @@ class Collector:
     def _complete_step(self, store: RolloutStore, t: int, actions: NDArray[np.int64], infos: Infos) -> Step:
         """What concerns all environments, after each has made step `t`."""
         dones = _joined([group.dones for group in self._groups])
-        store.put_outcome(t, self.transform(self._rewards, dones, self.games), dones)
+        store.rewards[t], store.dones[t] = self._rewards, dones
+        self._games_of_steps.append(self.games)
         self._follow_games(infos)
         names = self._groups[0].observation
         observation = {name: _joined([group.observation[name] for group in self._groups]) for name in names}
         return Step(actions, self._rewards.copy(), dones, infos, observation)
+
+    def _transform_rewards(self, store: RolloutStore) -> None:
+        """Make what the learner sees of the rewards of the steps so far."""
+        played = slice(len(self._games_of_steps))
+        rewards, dones = store.rewards[played], store.dones[played]
+        rewards[:] = self.transform.rollout(rewards, dones, self._games_of_steps, self._exchange)
 
     def _follow_games(self, infos: Infos) -> None:
         """Say which game an episode was of, and take note of environments that go on with another game."""

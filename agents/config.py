@@ -54,10 +54,10 @@ class AgentConfig:
         """Steps that one update learns from, at least, with `num_envs` environments."""
         return self.rollout_steps
 
-    def problems(self, num_envs: int) -> list[str]:
-        """Everything wrong with these values for `num_envs` environments, a line each."""
-        return problems(self) or self.batch_problems(num_envs)
+    def problems(self, num_envs: int, processes: int = 1) -> list[str]:
+        """Everything wrong with these values for `num_envs` environments, shared by `processes`, a line each."""
+        return problems(self) or self.batch_problems(num_envs, processes)
 
-    def batch_problems(self, num_envs: int) -> list[str]:
-        """Why rollouts of `num_envs` environments cannot be cut into batches, a line each."""
+    def batch_problems(self, num_envs: int, processes: int) -> list[str]:
+        """Why rollouts of `num_envs` environments, shared by `processes`, cannot be cut into batches, a line each."""
         return []

@@ -106,7 +106,8 @@ class AgentContent:
         seed: of everything random; None where it was drawn.
         experiment: plain values that came along.
         learner: what `Learner.state` returned.
-        run: counters, and the states of environments, collector and random generators, at a rollout's start.
+        run: counters, and the states of environments, collector and random generators, at a rollout's start; of a run
+            that several processes share, those of process 0, and those of the others in a list, "others".
     """
 
     algorithm: str
@@ -169,6 +170,11 @@ class AgentContent:
                 shown(name, quoted=False) for name in names if described.get(name) != stored.get(name)
             ]
             raise ValueError(f"its network has other weights, such as {', '.join(different[:3])}")
+
+
+def processes_of(run: Mapping[str, Any]) -> int:
+    """How many processes shared the run of whose checkpoint `run` is that part."""
+    return 1 + len(run.get("others", ()))
 
 
 def _settings(default: Any, data: object) -> Any:

@@ -65,12 +65,19 @@ class ImpalaConfig(AgentConfig):
     def largest_batch(self, num_envs: int) -> int:
         return self.rollout_steps * -(-num_envs // self.batches_per_pass(num_envs))
 
-    def batch_problems(self, num_envs: int) -> list[str]:
-        if self.batch_unrolls is None or num_envs % self.batch_unrolls == 0:
-            return []
-        return [
-            f"batch_unrolls must divide the number of environments, but {self.batch_unrolls} does not divide {num_envs}"
-        ]
+    def batch_problems(self, num_envs: int, processes: int) -> list[str]:
+        if self.batch_unrolls is not None and num_envs % self.batch_unrolls:
+            return [
+                "batch_unrolls must divide the number of environments, but "
+                f"{self.batch_unrolls} does not divide {num_envs}"
+            ]
+        parts = self.batches_per_pass(num_envs)
+        if parts * processes > num_envs:
+            return [
+                f"{num_envs} environments are dealt into {parts} batches, and each of {processes} processes has a "
+                f"part of each: use at most {num_envs // parts} processes, or more environments"
+            ]
+        return []
 
 
 class ImpalaLearner(Learner):
@@ -89,10 +96,10 @@ class ImpalaLearner(Learner):
     def batches(self, rollout: Batch) -> Iterator[Batch]:
         """`passes` times all environments, in an order drawn anew, dealt into equal batches."""
         num_envs = rollout.actions.shape[1]
+        parts = self.config.batches_per_pass(num_envs * self.exchange.size)
         for _ in range(self.config.passes):
-            order = torch.randperm(num_envs, generator=self.shuffling).to(rollout.actions.device)
-            for envs in order.tensor_split(self.config.batches_per_pass(num_envs)):
-                yield rollout.select(envs)
+            for envs in self.dealt(num_envs, parts):
+                yield rollout.select(envs.to(rollout.actions.device))
 
     def loss_scale(self, batch: Batch) -> float:
         # Sums over time and batch, as in the published code (torchbeast): the gradient's norm grows with the batch.
@@ -116,7 +123,7 @@ class ImpalaLearner(Learner):
             "policy_loss": policy_loss / steps,
             "value_loss": critic_loss / steps,
             "entropy": mean_entropy,
-            "explained_variance": explained_variance(values.detach(), estimates.targets),
+            "explained_variance": explained_variance(values.detach(), estimates.targets, self.exchange.sum),
             "rho_clipped": (weights > config.rho_clip).float().mean(),
             # Schulman's estimator of the divergence from the policy that acted: unbiased and never negative.
             "approx_kl": (weights - 1 - log_ratio).mean(),

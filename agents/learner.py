@@ -47,6 +47,13 @@ class Losses(NamedTuple):
     output: PolicyOutput
 
 
+class Update(NamedTuple):
+    """What one step of the optimizer is logged with: scalars, and the `loss_scale` that they count with."""
+
+    metrics: dict[str, Tensor]
+    scale: float
+
+
 class Learner(ABC):
     """Learns from rollouts. An algorithm says how a rollout is cut into batches, and what the loss of a batch is.
 
@@ -96,9 +103,24 @@ class Learner(ABC):
     def losses(self, batch: Any) -> Losses:
         """The loss of one of `batches`."""
 
+    @abstractmethod
     def loss_scale(self, batch: Any) -> float:
-        """What a mean per step must be multiplied by to have the scale of this algorithm's loss."""
-        return 1.0
+        """What a mean per step of `batch` must be multiplied by to have the scale of this algorithm's loss.
+
+        Where processes share the batch, their losses add up to that of the whole.
+        """
+
+    def dealt(self, count: int, parts: int) -> Iterator[Tensor]:
+        """The numbers below `count` in an order drawn anew, dealt into `parts` of sizes as equal as possible.
+
+        Every process deals what it has, and draws the orders of the others, too, so that all draw alike. Larger parts
+        come at other places in each, so that the whole batches are as equal as can be.
+        """
+        orders = [torch.randperm(count, generator=self.shuffling) for _ in range(self.exchange.size)]
+        size, rest = divmod(count, parts)
+        first = self.exchange.rank * rest
+        sizes = [size + ((part - first) % parts < rest) for part in range(parts)]
+        yield from orders[self.exchange.rank].split(sizes)
 
     # A phase of learning
 
@@ -135,13 +157,17 @@ class Learner(ABC):
             self._before = None
 
     def _learn(self, rollout: Batch) -> Metrics:
-        if names := self._state_watch.check(rollout.final_state):
-            raise NotFinite(names, rollout)
+        own = self._state_watch.check(rollout.final_state)
+        if names := [name for found in self.exchange.gather(own) for name in found]:
+            raise NotFinite(list(dict.fromkeys(names)), rollout if own else None)
         rollout = self.retention.prepare(rollout)
-        metrics = [self._update(batch) for batch in self.batches(rollout)]
+        updates = [self._update(batch) for batch in self.batches(rollout)]
         # One reading for the whole phase: each would wait for a GPU.
-        tags = list(metrics[0])
-        table = torch.stack([torch.stack([part[tag].double() for tag in tags]) for part in metrics])
+        tags = list(updates[0].metrics)
+        table = torch.stack(
+            [torch.stack([update.metrics[tag].double() for tag in tags]) for update in updates]
+        )
+        table = self.exchange.mean(table, table.new_tensor([update.scale for update in updates]))
         means = dict(zip(tags, table.mean(0).tolist(), strict=True))
         if not table[:, tags.index("loss")].isfinite().all():
             raise NotFinite(["the loss"], rollout)
@@ -150,8 +176,8 @@ class Learner(ABC):
         self.retention.commit(rollout)
         return means
 
-    def _update(self, batch: Any) -> dict[str, Tensor]:
-        """One step of the optimizer; the loss and more, to log."""
+    def _update(self, batch: Any) -> Update:
+        """One step of the optimizer."""
         losses, scale = self.losses(batch), self.loss_scale(batch)
         terms = self.retention.terms(batch, losses.output)
         total = losses.total + scale * sum(terms.values()) if terms else losses.total
@@ -160,17 +186,18 @@ class Learner(ABC):
         total.backward()
         self.retention.replay(scale)
         self.exchange.sum_gradients(self.policy.parameters())
-        self.retention.add_gradients(scale)
+        self.retention.add_gradients(self.exchange.total(scale))
         self._stop_point()
         norm = self._clip(total, batch)
         self.optimizer.step()
         self.retention.after_step()
         self.updates += 1
-        return {
+        metrics = {
             "loss": total.detach() / scale,
             **{tag: value.detach() for tag, value in (losses.metrics | terms).items()},
             "grad_norm": norm,
         }
+        return Update(metrics, scale)
 
     def _clip(self, loss: Tensor, batch: Any) -> Tensor:
         """Scale the gradient down to `max_grad_norm`; returns its norm before that."""
@@ -182,8 +209,11 @@ class Learner(ABC):
             if "non-finite" not in str(error):
                 raise
             # Clipping has not spoilt the gradients yet, so those that are to blame can be named.
-            names = causes(self.policy, loss, batch) or ["the gradient's norm"]
-            raise NotFinite(names, batch) from error
+            found = self.exchange.gather(causes(self.policy, loss, batch))
+            guilty = max(range(self.exchange.size), key=lambda rank: len(found[rank]))
+            names = found[guilty] or ["the gradient's norm"]
+            # Gradients were summed, so all processes have lost theirs; the batch of one of them is to blame.
+            raise NotFinite(names, batch if guilty == self.exchange.rank else None) from error
 
     def _stop_point(self) -> None:
         if self.exchange.any(self.stop_asked()):
@@ -193,12 +223,7 @@ class Learner(ABC):
         """Write down what happened and go on without the update, or raise `NotFinite`, as configured."""
         self.skipped += 1
         self._skipped_in_a_row += 1
-        bundle = None
-        if self.diagnostics is not None:
-            config = {"config": asdict(self.config), "policy_config": plain(self.policy.config)}
-            weights = {"policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict()}
-            content = {**config, **weights, "updates": self.updates}
-            bundle = write_bundle(self.diagnostics, step, fault, content)
+        bundle = self._bundle(fault, step)
         message = f"{fault} (at {step:,} steps, update {self.updates + 1}); the update was undone" + (
             f"; see {bundle}" if bundle else ""
         )
@@ -208,6 +233,19 @@ class Learner(ABC):
             message = f"{message}; so were {MAX_SKIPS} in a row: going on makes no sense"
             raise NotFinite(fault.names, fault.batch, message) from fault
         logger.warning("warning: %s; going on without it (on_nan is skip)", message)
+
+    def _bundle(self, fault: NotFinite, step: int) -> str | None:
+        """Where the first process that has the batch in question has stored what is needed to understand it."""
+        holders = self.exchange.gather(fault.batch is not None)
+        holder = holders.index(True) if True in holders else 0
+        bundle = None
+        if self.diagnostics is not None and self.exchange.rank == holder:
+            config = {"config": asdict(self.config), "policy_config": plain(self.policy.config)}
+            weights = {"policy": self.policy.state_dict(), "optimizer": self.optimizer.state_dict()}
+            content = {**config, **weights, "updates": self.updates}
+            bundle = write_bundle(self.diagnostics, step, fault, content)
+        places: list[str | None] = self.exchange.gather(None if bundle is None else str(bundle))
+        return places[holder]
 
     # State
 

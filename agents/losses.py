@@ -1,6 +1,10 @@
-"""The terms of the losses, as pure functions of tensors. None of them reduces; the algorithms sum or average."""
+"""The terms of the losses, as pure functions of tensors. None of them reduces; the algorithms sum or average.
+
+Statistics of a batch are those of the whole batch, whose parts several processes may hold."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -53,18 +57,34 @@ def clipped_value_loss(values: Tensor, old_values: Tensor, targets: Tensor, clip
     return torch.maximum(value_loss(values, targets), value_loss(near_old, targets))
 
 
-def normalized(advantages: Tensor) -> Tensor:
+Total = Callable[[Tensor], Tensor]
+"""Sums a tensor over the processes that share a batch; the tensor itself where there is one process."""
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def moments(values: Tensor, total: Total = _alone) -> tuple[Tensor, Tensor, Tensor]:
+    """Count, mean and variance (biased) of each row of `values` (k, n) over all processes, each (k,)."""
+    counts = torch.full_like(values[:, 0], values.shape[1])
+    sums = total(torch.stack([counts, values.sum(1)]))
+    count, mean = sums[0], sums[1] / sums[0]
+    return count, mean, total((values - mean.unsqueeze(1)).square().sum(1)) / count
+
+
+def normalized(advantages: Tensor, total: Total = _alone) -> Tensor:
     """Advantages with mean 0 and deviation 1, so that the step does not depend on the scale of returns.
 
     Per batch, as in OpenAI's baselines. A single advantage stays as it is.
     """
-    if advantages.numel() == 1:
-        return advantages
-    return (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    (count,), (mean,), (variance,) = moments(advantages.reshape(1, -1), total)
+    deviation = (variance * count / (count - 1).clamp(min=1)).sqrt()
+    return torch.where(count > 1, (advantages - mean) / (deviation + 1e-8), advantages)
 
 
-def explained_variance(predictions: Tensor, targets: Tensor) -> Tensor:
+def explained_variance(predictions: Tensor, targets: Tensor, total: Total = _alone) -> Tensor:
     """1 - Var(targets - predictions) / Var(targets), a scalar; nan where the targets do not vary."""
-    variance = targets.var(unbiased=False)
-    explained = 1.0 - (targets - predictions).var(unbiased=False) / variance
-    return torch.where(variance > 0.0, explained, torch.nan)
+    rows = torch.stack([(targets - predictions).flatten(), targets.flatten()])
+    _, _, (error, variance) = moments(rows, total)
+    return torch.where(variance > 0.0, 1.0 - error / variance, torch.nan)

@@ -56,11 +56,12 @@ class PPOConfig(AgentConfig):
     def largest_batch(self, num_envs: int) -> int:
         return self.rollout_steps * num_envs // self.minibatches
 
-    def batch_problems(self, num_envs: int) -> list[str]:
-        if num_envs % self.minibatches == 0:
+    def batch_problems(self, num_envs: int, processes: int) -> list[str]:
+        whose, own = ("", num_envs) if processes == 1 else (" of each process", num_envs // processes)
+        if own % self.minibatches == 0:
             return []
         return [
-            f"minibatches must divide the number of environments, but {self.minibatches} does not divide {num_envs}"
+            f"minibatches must divide the number of environments{whose}, but {self.minibatches} does not divide {own}"
         ]
 
 
@@ -114,9 +115,8 @@ class PPOLearner(Learner):
             sequences = sequences.one_step_each()
         count = sequences.actions.shape[1]
         for _ in range(self.config.epochs):
-            order = torch.randperm(count, generator=self.shuffling).to(sequences.actions.device)
-            for part in order.split(count // self.config.minibatches):
-                yield sequences.select(part)
+            for part in self.dealt(count, self.config.minibatches):
+                yield sequences.select(part.to(sequences.actions.device))
 
     @torch.no_grad()
     def estimate(self, rollout: Batch) -> Sequences:
@@ -144,11 +144,15 @@ class PPOLearner(Learner):
             initial_state=rollout.initial_state,
         )
 
+    def loss_scale(self, batch: Sequences) -> float:
+        # A mean over the whole batch, of which all processes have equal parts.
+        return 1.0 / self.exchange.size
+
     def losses(self, batch: Sequences) -> Losses:
         config = self.config
         output = self.policy(batch.rgb, batch.reward_input, batch.initial_state, batch.episode_start)
         log_probs = action_log_probs(output.logits, batch.actions)
-        advantages = normalized(batch.advantages)
+        advantages = normalized(batch.advantages, self.exchange.sum)
         policy_loss = clipped_surrogate_loss(log_probs, batch.log_probs, advantages, config.clip_range).mean()
         if config.value_clip_range is None:
             critic_loss = value_loss(output.value, batch.returns).mean()
@@ -162,13 +166,13 @@ class PPOLearner(Learner):
             "policy_loss": policy_loss,
             "value_loss": critic_loss,
             "entropy": mean_entropy,
-            "explained_variance": explained_variance(batch.values, batch.returns),
+            "explained_variance": explained_variance(batch.values, batch.returns, self.exchange.sum),
             # Schulman's estimator of the divergence from the old policy: unbiased and never negative.
             "approx_kl": (log_ratio.exp() - 1 - log_ratio).mean(),
             "clip_fraction": ((log_ratio.exp() - 1).abs() > config.clip_range).float().mean(),
         }
         total = policy_loss + config.value_cost * critic_loss - config.entropy_cost * mean_entropy
-        return Losses(total, metrics, output)
+        return Losses(self.loss_scale(batch) * total, metrics, output)
 
 
 class PPO(Agent):

@@ -18,9 +18,11 @@ class RandomStreams:
         shuffling: the order of batches, on the CPU; its state belongs to the learner.
     """
 
-    def __init__(self, seed: int | None, device: torch.device) -> None:
-        """`seed` None draws one."""
+    def __init__(self, seed: int | None, device: torch.device, rank: int = 0) -> None:
+        """`seed` None draws one; processes that share a run draw actions of their own, by their `rank`."""
         seeds = np.random.SeedSequence(seed).spawn(3)
+        if rank:
+            seeds[:2] = np.random.SeedSequence(seed, spawn_key=(3, rank)).spawn(2)
         acting, predicting, shuffling = (int(s.generate_state(1, np.uint64)[0]) >> 1 for s in seeds)
         self.acting = torch.Generator(device).manual_seed(acting)
         self.predicting = torch.Generator(device).manual_seed(predicting)

@@ -1,6 +1,7 @@
 """Reward transforms: what the learner sees instead of the raw reward.
 
-A transform is made per run by `make_reward_transform(name, ...)` and called once per environment step.
+A transform is made per run by `make_reward_transform(name, ...)` and gets each rollout as a whole, so that processes
+which share a run have to agree on running statistics only once.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 
+from agents.exchange import Exchange
 from common.errors import UserError, unknown_name
 
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
+Moments = NDArray[np.float64]
+"""Counts, means and variances, (..., 3)."""
 Games = Sequence[str]
 """The game of each environment; another object where one has changed."""
 
@@ -24,12 +28,21 @@ class RewardTransform(Protocol):
     """Maps one step's raw rewards to the learner's rewards."""
 
     def __call__(self, rewards: Floats, dones: Bools, games: Games) -> Floats:
-        """The learner's rewards, (B,) float32; may update running statistics.
+        """The learner's rewards of one step, (B,) float32; may update running statistics.
 
         Args:
             rewards: as the games give them, (B,).
             dones: whether the step ended an episode, (B,).
             games: the game in which each reward was earned, (B,).
+        """
+
+    def rollout(self, rewards: Floats, dones: Bools, games: Sequence[Games], exchange: Exchange) -> Floats:
+        """The learner's rewards of T steps one after the other, (T, B); those of all processes of `exchange` count.
+
+        Args:
+            rewards: (T, B); `dones` alike.
+            games: of each step.
+            exchange: a collective call is made with it.
         """
 
     def reset(self) -> None:
@@ -47,6 +60,10 @@ class RawReward:
 
     def __call__(self, rewards: Floats, dones: Bools, games: Games) -> Floats:
         return rewards.astype(np.float32)
+
+    def rollout(self, rewards: Floats, dones: Bools, games: Sequence[Games], exchange: Exchange) -> Floats:
+        # What is done to one reward does not depend on others.
+        return np.stack([self(*step) for step in zip(rewards, dones, games, strict=True)])
 
     def reset(self) -> None:
         pass
@@ -85,14 +102,38 @@ class NormalizedReward:
         self._envs: dict[str, NDArray[np.intp]] = {}
 
     def __call__(self, rewards: Floats, dones: Bools, games: Games) -> Floats:
-        self._returns = self._returns * self._discount + rewards
-        scaled = np.empty(len(rewards), dtype=np.float32)
-        for game, envs in self._envs_of(games).items():
-            statistics = self._statistics.setdefault(game, RunningMeanStd(shape=()))
-            statistics.update(self._returns[envs])
-            scaled[envs] = rewards[envs] / np.sqrt(statistics.var + self.epsilon)
-        self._returns[dones] = 0.0
+        return self.rollout(rewards[None], dones[None], [games], Exchange())[0]
+
+    def rollout(self, rewards: Floats, dones: Bools, games: Sequence[Games], exchange: Exchange) -> Floats:
+        envs = [self._envs_of(present) for present in games]
+        names = dict.fromkeys(game for present in envs for game in present)
+        moments = {game: np.zeros((len(rewards), 3)) for game in names}
+        for t, present in enumerate(envs):
+            self._returns = self._returns * self._discount + rewards[t]
+            for game, own in present.items():
+                returns = self._returns[own]
+                moments[game][t] = len(own), returns.mean(), returns.var()
+            self._returns[dones[t]] = 0.0
+        deviations = self._updated(exchange.gather(moments), len(rewards))
+        scaled = np.empty(rewards.shape, dtype=np.float32)
+        for t, present in enumerate(envs):
+            for game, own in present.items():
+                scaled[t, own] = rewards[t, own] / deviations[game][t]
         return np.clip(scaled, -self.clip, self.clip)
+
+    def _updated(self, parts: Sequence[dict[str, Moments]], steps: int) -> dict[str, Floats]:
+        """Update the statistics with the moments of all processes' returns; each game's deviation after each step."""
+        deviations = {}
+        for game in dict.fromkeys(game for part in parts for game in part):
+            statistics = self._statistics.setdefault(game, RunningMeanStd(shape=()))
+            found = np.ones(steps)
+            for t in range(steps):
+                count, mean, var = _combined([part[game][t] for part in parts if game in part])
+                if count:
+                    statistics.update_from_moments(mean, var, count)
+                found[t] = np.sqrt(statistics.var + self.epsilon)
+            deviations[game] = found
+        return deviations
 
     def _envs_of(self, games: Games) -> dict[str, NDArray[np.intp]]:
         if games is not self._games:  # rarely: only a stream of games ever changes them
@@ -123,6 +164,16 @@ class NormalizedReward:
             statistics.mean = np.array(values["mean"], dtype=np.float64)
             statistics.var = np.array(values["var"], dtype=np.float64)
             statistics.count = values["count"]
+
+
+def _combined(parts: Sequence[Moments]) -> Moments:
+    """Count, mean and variance of what `parts` are the counts, means and variances of."""
+    counted = np.array([part for part in parts if part[0]])
+    if len(counted) < 2:
+        return counted[0] if len(counted) else np.zeros(3)
+    counts, means, variances = counted.T
+    mean = np.average(means, weights=counts)
+    return np.array([counts.sum(), mean, np.average(variances + (means - mean) ** 2, weights=counts)])
 
 
 REWARD_TRANSFORMS: dict[str, Callable[[int, float], RewardTransform]] = {

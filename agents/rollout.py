@@ -122,10 +122,15 @@ class RolloutStore:
         self.batch.log_probs[t, envs].copy_(log_probs)
         self.batch.values[t, envs].copy_(values)
 
-    def put_outcome(self, t: int, rewards: NDArray[np.float32], dones: NDArray[np.bool_]) -> None:
-        """Store what action `t` of all environments led to; it is in the batch once `complete` was called."""
-        self._rewards[t].numpy()[:] = rewards
-        self._dones[t].numpy()[:] = dones
+    @property
+    def rewards(self) -> NDArray[np.float32]:
+        """What is in the batch once `complete` was called, (T, B); to be written into."""
+        return self._rewards.numpy()
+
+    @property
+    def dones(self) -> NDArray[np.bool_]:
+        """As `rewards`, whether each step ended an episode, (T, B)."""
+        return self._dones.numpy()
 
     def complete(self, initial_state: State, final_state: State) -> None:
         """Finish a rollout. The states around it are kept by reference: cores return new tensors at each step."""

@@ -27,6 +27,16 @@ def level_seed_problems(level_seeds: Sequence[int]) -> list[str]:
     return [f"level seeds must be from 0 to {MAX_LEVEL}, not {', '.join(bad[:5])}"] if bad else []
 
 
+def part_problems(num_envs: int, part: tuple[int, int]) -> list[str]:
+    """What is wrong with one of so many equal parts, (index, count), of `num_envs` environments."""
+    index, count = part
+    if not 0 <= index < count:
+        return [f"part {index} of {count} does not exist: give (index, count) with index from 0 to count - 1"]
+    if num_envs % count:
+        return [f"{num_envs} environments cannot be cut into {count} equal parts: use a multiple of {count}"]
+    return []
+
+
 def environment_problems(
     games: Sequence[str],
     num_envs: int,

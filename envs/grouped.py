@@ -140,12 +140,16 @@ def grouped_procgen(
     levels: str | Levels = "train",
     seed: int = 0,
     num_threads: int = 4,
+    part: tuple[int, int] = (0, 1),
 ) -> VecEnv:
     """`ProcgenVecEnv`, with its environments in groups of about equal size, each over a native instance of its own.
 
     Each group has whole rounds of the games, so environment i still plays `games[i % len(games)]`. With more groups
     than rounds there are as many groups as rounds; one group is a plain `ProcgenVecEnv`. Groups draw their levels from
     seeds of their own, made from `seed`.
+
+    With `part`, as for `ProcgenVecEnv`, each group is one of so many equal parts of the group that there would be
+    without; where the groups cannot be cut so, there is one group.
 
     Raises:
         UserError: as `ProcgenVecEnv`; or fewer than one group.
@@ -156,12 +160,14 @@ def grouped_procgen(
     total = default_num_envs(len(names), None) if num_envs is None else num_envs
     rounds, rest = divmod(total, max(1, len(names)))
     count = min(groups, max(1, rounds))
-    if rest or count == 1:  # one group, or an error that ProcgenVecEnv describes
-        return ProcgenVecEnv(names, total, mode=mode, levels=levels, seed=seed, num_threads=num_threads)
     sizes = [len(names) * (rounds // count + (number < rounds % count)) for number in range(count)]
+    if rest or count == 1 or any(size % part[1] for size in sizes):  # ProcgenVecEnv describes errors
+        return ProcgenVecEnv(
+            names, total, mode=mode, levels=levels, seed=seed, num_threads=num_threads, part=part
+        )
     return GroupedVecEnv(
         [
-            ProcgenVecEnv(names, size, mode=mode, levels=levels, seed=own, num_threads=num_threads)
+            ProcgenVecEnv(names, size, mode=mode, levels=levels, seed=own, num_threads=num_threads, part=part)
             for size, own in zip(sizes, group_seeds(seed, count), strict=True)
         ]
     )

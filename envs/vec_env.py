@@ -19,6 +19,7 @@ from envs.checks import (
     default_num_envs,
     environment_problems,
     level_seed_problems,
+    part_problems,
 )
 from envs.games import EXPLORATION_LEVELS, GAMES, expand_games
 from envs.levels import Levels, parse_levels
@@ -77,6 +78,8 @@ class ProcgenVecEnv(VecEnv):
         render_mode: "rgb_array" for 512 x 512 frames from `render` and `get_images`; about 100 times slower.
         num_threads: native threads; 0 steps in the calling thread.
         level_seeds: one fixed level for each environment, played again and again, instead of draws.
+        part: (index, count): hold only one of `count` equal parts of the `num_envs` environments, those from
+            index * num_envs / count on. Each plays what it would play in the whole.
 
     Raises:
         UserError: naming everything that is wrong with the arguments, before the native library is touched.
@@ -92,21 +95,28 @@ class ProcgenVecEnv(VecEnv):
         render_mode: str | None = None,
         num_threads: int = 4,
         level_seeds: Sequence[int] | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.games = expand_games(games)
         if num_envs is None:
             num_envs = default_num_envs(len(self.games), level_seeds)
         raise_problems(
-            environment_problems(
-                self.games, num_envs, mode, levels, seed, render_mode, num_threads, level_seeds
-            )
+            [
+                *environment_problems(
+                    self.games, num_envs, mode, levels, seed, render_mode, num_threads, level_seeds
+                ),
+                *part_problems(num_envs, part),
+            ]
         )
+        whole, num_envs = num_envs, num_envs // part[1]
+        self._own = slice(part[0] * num_envs, (part[0] + 1) * num_envs)
+        self._whole = whole
         self.mode = mode
         self.levels = parse_levels(levels, mode) if isinstance(levels, str) else levels
         self.current_seed = seed
         self.num_threads = num_threads
         self.render_mode = render_mode
-        self.game_of_env: NDArray[np.int64] = np.arange(num_envs) % len(self.games)
+        self.game_of_env: NDArray[np.int64] = np.arange(whole)[self._own] % len(self.games)
         self._env_values: dict[str, dict[int, Any]] = {}
         super().__init__(
             num_envs,
@@ -125,7 +135,7 @@ class ProcgenVecEnv(VecEnv):
         if mode == "exploration":
             self._fixed_levels[:] = [EXPLORATION_LEVELS[game.name] for game in facts]
         elif level_seeds is not None:
-            self._fixed_levels[:] = level_seeds
+            self._fixed_levels[:] = level_seeds[self._own]
         self._episode_returns = np.zeros(num_envs)
         self._episode_lengths = np.zeros(num_envs, dtype=np.int64)
         self._reward_observation = np.zeros((num_envs, 1), dtype=np.float32)
@@ -142,7 +152,7 @@ class ProcgenVecEnv(VecEnv):
 
     def _create_native(self, seed: int) -> NativeEnv:
         native = NativeEnv(
-            self.games,
+            self.games if self.num_envs == self._whole else [self.games[game] for game in self.game_of_env],
             self.num_envs,
             self._native_mode,
             self.levels,
@@ -150,9 +160,20 @@ class ProcgenVecEnv(VecEnv):
             self.num_threads,
             render=self.render_mode == "rgb_array",
         )
+        if self.num_envs < self._whole:
+            self._take_part(native, seed)
         for env in np.flatnonzero(self._fixed_levels != _DRAWN):
             self._fix_level(native, int(env))
         return native
+
+    def _take_part(self, native: NativeEnv, seed: int) -> None:
+        """Put the environments where those of the whole begin: what each draws follows from its number there."""
+        whole = NativeEnv(self.games, self._whole, self._native_mode, self.levels, seed, num_threads=0)
+        try:
+            for env, state in enumerate(whole.get_states()[self._own]):
+                native.set_state(env, state)
+        finally:
+            whole.close()
 
     def _fix_level(self, native: NativeEnv, env: int) -> None:
         game = self.games[self.game_of_env[env]]

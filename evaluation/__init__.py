@@ -13,6 +13,7 @@ from evaluation.recording.trace import read_trace
 from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import ALL_SPLITS, Protocol
 from evaluation.scoring.results import Episode, Estimate, GameScore, Results, write_results
+from evaluation.scoring.shared import evaluate_together
 from evaluation.scoring.table import print_table
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Report",
     "Results",
     "evaluate",
+    "evaluate_together",
     "print_table",
     "read_trace",
     "record",

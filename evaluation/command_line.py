@@ -8,20 +8,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from rich.console import Console
 
 from agents import Agent
+from agents.distributed import joined
+from agents.exchange import Exchange
+from agents.place import ALONE, Place
 from common.cli import Flag, Shown, parse_options
 from common.config import INLINE
-from common.errors import raise_problems
+from common.errors import UserError, raise_problems
 from envs import expand_games
-from evaluation.loading import TrainingInfo, load_agent
+from evaluation.loading import TrainingInfo, find_checkpoint, load_agent
 from evaluation.progress import show_progress
 from evaluation.recording.options import Recording, file_problems
 from evaluation.recording.record import record
-from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import ALL_SPLITS, DEFAULT_NUM_ENVS, Protocol
 from evaluation.scoring.results import write_results
+from evaluation.scoring.shared import evaluate_together
 from evaluation.scoring.table import print_table
 from records.config import device_problems
 
@@ -77,22 +81,40 @@ def main(words: Sequence[str] | None = None) -> int:
         UserError: something that was asked for cannot be had; nothing was created then.
         OSError: a file cannot be written.
     """
-    options = parse(sys.argv[1:] if words is None else words)
-    agent, checkpoint, protocol, video_split = prepare(options)
+    words = sys.argv[1:] if words is None else words
+    with joined() as exchange:
+        options = exchange.together(lambda: parse(words))
+        return _score(options, exchange)
+
+
+def _score(options: Options, exchange: Exchange) -> int:
+    # A run that is being trained may get another checkpoint at any moment: process 0 says which one it is.
+    newest = exchange.on_first(lambda: _newest(options.checkpoint))
+    agent, checkpoint, protocol, video_split = exchange.together(
+        lambda: prepare(replace(options, checkpoint=newest), exchange.place)
+    )
     console = Console(highlight=False)
     if options.no_scores:
         console.print(f"Recording {checkpoint}", soft_wrap=True)
     else:
         console.print(f"Evaluating {checkpoint}", soft_wrap=True)
         with show_progress(console, "evaluating", "episodes") as report:
-            results = evaluate(agent, protocol, report)
+            results = evaluate_together(agent, protocol, exchange, report)
         print_table(results, console)
-        if options.json is not None:
+        if options.json is not None and exchange.is_first:
             write_results(results, options.json, str(checkpoint))
             console.print(f"Scores: {options.json}", soft_wrap=True)
-    if options.recording.wanted:
+    if options.recording.wanted and exchange.is_first:
         _record(agent, replace(protocol, splits=(video_split,)), options.recording, checkpoint, console)
     return 0
+
+
+def _newest(path: str) -> str:
+    """The checkpoint that `path` means, or `path` itself where that is none: `prepare` says what is wrong with it."""
+    try:
+        return str(find_checkpoint(path))
+    except UserError:
+        return path
 
 
 def _record(
@@ -118,8 +140,11 @@ def parse(words: Sequence[str]) -> Options:
     return parse_options(Options, words, PROGRAM, "checkpoint")
 
 
-def prepare(options: Options) -> tuple[Agent, Path, Protocol, str]:
+def prepare(options: Options, place: Place = ALONE) -> tuple[Agent, Path, Protocol, str]:
     """The agent, its checkpoint, how to score it, and the levels for a video.
+
+    Args:
+        place: which of several processes this is, each of which gets a device and processor cores of its own.
 
     Raises:
         UserError: naming everything that is wrong with the options.
@@ -136,7 +161,10 @@ def prepare(options: Options) -> tuple[Agent, Path, Protocol, str]:
         problems.append("--no-scores leaves nothing to do: name a file with --video or --trace")
     if options.no_scores and options.json is not None:
         problems.append("--no-scores and --json contradict each other: give one of them")
-    loaded = load_agent(options.checkpoint, "cpu" if problems else options.device, problems)
+    if place.size > 1:
+        torch.set_num_threads(place.cores)
+    device = "cpu" if problems else place.device(options.device)
+    loaded = load_agent(options.checkpoint, device, problems)
     training = TrainingInfo() if loaded is None else loaded.training
     if loaded is not None and not (options.games or training.games):
         problems.append(f"{loaded.checkpoint} was not made by train.py, so name what to play: --games maze")

@@ -13,6 +13,7 @@ from pathlib import Path
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
+from agents.exchange import Exchange
 from common.errors import RunError, UserError
 from common.files import partial_path, read_json, write_json
 from common.stages import stage
@@ -74,17 +75,23 @@ class SaveCheckpoints(BaseCallback):
         assert isinstance(self.model, Agent)
         return self.model
 
+    @property
+    def _exchange(self) -> Exchange:
+        return self._agent.exchange
+
     def _on_training_start(self) -> None:
         self._last_time = time.monotonic()
         self._plan_next(self._agent.checkpoint_step)
-        self._best.load(self._agent.checkpoint_step)
+        if self._exchange.is_first:
+            self._best.load(self._agent.checkpoint_step)
 
     def _plan_next(self, step: int) -> None:
         if self._every_steps is not None:
             self._next_step = (step // self._every_steps + 1) * self._every_steps
 
     def _on_rollout_start(self) -> None:
-        if self._due():
+        # Clocks differ: that of process 0 decides.
+        if self._exchange.any(self._exchange.is_first and self._due()):
             self._save_or_wait()
 
     def _due(self) -> bool:
@@ -117,9 +124,13 @@ class SaveCheckpoints(BaseCallback):
             f"see to {self._run} and continue with --resume"
         )
 
-    def save_in_need(self) -> str:
-        """Save what can be saved, from any thread; returns what to say about it."""
-        if not hasattr(self, "model"):  # training has not begun
+    def save_in_need(self, agreed: bool = False) -> str:
+        """Save what can be saved, from any thread; returns what to say about it.
+
+        A process that others share the run with cannot save alone: it can if all of them do, which is `agreed`.
+        """
+        # Without a model, training has not begun.
+        if not hasattr(self, "model") or (self._exchange.size > 1 and not agreed):
             return f"the last checkpoint is {self.saved}"
         try:
             return f"saved {self.save_last()}"
@@ -150,18 +161,19 @@ class SaveCheckpoints(BaseCallback):
 
     @stage("saving")
     def _save(self) -> Path:
-        self._before()
+        self._exchange.on_first(self._before)
         step = self._agent.checkpoint_step
         path = self._run.checkpoint_at(step)
         # What stands under this name may be of an earlier life of the run: only what was written or read is trusted.
-        if path != self.saved or not path.exists():
+        if self._exchange.on_first(lambda: path != self.saved or not path.exists()):
             self._agent.save(path)
         self.saved = path
         self._last_time = time.monotonic()
         self._plan_next(step)
-        self._best.offer(path, self._agent.training_score)
-        if self._keep is not None:
-            prune(self._run, self._keep, self._best.path)
+        if self._exchange.is_first:
+            self._best.offer(path, self._agent.training_score)
+            if self._keep is not None:
+                prune(self._run, self._keep, self._best.path)
         return path
 
 

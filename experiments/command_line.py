@@ -19,6 +19,7 @@ from experiments.presets import PRESETS, Preset
 from policies import CORES
 from records.config import MAX_STEPS, TrainConfig
 from records.directory import existing_problems
+from records.launches import is_restart
 
 PROGRAM = "python train.py"
 
@@ -113,7 +114,7 @@ def _parse_launch(words: Sequence[str]) -> Launch:
     config, files = override(preset, config, rest, " ".join([PROGRAM, *filter(None, [name])]), problems)
     problems += config.problems()
     files = replace(files, run_dir=_expanded(files.run_dir))
-    if files.run_dir is not None:
+    if files.run_dir is not None and not is_restart():
         problems += existing_problems(files.run_dir)
     raise_problems(problems)
     return Launch(name or Path(str(file)).stem, config, files.run_dir)

@@ -6,22 +6,30 @@ import contextlib
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import ALGORITHMS, Agent
+from agents.content import processes_of
 from agents.device import peak_memory
+from agents.distributed import joined
+from agents.exchange import Exchange
 from agents.numerics import NotFinite
-from common.errors import RunError, UserError
+from agents.place import Place
+from common.errors import RunError, UserError, raise_problems
 from envs import grouped_procgen
 from experiments.checkpoints import CheckpointFailure, SaveCheckpoints, reason
 from experiments.command_line import PROGRAM, Launch, Resume, parse
+from experiments.processes import check_processes
 from experiments.progress import TrainingProgress
 from experiments.scores_and_videos import TrainingVideos, evaluate_and_record
 from experiments.stopping import (
@@ -34,13 +42,16 @@ from experiments.stopping import (
 )
 from policies.precision import has_bfloat16_units
 from records.config import TrainConfig, from_json, learned_settings, to_json
-from records.directory import RunDirectory, UsableCheckpoint, new_path
+from records.directory import RUNS, RunDirectory, UsableCheckpoint, existing_problems, new_path
+from records.launches import begun_by, launch_id
 from records.lock import RunLock
-from records.state import is_finished
+from records.state import is_finished, run_directories
 from records.writers import make_logger, sync
 
 MAY_CHANGE = ("total_steps", "agent.on_nan")
 """Settings besides the incidental ones that a run may be continued with another value of."""
+LAUNCHERS_SECONDS = 10.0
+"""In which a launcher has passed on the signals that it got."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,23 +63,45 @@ def main(words: Sequence[str] | None = None) -> int:
         UserError: something that was asked for cannot be had; nothing was created then.
     """
     words = sys.argv[1:] if words is None else list(words)
-    command = parse(words)
-    match command:
-        case None:
-            return 0
-        case Launch(name, config, run_dir):
-            path = new_path(name, config) if run_dir is None else Path(run_dir)
-            return train(config, path, command=[*PROGRAM.split(), *words])
-        case Resume(run_dir, total_steps, on_nan):
-            return resume(run_dir, total_steps, on_nan, command=[*PROGRAM.split(), *words])
+    with joined() as exchange:
+        command = exchange.together(lambda: parse(words))
+        called = [*PROGRAM.split(), *words]
+        match command:
+            case None:
+                return 0
+            case Launch(name, config, run_dir):
+                earlier = exchange.on_first(lambda: _begun_before(called, run_dir))
+                if earlier is not None:
+                    return resume(earlier, command=called, exchange=exchange, again=True)
+                path = run_dir or exchange.on_first(lambda: str(new_path(name, config)))
+                return train(config, path, command=called, exchange=exchange)
+            case Resume(run_dir, total_steps, on_nan):
+                return resume(run_dir, total_steps, on_nan, command=called, exchange=exchange)
 
 
-def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = ()) -> int:
+def _begun_before(command: Sequence[str], run_dir: str | None) -> str | None:
+    """The run that this launch has begun before it was started again, after a process died or a job was requeued."""
+    places = [Path(run_dir)] if run_dir is not None else run_directories(RUNS)
+    found = begun_by(command, places)
+    if found is None and run_dir is not None:
+        raise_problems(existing_problems(run_dir))
+    return None if found is None else str(found)
+
+
+def train(
+    config: TrainConfig,
+    run_dir: str | Path,
+    *,
+    command: Sequence[str] = (),
+    exchange: Exchange | None = None,
+) -> int:
     """Train from scratch and evaluate.
 
     Args:
         run_dir: must not exist.
         command: what to write down as the command that started the run.
+        exchange: with the processes that share the run (`agents.distributed.joined`), all of which call this; None to
+            train alone.
 
     Returns:
         0, or 128 + the number of the signal that stopped the run.
@@ -76,16 +109,29 @@ def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = 
     Raises:
         UserError: the settings contradict one another, or the directory exists.
         OSError: the directory cannot be written.
-        RunError: numbers are not finite, or the last checkpoint cannot be written; what could be saved is saved.
+        RunError: numbers are not finite, the last checkpoint cannot be written, or another process has left; what could
+            be saved is saved.
     """
-    config.check()
-    if config.env_groups is None:
+    exchange = Exchange() if exchange is None else exchange
+
+    def settled() -> TrainConfig:
+        config.check()
+        if config.env_groups is not None:
+            return config
         # Stored as it is now, so that the run can be continued on another device.
-        config = replace(config, env_groups=2 if get_device(config.device).type == "cuda" else 1)
-    run = RunDirectory(run_dir)
-    run.create(config, command)
-    with run.lock as lock:
-        return _run(config, run, lock, None)
+        return replace(config, env_groups=2 if get_device(config.device).type == "cuda" else 1)
+
+    config = exchange.together(settled)
+    check_processes(config, exchange)
+    run, lock = RunDirectory(run_dir), RunDirectory(run_dir).lock
+    with ExitStack() as stack:
+
+        def begin() -> None:
+            run.create(config, command)
+            stack.enter_context(lock)
+
+        exchange.on_first(begin)
+        return _run(config, run, lock, None, exchange)
 
 
 def resume(
@@ -94,45 +140,69 @@ def resume(
     on_nan: str | None = None,
     *,
     command: Sequence[str] = (),
+    exchange: Exchange | None = None,
+    again: bool = False,
 ) -> int:
     """Continue a run from its newest whole checkpoint with its stored settings, then evaluate; returns as `train`.
 
-    With the same `total_steps` and on a CPU, the result is that of a run that was never interrupted. A learning rate
-    that decays is spread over the new `total_steps`. A run that was killed before its first checkpoint begins anew.
+    With the same `total_steps` and number of processes and on a CPU, the result is that of a run that was never
+    interrupted. A learning rate that decays is spread over the new `total_steps`. A run that was killed before its
+    first checkpoint begins anew.
 
     Args:
         total_steps: environment steps at which it shall now end; None for the stored number.
         on_nan: what to do from now on when numbers are not finite; None for what is stored.
+        exchange: as for `train`.
+        again: whether there is nothing wrong with a run that has ended.
 
     Raises:
         UserError: it is not a run, none of its checkpoints is whole, another process is training it, or it has ended.
         RunError: as for `train`.
     """
-    run = RunDirectory(run_dir)
-    run.read_config()  # before anything is written there
-    with run.lock as lock:
-        config = run.read_config()
-        if total_steps is not None:
-            config = replace(config, total_steps=total_steps)
-        if on_nan is not None:
-            config = replace(config, agent=replace(config.agent, on_nan=on_nan))
-        config.check()
-        checkpoint = run.usable_checkpoint()
-        if checkpoint is not None:
-            _check_same_run(checkpoint, config)
-            if total_steps is not None and total_steps < checkpoint.step:
-                raise UserError(
-                    f"{run} has made {checkpoint.step:,} steps: it cannot end at {total_steps:,}; give a larger --total-steps"
-                )
-            if is_finished(run, config, checkpoint.step):
+    exchange = Exchange() if exchange is None else exchange
+    run, lock = RunDirectory(run_dir), RunDirectory(run_dir).lock
+    with ExitStack() as stack:
+
+        def take_up() -> dict[str, Any]:
+            run.read_config()  # before anything is written there
+            stack.enter_context(lock)
+            config = _changed(run.read_config(), total_steps, on_nan)
+            config.check()
+            checkpoint = run.usable_checkpoint()
+            finished = checkpoint is not None and is_finished(run, config, checkpoint.step)
+            if checkpoint is not None:
+                _check_same_run(checkpoint, config)
+                if total_steps is not None and total_steps < checkpoint.step:
+                    raise UserError(
+                        f"{run} has made {checkpoint.step:,} steps: it cannot end at {total_steps:,}; "
+                        "give a larger --total-steps"
+                    )
+            if checkpoint is not None and finished and not again:
                 raise UserError(
                     f"{run} has ended at {checkpoint.step} of {config.total_steps} steps: "
                     "extend it with a larger --total-steps"
                 )
-        run.remove_leftovers()
-        run.write_config(config)
-        run.add_command(command)
-        return _run(config, run, lock, checkpoint)
+            run.remove_leftovers()
+            run.write_config(config)
+            run.add_command(command)
+            found = None if checkpoint is None else {**vars(checkpoint), "path": str(checkpoint.path)}
+            return {"config": to_json(config), "checkpoint": found, "finished": finished}
+
+        stored = exchange.on_first(take_up)
+        if stored["finished"]:
+            return 0
+        config, found = from_json(stored["config"]), stored["checkpoint"]
+        check_processes(config, exchange)
+        checkpoint = None if found is None else UsableCheckpoint(Path(found["path"]), found["content"])
+        return _run(config, run, lock, checkpoint, exchange)
+
+
+def _changed(config: TrainConfig, total_steps: int | None, on_nan: str | None) -> TrainConfig:
+    if total_steps is not None:
+        config = replace(config, total_steps=total_steps)
+    if on_nan is not None:
+        config = replace(config, agent=replace(config.agent, on_nan=on_nan))
+    return config
 
 
 def _check_same_run(checkpoint: UsableCheckpoint, config: TrainConfig) -> None:
@@ -155,26 +225,37 @@ def _check_same_run(checkpoint: UsableCheckpoint, config: TrainConfig) -> None:
         )
 
 
-def _run(config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: UsableCheckpoint | None) -> int:
+def _run(
+    config: TrainConfig,
+    run: RunDirectory,
+    lock: RunLock,
+    checkpoint: UsableCheckpoint | None,
+    exchange: Exchange,
+) -> int:
     with patient_output():
-        return _run_patiently(config, run, lock, checkpoint)
+        return _run_patiently(config, run, lock, checkpoint, exchange)
 
 
 def _run_patiently(
-    config: TrainConfig, run: RunDirectory, lock: RunLock, checkpoint: UsableCheckpoint | None
+    config: TrainConfig,
+    run: RunDirectory,
+    lock: RunLock,
+    checkpoint: UsableCheckpoint | None,
+    exchange: Exchange,
 ) -> int:
     console = Console(markup=False, highlight=False)
-    request = StopRequest()
+    request = StopRequest(0.0 if launch_id() is None else LAUNCHERS_SECONDS)
     with request.listening():
         verb = "Training" if checkpoint is None else f"Continuing {checkpoint.path.name}:"
+        shared = "" if exchange.size == 1 else f" in {exchange.size} processes"
         console.print(
             f"{verb} {config.policy_name} with {config.algorithm_name} on {', '.join(config.games)} ({config.mode}, "
-            f"levels {config.levels}), {config.num_envs} environments, {config.total_steps:,} steps\n"
+            f"levels {config.levels}), {config.num_envs} environments{shared}, {config.total_steps:,} steps\n"
             f"Everything goes to {run}",
             soft_wrap=True,
         )
-        if config.torch_threads is not None:
-            torch.set_num_threads(config.torch_threads)
+        device = exchange.together(lambda: exchange.place.device(config.device))
+        exchange = exchange.for_run(device, config.watchdog_minutes)
         env = grouped_procgen(
             config.games,
             config.num_envs,
@@ -182,10 +263,11 @@ def _run_patiently(
             mode=config.mode,
             levels=config.levels,
             seed=config.seed,
-            num_threads=config.env_threads,
+            num_threads=_set_threads(config, exchange.place),
+            part=exchange.part,
         )
         try:
-            agent = _make_agent(config, env, checkpoint)
+            agent = _make_agent(config, env, checkpoint, device, exchange)
             _describe(agent, console)
             agent.stop_when = lambda: request.asked
             agent.diagnostics = run.diagnostics
@@ -200,11 +282,12 @@ def _run_patiently(
                 if checkpoint is None or agent.num_timesteps < config.total_steps:
                     _learn(agent, config, run, checkpoints, request, console)
                 env.close()
+                request.agree(exchange)
                 saved = checkpoints.saved
                 assert saved is not None
                 if not request.asked:
                     with contextlib.suppress(Stopped):
-                        evaluate_and_record(agent, config, run, saved, console, beat)
+                        evaluate_and_record(agent, config, run, saved, console, beat, exchange)
         finally:
             env.close()
     if request.asked:
@@ -216,13 +299,42 @@ def _run_patiently(
     return 0
 
 
-def _make_agent(config: TrainConfig, env: VecEnv, checkpoint: UsableCheckpoint | None) -> Agent:
+def _set_threads(config: TrainConfig, place: Place) -> int:
+    """Give torch its threads, and return how many the environments get: together no more than this process's cores."""
+    if place.size == 1:
+        if config.torch_threads is not None:
+            torch.set_num_threads(config.torch_threads)
+        return config.env_threads
+    torch.set_num_threads(config.torch_threads or place.cores)
+    return min(config.env_threads, place.cores)
+
+
+def _make_agent(
+    config: TrainConfig,
+    env: VecEnv,
+    checkpoint: UsableCheckpoint | None,
+    device: str,
+    exchange: Exchange,
+) -> Agent:
     algorithm = ALGORITHMS[config.algorithm_name]
     if checkpoint is None:
-        agent = algorithm(config.policy, env, config.agent, seed=config.seed, device=config.device)
+        agent = algorithm(
+            config.policy, env, config.agent, seed=config.seed, device=device, exchange=exchange
+        )
     else:
+        before = processes_of(checkpoint.content["run"])
+        if before != exchange.size:
+            logger.warning(
+                "%s was saved by %d process%s, this run has %d: it continues with fresh episodes",
+                *(checkpoint.path.name, before, "es" * (before > 1), exchange.size),
+            )
         agent = algorithm.from_content(
-            checkpoint.content, str(checkpoint.path), env, config.device, force_reset=False
+            checkpoint.content,
+            str(checkpoint.path),
+            env,
+            device,
+            force_reset=before != exchange.size,
+            exchange=exchange,
         )
         agent.config = replace(agent.config, on_nan=config.agent.on_nan)
     agent.experiment = to_json(config)
@@ -263,13 +375,16 @@ def _learn(
         OSError: the logs cannot be begun.
     """
     start, is_new = agent.num_timesteps, checkpoints.saved is None
-    log = make_logger(run.progress_file, run.tensorboard, None if is_new else start)
+    log = Logger(folder=None, output_formats=[])
+    if agent.exchange.is_first:
+        log = make_logger(run.progress_file, run.tensorboard, None if is_new else start)
     agent.set_logger(log)
     progress = TrainingProgress(config.total_steps, console)
+    videos = [TrainingVideos(config, run)] if agent.exchange.is_first else []
     try:
         agent.learn(
             config.total_steps - start,
-            CallbackList([progress, checkpoints, TrainingVideos(config, run), StopOnRequest(request)]),
+            CallbackList([progress, checkpoints, *videos, StopOnRequest(request)]),
             log_interval=max(1, round(config.log_every_steps / config.steps_per_rollout)),
             reset_num_timesteps=is_new,
         )
@@ -277,7 +392,8 @@ def _learn(
         raise
     except RunError as error:
         hint = " (--on-nan skip goes on without such updates)" if isinstance(error, NotFinite) else ""
-        raise RunError(f"{error}; {checkpoints.save_in_need()}; continue with --resume{hint}") from error
+        outcome = checkpoints.save_in_need(agreed=isinstance(error, NotFinite))
+        raise RunError(f"{error}; {outcome}; continue with --resume{hint}") from error
     except Exception as error:
         outcome = checkpoints.save_in_need()
         if _is_out_of_memory(error):

@@ -10,6 +10,7 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
+from agents.exchange import Exchange
 from common.files import atomic_write
 from common.stages import stage
 from evaluation import (
@@ -17,7 +18,7 @@ from evaluation import (
     Protocol,
     Recording,
     Report,
-    evaluate,
+    evaluate_together,
     print_table,
     record,
     show_progress,
@@ -46,8 +47,11 @@ def evaluate_and_record(
     checkpoint: Path,
     console: Console,
     beat: Callable[[], None] = lambda: None,
+    exchange: Exchange | None = None,
 ) -> None:
     """Score `agent` as `config` says, print the tables, draw how it learned, and record a video of each game.
+
+    The processes of `exchange` share the episodes; process 0 records and writes.
 
     `checkpoint` is named beside the scores. `beat` is called after each episode and frame; what it raises ends the
     evaluation.
@@ -55,6 +59,7 @@ def evaluate_and_record(
     Raises:
         OSError: scores or videos cannot be written.
     """
+    exchange = Exchange() if exchange is None else exchange
     if config.evaluation_episodes is not None:
         protocol = Protocol(
             games=config.games,
@@ -64,14 +69,16 @@ def evaluate_and_record(
             greedy=config.evaluation_greedy,
         )
         with stage("evaluation"), show_progress(console, "evaluating", "episodes") as progress:
-            results = evaluate(agent, protocol, _with(beat, progress))
+            results = evaluate_together(agent, protocol, exchange, _with(beat, progress), beat)
         console.print()
         print_table(results, console)
         print_comparison(results, references(results), console)
-        write_results(results, run.evaluation_file, str(checkpoint))
-    with atomic_write(run.progress_plot) as file:
-        file.write(progress_plot(run))
-    if config.videos:
+        if exchange.is_first:
+            write_results(results, run.evaluation_file, str(checkpoint))
+    if exchange.is_first:
+        with atomic_write(run.progress_plot) as file:
+            file.write(progress_plot(run))
+    if config.videos and exchange.is_first:
         run.videos.mkdir(exist_ok=True)
         for game in config.games:
             with stage("recording"), show_progress(console, f"recording {game}", "frames") as progress:

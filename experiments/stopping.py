@@ -25,6 +25,7 @@ from typing import Any, TextIO, cast
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from agents.exchange import Exchange
 from common.stages import active_stages
 
 SIGNALS = tuple(
@@ -56,10 +57,17 @@ def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterat
 
 
 class StopRequest:
-    """Whether a signal has asked the run to stop, and which."""
+    """Whether a signal has asked the run to stop, and which.
 
-    def __init__(self) -> None:
+    Args:
+        grace_seconds: after the first signal in which another one means the same. Launchers such as torchrun pass on
+            what they get, so that a signal to all processes comes twice.
+    """
+
+    def __init__(self, grace_seconds: float = 0.0) -> None:
         self.signal: int | None = None
+        self._grace_seconds = grace_seconds
+        self._since = -math.inf
 
     @property
     def asked(self) -> bool:
@@ -71,6 +79,11 @@ class StopRequest:
         """What a shell expects of a process that ends because of the signal (130, 143); 0 without one."""
         return 0 if self.signal is None else 128 + self.signal
 
+    def agree(self, exchange: Exchange) -> None:
+        """Take up what processes that share the run have been asked; collective."""
+        signals = [number for number in exchange.gather(self.signal) if number is not None]
+        self.signal = signals[0] if signals else None
+
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Take signals as requests, in the main thread (other threads get none)."""
@@ -81,10 +94,12 @@ class StopRequest:
             yield
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        now = time.monotonic()
+        if self.signal is None:
+            self.signal, self._since = number, now
+        elif now - self._since >= self._grace_seconds:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.signal = number
 
 
 class PatientStream:

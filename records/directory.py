@@ -5,6 +5,7 @@
     config.json      every setting, resolved
     command.txt      the commands that started and continued it
     versions.json    libraries and git commit
+    launch.json      where torchrun or Slurm started it: which launch that was
     progress.csv     what TensorBoard shows, one row per entry
     tb/              TensorBoard files
     checkpoints/     step_000000123456.ckpt, the number being environment steps; best.ckpt, a link
@@ -44,6 +45,7 @@ from common.files import (
     write_json,
 )
 from policies.ops import VARIABLE
+from records import launches
 from records.config import TrainConfig, from_json, to_json
 from records.lock import RunLock
 
@@ -122,6 +124,8 @@ class RunDirectory:
                 partial.write_config(config)
                 write_json(partial.path / "versions.json", versions())
                 partial.add_command(command)
+                if (launch := launches.record_of(command)) is not None:
+                    write_json(partial.path / launches.FILE, launch)
                 partial.path.rename(self.path)
         except BaseException as error:
             shutil.rmtree(partial.path, ignore_errors=True)

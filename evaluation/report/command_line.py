@@ -10,8 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from rich.console import Console
 
+from agents.distributed import joined
+from agents.exchange import Exchange
 from common.cli import Flag, Shown, parse_options
 from common.errors import UserError, raise_problems
 from evaluation.progress import Report, show_progress
@@ -85,8 +88,16 @@ def main(words: Sequence[str]) -> int:
         UserError: something that was asked for cannot be had, or the runs cannot be compared.
         OSError: a file cannot be written.
     """
-    options = parse_options(Options, words, PROGRAM, "runs")
-    runs, protocol, out = prepare(options)
+    with joined() as exchange:
+        options = exchange.together(lambda: parse_options(Options, words, PROGRAM, "runs"))
+        return _report(options, words, exchange)
+
+
+def _report(options: Options, words: Sequence[str], exchange: Exchange) -> int:
+    """Processes share the evaluations; process 0 does the rest."""
+    runs, protocol, out = exchange.together(lambda: prepare(options))
+    if exchange.size > 1:
+        torch.set_num_threads(exchange.place.cores)
     console = Console(highlight=False, markup=False)
 
     @contextmanager
@@ -96,7 +107,9 @@ def main(words: Sequence[str]) -> int:
         with show_progress(console, "evaluating", "episodes") as report:
             yield report
 
-    study = gather(runs, protocol, options.baseline, announce)
+    study = gather(runs, protocol, options.baseline, announce, exchange)
+    if not exchange.is_first:
+        return 0
     title = options.title or _title(runs)
     introduction = [*_introduction(study), f"Made by: {shlex.join([*PROGRAM.split(), *words])}"]
     items = pages.ordered(all_tables(study), all_plots(study))

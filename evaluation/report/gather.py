@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 import agents
+from agents.exchange import Exchange
 from common.errors import UserError, raise_problems
 from common.files import read_json
 from envs import normalized_score
@@ -21,15 +22,18 @@ from evaluation.agent_info import AgentInfo, familiarity
 from evaluation.progress import Report, no_report
 from evaluation.report.runs import Run, differing_settings
 from evaluation.report.statistics import Scores
-from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import Protocol
 from evaluation.scoring.results import GameScore, Results, write_results
+from evaluation.scoring.shared import evaluate_together
 from records.config import TrainConfig
 
 EVALUATIONS = "evaluations"
 """Folder of a run that keeps what reports have evaluated."""
 Announce = Callable[[Run, str | None], AbstractContextManager[Report]]
 """Says that a run is evaluated under a reset rule (None: that of its training), and shows how far that is."""
+
+Score = Callable[[Run, Protocol], Results]
+"""What a run scores."""
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
@@ -164,6 +168,7 @@ def gather(
     protocol: Protocol | None = None,
     baseline: str | None = None,
     announce: Announce = silent,
+    exchange: Exchange | None = None,
 ) -> Study:
     """Compare `runs`, evaluating what has not been evaluated by `protocol` yet.
 
@@ -172,6 +177,7 @@ def gather(
         protocol: of the evaluation, whose games do not matter; None for that of the runs' own final evaluation.
         baseline: label or name of the group that others are ablations of; None for what the suite says.
         announce: is called before each evaluation, and gives what its progress is reported to.
+        exchange: with the processes that share the evaluations, all of which call this; None to evaluate alone.
 
     Raises:
         UserError: the runs cannot be compared, with the reasons; none of them has finished; no such baseline.
@@ -189,9 +195,10 @@ def gather(
     main_games = mains[0].config.games if multi else _union(kept)
     protocol = replace(chosen, games=main_games, mode=mains[0].config.mode)
     raise_problems(protocol.problems())
-    groups = _groups(mains, protocol, announce)
-    groups += _reevaluated(groups, protocol, announce)
-    experts = _groups([run for run in kept if run not in mains], protocol, announce, "expert")
+    score = partial(_results, announce=announce, exchange=Exchange() if exchange is None else exchange)
+    groups = _groups(mains, protocol, score)
+    groups += _reevaluated(groups, protocol, score)
+    experts = _groups([run for run in kept if run not in mains], protocol, score, "expert")
     if any(group.games != main_games for group in groups):
         raise UserError(
             "runs that play different games cannot be compared: "
@@ -259,7 +266,7 @@ def _union(runs: Sequence[Run]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(game for run in runs for game in run.config.games))
 
 
-def _groups(runs: Sequence[Run], protocol: Protocol, announce: Announce, suffix: str = "") -> list[Group]:
+def _groups(runs: Sequence[Run], protocol: Protocol, score: Score, suffix: str = "") -> list[Group]:
     """`runs` by kind, in the order in which they were given."""
     kinds = list(grouped(runs, lambda run: run.kind).values())
     groups = []
@@ -273,7 +280,7 @@ def _groups(runs: Sequence[Run], protocol: Protocol, announce: Announce, suffix:
                     f"{label} has no finished run of {', '.join(sorted(lacking))} with seed {seed}: "
                     "finish it, or leave the other runs of that seed out"
                 )
-            rows.append(Row(seed, tuple(same), tuple(_results(run, protocol, announce) for run in same)))
+            rows.append(Row(seed, tuple(same), tuple(score(run, protocol) for run in same)))
         groups.append(Group(label, members[0].group, games, tuple(rows)))
     return groups
 
@@ -296,7 +303,7 @@ def _labels(kinds: Sequence[Sequence[Run]], suffix: str) -> list[str]:
     return labels
 
 
-def _reevaluated(groups: Sequence[Group], protocol: Protocol, announce: Announce) -> list[Group]:
+def _reevaluated(groups: Sequence[Group], protocol: Protocol, score: Score) -> list[Group]:
     """The groups that are other groups, evaluated under another reset rule, as their suites say."""
     found = []
     for group in groups:
@@ -304,10 +311,7 @@ def _reevaluated(groups: Sequence[Group], protocol: Protocol, announce: Announce
             if item.get("of") != group.name or not group.name:
                 continue
             other = replace(protocol, reset=item["reset"])
-            rows = [
-                replace(row, results=tuple(_results(run, other, announce) for run in row.runs))
-                for row in group.rows
-            ]
+            rows = [replace(row, results=tuple(score(run, other) for run in row.runs)) for row in group.rows]
             found.append(Group(item["label"], item["group"], group.games, tuple(rows)))
     return found
 
@@ -326,15 +330,19 @@ def _full_model(groups: Sequence[Group], baseline: str | None) -> Group | None:
     )
 
 
-def _results(run: Run, protocol: Protocol, announce: Announce) -> Results:
+def _results(run: Run, protocol: Protocol, announce: Announce, exchange: Exchange) -> Results:
     """What `run` scores by `protocol`, from a file where that is known."""
     wanted = replace(protocol, games=run.config.games)
     checkpoint = run.directory.newest_checkpoint()
-    results = stored_evaluation(run, checkpoint, wanted)
-    if results is None:
-        agent = agents.load(checkpoint)
-        with announce(run, wanted.reset) as report:
-            results = evaluate(agent, wanted, report)
+    # Process 0 writes such files: only it knows for all which there are.
+    if exchange.on_first(lambda: stored_evaluation(run, checkpoint, wanted) is not None):
+        stored = stored_evaluation(run, checkpoint, wanted)
+        assert stored is not None
+        return stored
+    agent = agents.load(checkpoint, device=exchange.place.device("auto"))
+    with announce(run, wanted.reset) as report:
+        results = evaluate_together(agent, wanted, exchange, report)
+    if exchange.is_first:
         path = cache_file(run, wanted)
         path.parent.mkdir(exist_ok=True)
         write_results(results, path, str(checkpoint))

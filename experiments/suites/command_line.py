@@ -15,11 +15,18 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from common.cli import Flag, Shown, parse_options
-from common.config import Range
+from common.config import OneOf, Range
 from common.config import problems as config_problems
 from common.errors import UserError, raise_problems
 from experiments.progress import Display, duration
 from experiments.suites import definition
+from experiments.suites.jobs import (
+    CLUSTERS,
+    ClusterStarter,
+    LocalStarter,
+    Starter,
+    parsed_options,
+)
 from experiments.suites.plan import Options, Plan, conflicts, make_plan
 from experiments.suites.runner import Job, Runner, jobs_of
 from records.config import device_problems
@@ -43,13 +50,19 @@ class Arguments(Options):
         only: runs whose names match one of these patterns.
         jobs: how many runs at once.
         devices: given to the runs in turn: auto, cpu, cuda:0 ...
+        processes: that share each run, on each of its machines; each has a GPU, or its share of the cores.
+        cluster: make each run a job of a cluster: slurm, or local to try it on this machine.
+        cluster_options: NAME=VALUE for submitit's executor: timeout_min, nodes, gpus_per_node, slurm_partition ...
         dry_run: show the runs and what they cost, and start nothing.
     """
 
     suite: Annotated[str, Shown("SUITE")] = field(kw_only=True)
     only: Annotated[tuple[str, ...], Shown("PATTERN ...", "all")] = ()
-    jobs: Annotated[int, Range(1, 1024)] = 1
+    jobs: Annotated[int | None, Range(1, 1024), Shown("N", "1; all on a cluster")] = None
     devices: Annotated[tuple[str, ...], Shown("DEVICE ...")] = ("auto",)
+    processes: Annotated[int, Range(1)] = 1
+    cluster: Annotated[str | None, OneOf(CLUSTERS, "cluster"), Shown("|".join(CLUSTERS), "none")] = None
+    cluster_options: Annotated[tuple[str, ...], Shown("NAME=VALUE ...", "submitit's own")] = ()
     dry_run: Flag = False
 
 
@@ -68,10 +81,11 @@ def main(words: Sequence[str]) -> int:
     plan = prepare(arguments, words[border + 1 :])
     console = Console(highlight=False, markup=False)
     speeds = measured_speeds([*run_directories(arguments.runs), *run_directories(plan.directory)])
+    at_once = arguments.jobs or (1 if arguments.cluster is None else len(plan.runs))
     if arguments.dry_run:
-        print_plan(plan, jobs_of(plan), speeds, arguments.jobs, console)
+        print_plan(plan, jobs_of(plan), speeds, at_once, console)
         return 0
-    runner = Runner(plan, arguments.jobs, arguments.devices)
+    runner = Runner(plan, at_once, arguments.devices, starter_of(arguments, at_once, plan))
     with show(console, speeds) as on_change:
         code = runner.run(on_change)
     lines = [
@@ -87,6 +101,14 @@ def main(words: Sequence[str]) -> int:
     for line in lines:
         console.print(line, soft_wrap=True)
     return code
+
+
+def starter_of(arguments: Arguments, at_once: int, plan: Plan) -> Starter:
+    """How the runs are started. Raises `UserError` if they cannot be started so."""
+    if arguments.cluster is None:
+        return LocalStarter(at_once, arguments.processes)
+    options = parsed_options(arguments.cluster_options)
+    return ClusterStarter(arguments.cluster, plan.directory / "jobs", options, arguments.processes)
 
 
 def overview() -> str:
@@ -107,15 +129,20 @@ def overview() -> str:
         "For example:",
         f"  {PROGRAM} paper-easy6 --scale 0.001 --seeds 0 1 --jobs 2",
         f"  {PROGRAM} paper-experts --games maze heist --devices cuda:0 cuda:1 --jobs 2",
+        f"  {PROGRAM} paper-easy6 --cluster slurm --cluster-options timeout_min=4320 gpus_per_node=1",
     ]
     return "\n".join(lines)
 
 
 def prepare(arguments: Arguments, extra: Sequence[str]) -> Plan:
     """What `arguments` ask for. Raises `UserError`, naming everything that is wrong with it."""
-    problems = [problem for name in arguments.devices for problem in device_problems(name)]
+    # The machines of a cluster have devices of their own.
+    local = arguments.devices if arguments.cluster is None else ()
+    problems = [problem for name in local for problem in device_problems(name)]
     if not arguments.devices:
         problems.append("--devices names none: give auto, cpu or cuda")
+    if arguments.cluster_options and arguments.cluster is None:
+        problems.append("--cluster-options are for jobs of a cluster: give --cluster, too")
     raise_problems([*config_problems(arguments, "--"), *problems])
     plan = make_plan(definition.read(definition.find(arguments.suite)), arguments, extra)
     if arguments.only:

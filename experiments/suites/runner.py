@@ -1,4 +1,4 @@
-"""Makes the runs of a plan: each is a process of ``train.py``, one after another or several side by side.
+"""Makes the runs of a plan, each a process of ``train.py`` or a job of a cluster; several may run side by side.
 
 A run is held by a lock that its process shares, so that a suite that was killed and started again waits for a run that
 is still being made instead of making it twice.
@@ -7,23 +7,19 @@ is still being made instead of making it twice.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import experiments
 from common.files import open_regular
 from experiments.stopping import handling_signals
+from experiments.suites.jobs import LocalStarter, Started, Starter
 from experiments.suites.plan import Plan, PlannedRun
 from records.lock import LockHeld, RunLock
 from records.state import Phase, RunState, state_of
 
-TRAIN = Path(experiments.__file__).resolve().parent.parent / "train.py"
 LOGS = "logs"
 POLL_SECONDS = 0.5
 
@@ -40,7 +36,7 @@ class Job:
 
     planned: PlannedRun
     state: RunState
-    process: subprocess.Popen[bytes] | None = None
+    process: Started | None = None
     lock: RunLock | None = field(default=None, repr=False)
     device: str | None = None
     elsewhere: bool = False
@@ -64,10 +60,18 @@ class Runner:
     Args:
         jobs: how many runs at once.
         devices: to give to the runs in turn; "auto" leaves the choice to train.py.
+        starter: how they are started; None for a process of this machine each.
     """
 
-    def __init__(self, plan: Plan, jobs: int = 1, devices: Sequence[str] = ("auto",)) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        jobs: int = 1,
+        devices: Sequence[str] = ("auto",),
+        starter: Starter | None = None,
+    ) -> None:
         self.plan = plan
+        self._starter: Starter = LocalStarter(jobs) if starter is None else starter
         self.at_once = jobs
         self.devices = tuple(devices)
         self.jobs = jobs_of(plan)
@@ -115,7 +119,7 @@ class Runner:
             if job.elsewhere or job.process is not None:
                 job.state = state_of(job.planned.run, job.planned.config)
         if self._stop is not None:
-            return bool(self.running)
+            return bool(self.running) and not self._starter.outlives_us
         for job in self.jobs:
             if job.waiting and len(self.running) < self.at_once:
                 self._start(job)
@@ -172,22 +176,4 @@ class Runner:
             job.device = min(self.devices, key=in_use.count)
             words += ["--device", job.device]
         job.started_at = job.state.saved
-        with open_regular(self.log_of(planned), "ab", follow=False) as log:
-            job.process = subprocess.Popen(
-                [sys.executable, str(TRAIN), *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environment(),
-                pass_fds=(lock.fileno(),),
-                # Ctrl-C in the terminal reaches this command only, which passes it on.
-                start_new_session=True,
-            )
-
-    def _environment(self) -> dict[str, str]:
-        environment = dict(os.environ)
-        if self.at_once > 1:
-            # Side by side, runs share the processors instead of each taking all of them.
-            share = max(1, (os.cpu_count() or 1) // self.at_once)
-            environment.setdefault("OMP_NUM_THREADS", str(share))
-        return environment
+        job.process = self._starter.start(words, planned.run, self.log_of(planned), lock.fileno())

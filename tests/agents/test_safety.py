@@ -147,13 +147,13 @@ class Poison(BaseCallback):
         self.rollout = 0
         transform = agent.actors.collector.transform
 
-        def poisoned(rewards: Any, dones: Any, games: Any) -> Any:
-            found = transform(rewards, dones, games)
+        transformed = transform.rollout
+
+        def poisoned(*arguments: Any) -> Any:
+            found = transformed(*arguments)
             return np.full_like(found, value) if self.rollout in rollouts else found
 
-        for name in ("state", "load_state", "reset"):
-            setattr(poisoned, name, getattr(transform, name))
-        agent.actors.collector.transform = poisoned
+        transform.rollout = poisoned
 
     def _on_rollout_start(self) -> None:
         self.rollout += 1

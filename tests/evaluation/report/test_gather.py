@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from evaluation import Protocol, evaluate
+from evaluation import Protocol, evaluate_together
 from evaluation.report import gather as module
 from evaluation.report.gather import cache_file, gather, stored_evaluation
 from evaluation.report.runs import Run, find_runs
@@ -241,9 +241,9 @@ def test_what_is_missing_is_evaluated_once_and_gives_the_same_table_again(
 
     def spy(agent: Any, protocol: Protocol, *rest: Any) -> Any:
         calls.append(protocol)
-        return evaluate(agent, protocol, *rest)
+        return evaluate_together(agent, protocol, *rest)
 
-    monkeypatch.setattr(module, "evaluate", spy)
+    monkeypatch.setattr(module, "evaluate_together", spy)
     protocol = Protocol(("chaser",), "easy", ("0:3", "10:13"), every_level=True, greedy=False)
     first = gather([trained], protocol)
     assert [call.games for call in calls] == [("chaser", "fruitbot")]

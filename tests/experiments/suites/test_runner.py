@@ -15,8 +15,9 @@ import pytest
 from common.errors import UserError
 from experiments.suites.command_line import main
 from experiments.suites.definition import read
+from experiments.suites.jobs import TRAIN
 from experiments.suites.plan import Options, make_plan
-from experiments.suites.runner import TRAIN, Runner
+from experiments.suites.runner import Runner
 from records.directory import RunDirectory
 from records.lock import RunLock
 from records.state import Phase, measured_speeds, run_directories, state_of
@@ -152,7 +153,7 @@ def test_sigterm_stops_the_runs_and_they_save(tmp_path: Path) -> None:
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Runner]:
     """A runner whose runs are a Python program instead of train.py."""
     program = tmp_path / "program.py"
-    monkeypatch.setattr("experiments.suites.runner.TRAIN", program)
+    monkeypatch.setattr("experiments.suites.jobs.TRAIN", program)
     monkeypatch.setattr("experiments.suites.runner.POLL_SECONDS", 0.02)
 
     def make(text: str, policies: str = '["fake_srwm", "srwm"]', **options: object) -> Runner:

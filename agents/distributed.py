@@ -1,0 +1,281 @@
+"""Processes that train one policy together, on torch.distributed: NCCL between GPUs, gloo between CPUs.
+
+``torchrun`` starts the processes and says in their environment who they are. What they send one another is what
+checkpoints hold, plain values and tensors in the same format: nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from agents.checkpoint import read_checkpoint, write_checkpoint
+from agents.exchange import Exchange, Result
+from agents.place import Place
+from common.cli import RUN_FAILED, USER_ERROR
+from common.errors import RunError, UserError
+from common.stages import stage
+
+LIMIT, NO_LIMIT = timedelta(minutes=30), timedelta(days=365)
+"""How long a process waits for the others where nothing is said about it, and where it shall wait for ever."""
+BEAT_SECONDS = 1.0
+
+
+class ProcessLost(RunError):  # noqa: N818  (a fact)
+    """Another process has left, or does not answer."""
+
+
+@contextmanager
+def joined() -> Iterator[Exchange]:
+    """Within this context, the exchange with the processes that torchrun has started; alone without it.
+
+    Only process 0 is heard: what others print is lost, and so are their warnings. Errors are not, but what several
+    processes would say is said by one.
+
+    Raises:
+        UserError: the processes do not find one another.
+    """
+    place = Place.read()
+    if place.size == 1:
+        yield Exchange()
+        return
+    try:
+        dist.init_process_group("gloo", timeout=LIMIT)
+    except (ValueError, RuntimeError) as error:  # of which torch.distributed's own errors are
+        raise UserError(
+            f"process {place.rank} of {place.size} could not join the others: {_first_line(error)}"
+        ) from error
+    with _heard_if_first(place), _saying_once():
+        yield DistributedExchange(place, LIMIT, dist.group.WORLD)
+        # After an error others may not answer any more: the end of the process closes what is open.
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _heard_if_first(place: Place) -> Iterator[None]:
+    if place.rank == 0:
+        yield
+        return
+    before = sys.stdout
+    logging.disable(logging.WARNING)
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        sys.stdout = nowhere
+        try:
+            yield
+        finally:
+            sys.stdout = before
+            logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def _saying_once() -> Iterator[None]:
+    """An error that another process has raised, too, and says, ends this one without a word."""
+    try:
+        yield
+    except (UserError, RunError, OSError) as error:
+        name = f"said/{hashlib.sha256(str(error).encode()).hexdigest()}"
+        try:
+            said = _store().add(name, 1) > 1
+        except RuntimeError:  # whoever keeps the store has left
+            said = False
+        if not said:
+            raise
+        raise SystemExit(RUN_FAILED if isinstance(error, RunError) else USER_ERROR) from None
+
+
+def _store() -> Any:
+    return dist.distributed_c10d._get_default_store()
+
+
+class DistributedExchange(Exchange):
+    """The exchange of one of several processes.
+
+    Args:
+        place: which one.
+        limit: how long a call waits for the others.
+        group: a gloo group of all of them.
+        device_group: an NCCL group, if they learn on GPUs.
+
+    Raises (every collective call):
+        ProcessLost: another process has left, or has not answered within the group's time limit.
+    """
+
+    def __init__(self, place: Place, limit: timedelta, group: Any, device_group: Any = None) -> None:
+        self.place, self.rank, self.size = place, place.rank, place.size
+        self._limit, self._group, self._device_group = limit, group, device_group
+        self._acting: DistributedExchange | None = None
+        self._waits = 0
+
+    def for_run(self, device: str, wait_minutes: float | None) -> Exchange:
+        limit = NO_LIMIT if wait_minutes is None else timedelta(minutes=wait_minutes)
+        on_gpus = torch.device("cpu" if device == "auto" else device).type == "cuda"
+        return DistributedExchange(
+            self.place,
+            limit,
+            dist.new_group(backend="gloo", timeout=limit),
+            dist.new_group(backend="nccl", timeout=limit) if on_gpus else None,
+        )
+
+    def for_acting(self) -> Exchange:
+        if self._acting is None:
+            group = dist.new_group(backend="gloo", timeout=self._limit)
+            self._acting = DistributedExchange(self.place, self._limit, group)
+        return self._acting
+
+    @contextmanager
+    def _waiting(self, what: str) -> Iterator[None]:
+        try:
+            with stage(f"waiting for other processes' {what}"):
+                yield
+        except RuntimeError as error:
+            raise ProcessLost(
+                f"another of the {self.size} processes has left or hangs (this one waited for its {what})"
+            ) from error
+
+    def _group_of(self, tensor: Tensor) -> Any:
+        return self._group if tensor.device.type == "cpu" else self._device_group
+
+    # Tensors
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        with self._waiting("part of a sum"):
+            dist.all_reduce(tensor, group=self._group_of(tensor))
+        return tensor
+
+    def copy_first(self, tensors: Iterable[Tensor]) -> None:
+        with self._waiting("first weights"):
+            for tensor in tensors:
+                if tensor.numel():
+                    packed = tensor.contiguous()
+                    dist.broadcast(packed, 0, group=self._group_of(tensor))
+                    tensor.copy_(packed)
+
+    # Plain values
+
+    def gather(self, value: Any) -> list[Any]:
+        return [_unpacked(data) for data in self._all_bytes(_packed(value))]
+
+    def gather_first(self, value: Any) -> list[Any] | None:
+        mine = _packed(None if self.is_first else value)
+        lengths = self._lengths(mine)
+        with self._waiting("state"):
+            if not self.is_first:
+                dist.send(mine, 0, group=self._group)
+                return None
+            parts = [torch.empty(length, dtype=torch.uint8) for length in lengths[1:]]
+            for rank, data in enumerate(parts, 1):
+                dist.recv(data, rank, group=self._group)
+        return [value, *(_unpacked(data) for data in parts)]
+
+    def _lengths(self, data: Tensor) -> list[int]:
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths[self.rank] = data.numel()
+        return [int(length) for length in self.sum(lengths)]
+
+    def _all_bytes(self, mine: Tensor) -> list[Tensor]:
+        lengths = self._lengths(mine)
+        padded = torch.zeros(max(lengths), dtype=torch.uint8)
+        padded[: len(mine)] = mine
+        found = [torch.empty_like(padded) for _ in range(self.size)]
+        with self._waiting("state"):
+            dist.all_gather(found, padded, group=self._group)
+        return [data[:length] for data, length in zip(found, lengths, strict=True)]
+
+    def _from_first(self, value: Any) -> Any:
+        """`value` of process 0."""
+        data = _packed(value) if self.is_first else torch.empty(0, dtype=torch.uint8)
+        length = self._lengths(data)[0]
+        if not self.is_first:
+            data = torch.empty(length, dtype=torch.uint8)
+        with self._waiting("decision"):
+            dist.broadcast(data, 0, group=self._group)
+        return _unpacked(data)
+
+    # Deeds
+
+    def on_first(self, action: Callable[[], Result]) -> Result:
+        if not self.is_first:
+            result, error = self._from_first(None)
+            if error is not None:
+                raise _revived(error)
+            return result  # type: ignore[no-any-return]
+        try:
+            found = action()
+        except Exception as failure:
+            self._from_first([None, _described(failure)])
+            raise
+        self._from_first([found, None])
+        return found
+
+    def together(self, action: Callable[[], Result]) -> Result:
+        failure: BaseException | None = None
+        try:
+            found = action()
+        except (Exception, SystemExit) as error:
+            failure = error
+        said = self.gather(None if failure is None else _described(failure))
+        guilty = next((rank for rank, error in enumerate(said) if error is not None), None)
+        if guilty is None:
+            return found
+        if guilty == self.rank:
+            assert failure is not None
+            raise failure
+        raise _revived(said[guilty])
+
+    def wait_for_all(self, value: Any, beat: Callable[[], None] = lambda: None) -> list[Any]:
+        self._waits += 1
+        store, name = _store(), f"wait{self._waits}"
+        with self._waiting("share of the work"):
+            store.add(name, 1)
+            while store.add(name, 0) < self.size:
+                beat()
+                time.sleep(BEAT_SECONDS)
+        return self.gather(value)
+
+
+# Values as bytes, and errors as values
+
+
+def _packed(value: Any) -> Tensor:
+    file = io.BytesIO()
+    write_checkpoint(file, {"value": value})
+    return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+
+
+def _unpacked(data: Tensor) -> Any:
+    return read_checkpoint(io.BytesIO(data.numpy().tobytes()))["value"]
+
+
+def _described(error: BaseException) -> list[Any]:
+    if isinstance(error, SystemExit):
+        return ["SystemExit", error.code]
+    if isinstance(error, OSError):
+        return ["OSError", error.errno, error.strerror or str(error), error.filename and str(error.filename)]
+    if isinstance(error, (UserError, RunError)):
+        return ["UserError" if isinstance(error, UserError) else "RunError", str(error)]
+    return ["RunError", f"another process failed: {_first_line(error)}"]
+
+
+def _revived(said: list[Any]) -> BaseException:
+    """What another process has raised."""
+    kind, *arguments = said
+    kinds = {"SystemExit": SystemExit, "OSError": OSError, "UserError": UserError, "RunError": RunError}
+    return kinds[kind](*arguments)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
