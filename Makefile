@@ -1,4 +1,5 @@
-# Two commands matter: `make train` trains the main job, `make test` runs the whole suite. Both set up what they need.
+# Three commands matter: `make watch` shows a trained agent, `make train` trains one, `make test` runs the whole suite.
+# Each sets up what it needs.
 
 VENV ?= .venv
 ARGS ?= quick
@@ -12,10 +13,13 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 
 RUN = $(VENV)/bin/python
 
-.PHONY: help train test check bench format clean
+AGENT ?= easy6-srwm
+
+.PHONY: help train watch test check bench format clean
 
 help:
-	@echo "make train   set up (2 minutes) and train SRWM with IMPALA on six games (2 to 5 minutes); other runs: make train ARGS='--help'"
+	@echo "make train   set up (2 minutes) and train SRWM on six games (5 minutes); other runs: make train ARGS='--help'"
+	@echo "make watch   set up and watch a trained agent play, in the browser; another one: make watch AGENT=runs/NAME"
 	@echo "make test    set up and run the whole test suite"
 	@echo "make check   set up and run ruff, the formatting check and mypy"
 	@echo "make bench   set up and run a short version of every benchmark; prints one table of ratios"
@@ -24,6 +28,9 @@ help:
 
 train: $(VENV)/.installed
 	$(RUN) train.py $(ARGS)
+
+watch: $(VENV)/.installed
+	$(RUN) eval.py watch $(AGENT)
 
 test: $(VENV)/.installed-test
 	$(RUN) -m pytest $(PYTEST_ARGS)

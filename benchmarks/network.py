@@ -16,7 +16,10 @@ import torch
 from benchmarks.figures import Figure, Part, best_seconds, main
 from envs.native import IMAGE_SHAPE
 from policies import ImpalaEncoderConfig
+from policies.encoders.base import Encoder, EncoderConfig
 from policies.encoders.impala import ImpalaEncoder
+from policies.precision import resolved
+from policies.registry import build_encoder, encoder_configs
 
 SIZE = 2048
 
@@ -38,8 +41,61 @@ def operations(
 
 
 def parts(quick: bool = False) -> list[Part]:
-    """The encoder as a whole: its precisions and the product that they are held against take turns."""
-    return [Part("network: encoder", partial(_measure, 3 if quick else 10))]
+    """The encoder as a whole: its precisions and the product that they are held against take turns; then the others."""
+    repetitions = 3 if quick else 10
+    return [
+        Part("network: encoder", partial(_measure, repetitions)),
+        Part("network: light encoders", partial(_measure_light, repetitions)),
+    ]
+
+
+def light_encoders() -> dict[str, EncoderConfig]:
+    """What can stand in for the published encoder, by the options that choose it."""
+    narrow = ImpalaEncoderConfig(channels=(8, 16, 16))
+    return {
+        **{f"--encoder {name}": kind() for name, kind in encoder_configs().items() if name != "impala"},
+        "--encoder.channels 8 16 16": narrow,
+        "--encoder.blocks 1": ImpalaEncoderConfig(blocks=1),
+    }
+
+
+def _measure_light(repetitions: int) -> list[Figure]:
+    """What a step of training costs, played once and learned from three times, against the published encoder."""
+    acting = torch.randint(256, (64, *IMAGE_SHAPE), dtype=torch.uint8)
+    learning = torch.randint(256, (16 * 51, *IMAGE_SHAPE), dtype=torch.uint8)
+    precision = resolved("auto", torch.device("cpu"))
+    published = "published"
+    encoders = {
+        name: build_encoder(config, IMAGE_SHAPE, precision)
+        for name, config in {published: ImpalaEncoderConfig(), **light_encoders()}.items()
+    }
+
+    def forward(encoder: Encoder) -> None:
+        with torch.no_grad():
+            encoder(acting)
+
+    def both(encoder: Encoder) -> None:
+        encoder(learning).sum().backward()
+
+    calls = {f"{name} forward": partial(forward, encoder) for name, encoder in encoders.items()}
+    calls |= {f"{name} both": partial(both, encoder) for name, encoder in encoders.items()}
+    seconds = best_seconds(calls, repetitions)
+    played = {name: seconds[f"{name} forward"] / len(acting) for name in encoders}
+    learned = {name: seconds[f"{name} both"] / len(learning) for name in encoders}
+    cost = {name: played[name] + 3 * learned[name] for name in encoders}
+    return [
+        Figure(
+            f"encoder {name}, played once and learned from three times, {precision}",
+            "the published one",
+            cost[published] / cost[name],
+            facts={
+                "frames/s forward": 1 / played[name],
+                "frames/s forward and backward": 1 / learned[name],
+                "thousand weights": sum(weight.numel() for weight in encoder.parameters()) / 1e3,
+            },
+        )
+        for name, encoder in encoders.items()
+    ]
 
 
 def _measure(repetitions: int) -> list[Figure]:

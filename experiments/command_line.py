@@ -149,7 +149,9 @@ def override(
         if chosen.get(name, option.value) != option.value
     )
     if rest and not rest[0].startswith("-"):
-        problems.append(f"unexpected word {shown(rest[0])}: values follow an option, such as --games maze heist")
+        problems.append(
+            f"unexpected word {shown(rest[0])}: values follow an option, such as --games maze heist"
+        )
     rest = [word for word in rest if not word.lstrip("-").startswith(unjudged)]
     with_choice = " and ".join(f"{name} {option.value}" for name, option in choosers.items())
     problems += unknown_options(rest, known, f"all options with {with_choice}: {program} --help")

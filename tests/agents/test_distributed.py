@@ -18,7 +18,7 @@ from agents.distributed import joined
 from agents.exchange import Exchange
 from agents.learner import Learner
 from envs import ProcgenVecEnv
-from policies import EncoderConfig, policy_config
+from policies import ImpalaEncoderConfig, policy_config
 from processes import together
 
 GAMES, NUM_ENVS, STEPS, ROLLOUTS = ("bigfish", "dodgeball"), 12, 8, 6
@@ -88,7 +88,7 @@ def train(case: str, exchange: Exchange) -> dict[str, Any]:
     """What `ROLLOUTS` rollouts make of a fresh agent."""
     algorithm, core, settings = CASES[case]
     small = {} if core == "feedforward" else {"width": 8, "heads": 2, "feedforward": 8, "layers": 1}
-    config = policy_config(core, encoder=EncoderConfig(channels=(4,), hidden=8))
+    config = policy_config(core, encoder=ImpalaEncoderConfig(hidden=8, channels=(4,)))
     config = replace(config, core=replace(config.core, **small))
     env = ProcgenVecEnv(GAMES, NUM_ENVS, num_threads=0, part=exchange.part)
     take_given_actions(exchange)

@@ -10,7 +10,7 @@ import stable_baselines3
 from benchmarks import __main__, environment, memory, network, peers, training
 from benchmarks.figures import Figure, Part
 from envs.native import IMAGE_SHAPE
-from policies import ImpalaEncoderConfig, Policy, policy_config
+from policies import ENCODERS, ImpalaEncoderConfig, Policy, policy_config
 from policies.encoders.impala import ImpalaEncoder
 
 Calls = dict[str, int]
@@ -55,6 +55,17 @@ def test_operations_are_those_of_the_layers() -> None:
     assert forward == counted
     assert forward == pytest.approx(61e6, rel=0.01)
     assert both == pytest.approx(180e6, rel=0.01)
+
+
+def test_light_encoders_are_compared_with_the_published_one(one_second_each: Calls) -> None:
+    figures = measure(network.parts(quick=True)[1:])
+    labels = {"published", *network.light_encoders()}
+    assert len(figures) == len(labels) > len(ENCODERS)
+    assert one_second_each == {f"{label} {what}": 1 for label in labels for what in ("forward", "both")}
+    for figure in figures:
+        assert figure.ratio == 1.0
+        assert figure.facts["frames/s forward"] == 64.0
+        assert figure.facts["frames/s forward and backward"] == 816.0
 
 
 def test_the_environment_is_compared_with_the_bare_one(one_second_each: Calls) -> None:
