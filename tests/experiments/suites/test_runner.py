@@ -15,8 +15,8 @@ import pytest
 from common.errors import UserError
 from experiments.suites.command_line import main
 from experiments.suites.definition import read
-from experiments.suites.plan import Options, make_plan
 from experiments.suites.jobs import TRAIN
+from experiments.suites.plan import Options, make_plan
 from experiments.suites.runner import Runner
 from records.directory import RunDirectory
 from records.lock import RunLock
