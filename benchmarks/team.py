@@ -103,6 +103,10 @@ class Team:
                     self._codes[rank] = os.waitstatus_to_exitcode(status)
         return bool(self._codes)
 
+    def has_ended(self, rank: int) -> bool:
+        """Whether that one had ended when `poll` was last called."""
+        return rank in self._codes
+
     def said(self) -> list[str]:
         """What each has printed."""
         return [(self.folder / f"said{rank}.txt").read_text() for rank in range(len(self.pids))]
