@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -563,22 +563,24 @@ class Agent(BaseAlgorithm):
 
         Raises:
             OSError: it could not be written; an earlier file at `path` is untouched.
+            RunError: processes that share the run have come to different weights.
         """
         if exclude or include:
             raise UserError("a checkpoint is always whole: exclude and include are not supported")
-        content = self._content()
+        states = self.exchange.gather_first([self._boundary or self._run_state(), self.learner.digest()])
 
         def write() -> None:
-            assert content is not None
-            write_checkpoint(path, content.plain())
+            assert states is not None
+            if apart := [rank for rank, (_, digest) in enumerate(states) if digest != states[0][1]]:
+                raise RunError(
+                    f"processes {apart} have other weights than process 0: what they add is not the same"
+                )
+            write_checkpoint(path, self._content([state for state, _ in states]).plain())
 
         self.exchange.on_first(write)
 
-    def _content(self) -> AgentContent | None:
-        """What a checkpoint holds, put together from all processes, in process 0; None in the others."""
-        states = self.exchange.gather_first(self._boundary or self._run_state())
-        if states is None:
-            return None
+    def _content(self, states: Sequence[Mapping[str, Any]]) -> AgentContent:
+        """What a checkpoint holds, put together from what all processes said of the run."""
         run, *others = states
         image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
         return AgentContent(

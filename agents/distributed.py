@@ -32,6 +32,8 @@ from common.stages import stage
 LIMIT, NO_LIMIT = timedelta(minutes=30), timedelta(days=365)
 """How long a process waits for the others where nothing is said about it, and where it shall wait for ever."""
 BEAT_SECONDS = 1.0
+ALIVE = "alive"
+"""Counts, in the store that all processes see, the signs of life of those that others wait for."""
 
 
 class ProcessLost(RunError):  # noqa: N818  (a fact)
@@ -117,11 +119,13 @@ class DistributedExchange(Exchange):
         self.place, self.rank, self.size = place, place.rank, place.size
         self._limit, self._group, self._device_group = limit, group, device_group
         self._acting: DistributedExchange | None = None
-        self._waits = 0
+        self._waits, self._last_sign = 0, 0.0
 
     def for_run(self, device: str, wait_minutes: float | None) -> Exchange:
         limit = NO_LIMIT if wait_minutes is None else timedelta(minutes=wait_minutes)
         on_gpus = torch.device("cpu" if device == "auto" else device).type == "cuda"
+        if on_gpus:
+            torch.cuda.set_device(device)
         return DistributedExchange(
             self.place,
             limit,
@@ -237,13 +241,26 @@ class DistributedExchange(Exchange):
 
     def wait_for_all(self, value: Any, beat: Callable[[], None] = lambda: None) -> list[Any]:
         self._waits += 1
-        store, name = _store(), f"wait{self._waits}"
+        store, name, limit = _store(), f"wait{self._waits}", self._limit.total_seconds()
         with self._waiting("share of the work"):
             store.add(name, 1)
+            signs, since = -1, time.monotonic()
             while store.add(name, 0) < self.size:
                 beat()
                 time.sleep(BEAT_SECONDS)
+                before, signs = signs, store.add(ALIVE, 0)
+                if signs != before:
+                    since = time.monotonic()
+                elif time.monotonic() - since > limit:
+                    raise RuntimeError("no sign of life")
         return self.gather(value)
+
+    def sign_of_life(self) -> None:
+        now = time.monotonic()
+        if now - self._last_sign >= BEAT_SECONDS:
+            self._last_sign = now
+            with self._waiting("sign of life"):
+                _store().add(ALIVE, 1)
 
 
 # Values as bytes, and errors as values

@@ -109,5 +109,11 @@ class Exchange:
         return action()
 
     def wait_for_all(self, value: Any, beat: Callable[[], None] = lambda: None) -> list[Any]:
-        """As `gather`, where some processes may come hours before others; calls `beat` while waiting."""
+        """As `gather`, where some processes may come hours before others; calls `beat` while waiting.
+
+        Those that are not there yet show that they will be with `sign_of_life`.
+        """
         return [value]
+
+    def sign_of_life(self) -> None:
+        """To be called now and then by who has more to do than others, which wait in `wait_for_all`."""

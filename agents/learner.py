@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -255,6 +256,13 @@ class Learner(ABC):
             return self._state()
         retention = {**self.retention.state(), **self._before["retention"]}
         return {**self._before, "skipped": self.skipped, "retention": retention}
+
+    def digest(self) -> int:
+        """A checksum of the weights, for processes that must have the same."""
+        found = 0
+        for parameter in self.policy.parameters():
+            found = zlib.crc32(parameter.detach().cpu().contiguous().numpy().tobytes(), found)
+        return found
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned, which may have come from a file."""

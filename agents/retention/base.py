@@ -22,6 +22,9 @@ class Retention:
 
     Losses of IMPALA are sums over the steps of a batch, those of PPO are means. A method thinks in means per step, and
     is told the factor `scale` that makes them commensurate with the algorithm's loss.
+
+    Where processes share a run (`learner.exchange`), each calls its own method with its part of the data: `terms` and
+    `replay` are summed over them, and what `add_gradients` adds afterwards must be the same in all.
     """
 
     def attach(self, learner: Learner) -> None:

@@ -10,6 +10,7 @@ from benchmarks.faults.hostile_files import code_in_files, damaged_newest, flipp
 from benchmarks.faults.kills import aborts, hangs, kills, signals
 from benchmarks.faults.mutations import changed_values
 from benchmarks.faults.numbers import not_finite
+from benchmarks.faults.shared import shared_kills
 from benchmarks.faults.workspace import Outcome, Workspace
 
 CASES: dict[str, Callable[[Workspace], Outcome]] = {
@@ -19,6 +20,7 @@ CASES: dict[str, Callable[[Workspace], Outcome]] = {
         signals,
         aborts,
         hangs,
+        shared_kills,
         *((full_disk, read_only) if os.geteuid() == 0 else ()),
         deleted_directory,
         two_runs,

@@ -9,7 +9,7 @@ from agents import Agent
 from agents.exchange import Exchange
 from common.errors import raise_problems
 from evaluation.agent_info import agent_info
-from evaluation.progress import Report, no_report
+from evaluation.progress import Progress, Report, no_report
 from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import Protocol
 from evaluation.scoring.results import Episode, GameScore, Results
@@ -51,10 +51,15 @@ def evaluate_together(
     if exchange.size == 1:
         return evaluate(agent, protocol, report)
     raise_problems(protocol.problems())
+
+    def report_alive(progress: Progress) -> None:
+        exchange.sign_of_life()
+        report(progress)
+
     mine = [
         score
         for share in shares(protocol, exchange.size)[exchange.rank]
-        for score in evaluate(agent, share, report, num_threads=exchange.place.cores).scores
+        for score in evaluate(agent, share, report_alive, num_threads=exchange.place.cores).scores
     ]
     episodes: dict[tuple[str, str], Sequence[Episode]] = {}
     for part in exchange.wait_for_all(

@@ -37,6 +37,22 @@ def test_a_signal_becomes_a_request_and_ends_learning_at_the_next_step(number: i
     assert request.exit_code == code
 
 
+def test_a_signal_that_a_launcher_passes_on_is_no_second_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    request, died = StopRequest(grace_seconds=10.0), []
+    monkeypatch.setattr(os, "kill", lambda pid, number: died.append(number))
+    with request.listening():
+        signal.raise_signal(signal.SIGTERM)
+        clock[0] = 105.0
+        signal.raise_signal(signal.SIGTERM)
+        assert (request.signal, died) == (signal.SIGTERM, [])
+        clock[0] = 111.0
+        signal.raise_signal(signal.SIGINT)
+        assert died == [signal.SIGINT]
+    assert request.exit_code == 143
+
+
 def test_the_handlers_of_before_come_back() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with StopRequest().listening():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -9,29 +10,44 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
-PATIENCE = 300.0
+PATIENCE = 600.0
+"""Seconds after which processes that have not ended are taken to hang."""
 
 
 def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
 
 
 class Team:
-    """`size` processes that each call `work` with their number; a fork each, so that nothing is imported again."""
+    """`size` processes that each call `work` with their number; a fork each, so that nothing is imported again.
 
-    def __init__(self, size: int, work: Callable[[int], Any], folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: where what they print and return goes.
+        environment: variables that they get besides those of torchrun.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        work: Callable[[int], Any],
+        folder: Path,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.folder, self._environment = folder, environment
         port = free_port()
         sys.stdout.flush()
         sys.stderr.flush()
-        self.pids = []
+        self.pids: list[int] = []
+        self._codes: dict[int, int] = {}
         for rank in range(size):
             pid = os.fork()
             if not pid:
@@ -41,7 +57,7 @@ class Team:
     def _be(self, rank: int, size: int, port: int, work: Callable[[int], Any]) -> None:
         place = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
         os.environ.update({name: str(value) for name, value in place.items()})
-        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **self._environment})
         code = 70
         try:
             target = os.open(self.folder / f"said{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -61,28 +77,42 @@ class Team:
             os._exit(code)
 
     def kill(self, rank: int, number: int = signal.SIGKILL) -> None:
-        os.kill(self.pids[rank], number)
+        """Send a signal to one of them."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pids[rank], number)
 
     def wait(self) -> list[int]:
-        """The exit codes of all; who hangs is killed, and that is an error."""
-        end, codes = time.monotonic() + PATIENCE, [None] * len(self.pids)  # type: list[int | None]
-        while None in codes:
-            for rank, pid in enumerate(self.pids):
-                if codes[rank] is None:
-                    ended, status = os.waitpid(pid, os.WNOHANG)
-                    codes[rank] = os.waitstatus_to_exitcode(status) if ended else None
+        """The exit codes of all. Raises TimeoutError for who hangs, after killing them."""
+        end = time.monotonic() + PATIENCE
+        while len(self._codes) < len(self.pids):
+            self.poll()
             if time.monotonic() > end:
-                for rank, pid in enumerate(self.pids):
-                    if codes[rank] is None:
-                        os.kill(pid, signal.SIGKILL)
-                raise TimeoutError(f"exit codes {codes}: {self.said()}")
+                for rank in range(len(self.pids)):
+                    if rank not in self._codes:
+                        self.kill(rank)
+                raise TimeoutError(f"exit codes {self._codes}: {self.said()}")
             time.sleep(0.01)
-        return [code for code in codes if code is not None]
+        return [self._codes[rank] for rank in range(len(self.pids))]
+
+    def poll(self) -> bool:
+        """Whether any of them has ended."""
+        for rank, pid in enumerate(self.pids):
+            if rank not in self._codes:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    self._codes[rank] = os.waitstatus_to_exitcode(status)
+        return bool(self._codes)
+
+    def has_ended(self, rank: int) -> bool:
+        """Whether that one had ended when `poll` was last called."""
+        return rank in self._codes
 
     def said(self) -> list[str]:
+        """What each has printed."""
         return [(self.folder / f"said{rank}.txt").read_text() for rank in range(len(self.pids))]
 
     def result(self, rank: int) -> Any:
+        """What `work` has returned in one of them."""
         return pickle.loads((self.folder / f"result{rank}").read_bytes())
 
 
