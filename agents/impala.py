@@ -124,7 +124,8 @@ class ImpalaLearner(Learner):
             "value_loss": critic_loss / steps,
             "entropy": mean_entropy,
             "explained_variance": explained_variance(values.detach(), estimates.targets, self.exchange.sum),
-            "rho_clipped": (weights > config.rho_clip).float().mean(),
+            # Weights of the policy that acted are 1 up to rounding, which is no clipping.
+            "rho_clipped": (weights > 1.0001 * config.rho_clip).float().mean(),
             # Schulman's estimator of the divergence from the policy that acted: unbiased and never negative.
             "approx_kl": (weights - 1 - log_ratio).mean(),
         }
