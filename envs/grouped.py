@@ -140,6 +140,7 @@ def grouped_procgen(
     levels: str | Levels = "train",
     seed: int = 0,
     num_threads: int = 4,
+    blank: str | None = None,
 ) -> VecEnv:
     """`ProcgenVecEnv`, with its environments in groups of about equal size, each over a native instance of its own.
 
@@ -157,11 +158,15 @@ def grouped_procgen(
     rounds, rest = divmod(total, max(1, len(names)))
     count = min(groups, max(1, rounds))
     if rest or count == 1:  # one group, or an error that ProcgenVecEnv describes
-        return ProcgenVecEnv(names, total, mode=mode, levels=levels, seed=seed, num_threads=num_threads)
+        return ProcgenVecEnv(
+            names, total, mode=mode, levels=levels, seed=seed, num_threads=num_threads, blank=blank
+        )
     sizes = [len(names) * (rounds // count + (number < rounds % count)) for number in range(count)]
     return GroupedVecEnv(
         [
-            ProcgenVecEnv(names, size, mode=mode, levels=levels, seed=own, num_threads=num_threads)
+            ProcgenVecEnv(
+                names, size, mode=mode, levels=levels, seed=own, num_threads=num_threads, blank=blank
+            )
             for size, own in zip(sizes, group_seeds(seed, count), strict=True)
         ]
     )

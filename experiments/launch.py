@@ -178,6 +178,7 @@ def _run_patiently(
             levels=config.levels,
             seed=config.seed,
             num_threads=config.env_threads,
+            blank=config.blank,
         )
         try:
             agent = _make_agent(config, env, checkpoint)

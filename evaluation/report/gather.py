@@ -187,7 +187,8 @@ def gather(
     multi = [run for run in kept if len(run.config.games) > 1]
     mains = multi or kept
     main_games = mains[0].config.games if multi else _union(kept)
-    protocol = replace(chosen, games=main_games, mode=mains[0].config.mode)
+    first = mains[0].config
+    protocol = replace(chosen, games=main_games, mode=first.mode, blank=first.blank)
     raise_problems(protocol.problems())
     groups = _groups(mains, protocol, announce)
     groups += _reevaluated(groups, protocol, announce)
@@ -216,6 +217,7 @@ def comparison_problems(runs: Sequence[Run]) -> list[str]:
     for what, verb, kinds in (
         ("mode", "has", grouped(runs, lambda run: run.config.mode)),
         ("training levels", "has", grouped(runs, lambda run: run.config.levels)),
+        ("black frames", "has", grouped(runs, lambda run: run.config.blank or "none")),
         ("games", "plays", sets),
     ):
         if len(kinds) > 1:
@@ -251,8 +253,8 @@ def common_protocol(runs: Sequence[Run]) -> Protocol:
     first = runs[0].config
     splits, episodes, greedy = found.pop()
     if found or episodes is None:
-        return Protocol(first.games, first.mode)
-    return Protocol(first.games, first.mode, splits, episodes, greedy)
+        return Protocol(first.games, first.mode, blank=first.blank)
+    return Protocol(first.games, first.mode, splits, episodes, greedy, blank=first.blank)
 
 
 def _union(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -371,6 +373,13 @@ def read_stored(path: Path, checkpoint: Path, protocol: Mapping[str, Any]) -> di
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not isinstance(data, dict) or data.get("protocol") != protocol:
+    if not isinstance(data, dict) or _given(data.get("protocol")) != _given(protocol):
         return None
     return data if Path(data.get("checkpoint") or "").name == checkpoint.name else None
+
+
+def _given(protocol: Any) -> Any:
+    """What a protocol says; that of an older version leaves out what it did not know, which none stands for now."""
+    if not isinstance(protocol, Mapping):
+        return None
+    return {name: value for name, value in protocol.items() if value is not None}
