@@ -4,6 +4,7 @@ from common import silence_gym
 
 silence_gym()
 
+from envs.blanking import Blanking, parse_blanking
 from envs.checks import environment_problems
 from envs.games import (
     GAMES,
@@ -34,6 +35,7 @@ from envs.vec_env import ProcgenVecEnv
 
 __all__ = [
     "ACTION_NAMES",
+    "Blanking",
     "BUTTON_COMBOS",
     "FRAMES_PER_SECOND",
     "GAMES",
@@ -59,6 +61,7 @@ __all__ = [
     "grouped_procgen",
     "library_version",
     "normalized_score",
+    "parse_blanking",
     "parse_levels",
     "parse_task_duration",
     "score_range",

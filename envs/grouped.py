@@ -141,6 +141,7 @@ def grouped_procgen(
     seed: int = 0,
     num_threads: int = 4,
     part: tuple[int, int] = (0, 1),
+    blank: str | None = None,
 ) -> VecEnv:
     """`ProcgenVecEnv`, with its environments in groups of about equal size, each over a native instance of its own.
 
@@ -161,13 +162,18 @@ def grouped_procgen(
     rounds, rest = divmod(total, max(1, len(names)))
     count = min(groups, max(1, rounds))
     sizes = [len(names) * (rounds // count + (number < rounds % count)) for number in range(count)]
+    settings: dict[str, Any] = {
+        "mode": mode,
+        "levels": levels,
+        "num_threads": num_threads,
+        "part": part,
+        "blank": blank,
+    }
     if rest or count == 1 or any(size % part[1] for size in sizes):  # ProcgenVecEnv describes errors
-        return ProcgenVecEnv(
-            names, total, mode=mode, levels=levels, seed=seed, num_threads=num_threads, part=part
-        )
+        return ProcgenVecEnv(names, total, seed=seed, **settings)
     return GroupedVecEnv(
         [
-            ProcgenVecEnv(names, size, mode=mode, levels=levels, seed=own, num_threads=num_threads, part=part)
+            ProcgenVecEnv(names, size, seed=own, **settings)
             for size, own in zip(sizes, group_seeds(seed, count), strict=True)
         ]
     )

@@ -83,6 +83,7 @@ class StreamVecEnv(VecEnv):
         task_duration: How long an environment plays one game, as for `parse_task_duration`.
         mode: A mode that all games have, as for `ProcgenVecEnv`.
         levels: The levels to play, as for `ProcgenVecEnv`.
+        blank: Frames of each episode that are black, as for `ProcgenVecEnv`.
         seed: The seed of levels, orders and durations. The same seed and actions give the same steps, and what one
             environment plays does not depend on the others.
 
@@ -103,10 +104,11 @@ class StreamVecEnv(VecEnv):
         mode: str = "easy",
         levels: str = "train",
         seed: int = 0,
+        blank: str | None = None,
     ) -> None:
         self.games = expand_games(games)
         # Each environment has a native instance for each game, which stands still while another game is played.
-        problems = environment_problems(self.games, max(1, len(self.games)), mode, levels, seed)
+        problems = environment_problems(self.games, max(1, len(self.games)), mode, levels, seed, blank=blank)
         if num_envs < 1:
             problems.append(f"{num_envs} environments: give 1 or more")
         if len(set(self.games)) == 1:
@@ -118,7 +120,7 @@ class StreamVecEnv(VecEnv):
             parse_task_duration(task_duration) if isinstance(task_duration, str) else task_duration
         )
         self.mode, self.levels, self.current_seed = mode, parse_levels(levels, mode), seed
-        self.render_mode = None
+        self.render_mode, self.blank = None, blank
         super().__init__(num_envs, observation_space(), spaces.Discrete(NUM_ACTIONS))
         self.switched = np.zeros(num_envs, dtype=bool)
         self.task_indices = np.zeros(num_envs, dtype=np.int64)
@@ -129,7 +131,14 @@ class StreamVecEnv(VecEnv):
 
     def _make_streams(self) -> list[_Stream]:
         return [
-            _Stream(self.games, self.task_duration, self.mode, self.levels.name, (self.current_seed, env))
+            _Stream(
+                self.games,
+                self.task_duration,
+                self.mode,
+                self.levels.name,
+                (self.current_seed, env),
+                self.blank,
+            )
             for env in range(self.num_envs)
         ]
 
@@ -208,6 +217,7 @@ class StreamVecEnv(VecEnv):
             "levels": self.levels.name,
             "task_duration": str(self.task_duration),
             "num_envs": self.num_envs,
+            **({} if self.blank is None else {"blank": self.blank}),
         }
 
     def get_state(self) -> State:
@@ -287,12 +297,13 @@ class _Stream:
         mode: str,
         levels: str,
         entropy: tuple[int, int],
+        blank: str | None,
     ) -> None:
         seeds = np.random.SeedSequence(entropy)
         self._random = np.random.default_rng(seeds.spawn(1)[0])
         draws = np.random.default_rng(seeds).integers(MAX_SEED, size=len(games))
         self._procgens = [
-            ProcgenVecEnv([game], 1, mode, levels, int(draw), num_threads=0)
+            ProcgenVecEnv([game], 1, mode, levels, int(draw), num_threads=0, blank=blank)
             for game, draw in zip(games, draws, strict=True)
         ]
         self._duration = task_duration

@@ -14,6 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from common.errors import UserError, raise_problems
+from envs.blanking import parse_blanking
 from envs.checks import (
     MAX_SEED,
     default_num_envs,
@@ -80,6 +81,8 @@ class ProcgenVecEnv(VecEnv):
         level_seeds: one fixed level for each environment, played again and again, instead of draws.
         part: (index, count): hold only one of `count` equal parts of the `num_envs` environments, those from
             index * num_envs / count on. Each plays what it would play in the whole.
+        blank: frames of each episode that are black in observations, as `envs.blanking.parse_blanking` reads it; None
+            for none. `render` and `get_images` show them all the same.
 
     Raises:
         UserError: naming everything that is wrong with the arguments, before the native library is touched.
@@ -96,6 +99,7 @@ class ProcgenVecEnv(VecEnv):
         num_threads: int = 4,
         level_seeds: Sequence[int] | None = None,
         part: tuple[int, int] = (0, 1),
+        blank: str | None = None,
     ) -> None:
         self.games = expand_games(games)
         if num_envs is None:
@@ -103,7 +107,7 @@ class ProcgenVecEnv(VecEnv):
         raise_problems(
             [
                 *environment_problems(
-                    self.games, num_envs, mode, levels, seed, render_mode, num_threads, level_seeds
+                    self.games, num_envs, mode, levels, seed, render_mode, num_threads, level_seeds, blank
                 ),
                 *part_problems(num_envs, part),
             ]
@@ -112,6 +116,8 @@ class ProcgenVecEnv(VecEnv):
         self._own = slice(part[0] * num_envs, (part[0] + 1) * num_envs)
         self._whole = whole
         self.mode = mode
+        self.blank = blank
+        self._blanking = None if blank is None else parse_blanking(blank)
         self.levels = parse_levels(levels, mode) if isinstance(levels, str) else levels
         self.current_seed = seed
         self.num_threads = num_threads
@@ -215,6 +221,12 @@ class ProcgenVecEnv(VecEnv):
         """The current observation of all environments again, without a step."""
         self._require_idle("observe")
         _, rgb, _ = self._native.observe()
+        return self._shown(rgb)
+
+    def _shown(self, rgb: NDArray[np.uint8]) -> Observation:
+        """The observation, of the images that the games drew; those that are withheld are made black in place."""
+        if self._blanking is not None:
+            rgb[self._blanking.hides(self._episode_lengths)] = 0
         return {"rgb": rgb, "reward": self._reward_observation.copy()}
 
     @property
@@ -254,7 +266,7 @@ class ProcgenVecEnv(VecEnv):
             self._episode_returns[ended] = 0
             self._episode_lengths[ended] = 0
         self._reward_observation = np.clip(rewards, -1, 1)[:, None]
-        return {"rgb": rgb, "reward": self._reward_observation.copy()}, rewards, dones, infos
+        return self._shown(rgb), rewards, dones, infos
 
     def _describe_ended(self, ended: NDArray[np.intp], infos: list[dict[str, Any]]) -> None:
         elapsed = round(time.time() - self._start_time, 6)
@@ -336,6 +348,7 @@ class ProcgenVecEnv(VecEnv):
             "mode": self.mode,
             "levels_start": self.levels.start,
             "levels_count": self.levels.count,
+            **({} if self.blank is None else {"blank": self.blank}),
         }
 
     def get_state(self) -> State:

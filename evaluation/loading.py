@@ -26,12 +26,14 @@ class TrainingInfo:
         games: The games; none if the checkpoint was not made by train.py.
         mode: The mode of the games.
         levels: The levels, a split or a range "A:B".
+        blank: The frames that were black, as for `envs.ProcgenVecEnv`.
         evaluation_greedy: Whether its own final evaluation takes the most likely actions.
     """
 
     games: tuple[str, ...] = ()
     mode: str = "easy"
     levels: str = "train"
+    blank: str | None = None
     evaluation_greedy: bool = True
 
     def greedy(self, asked_greedy: bool, asked_sample: bool) -> bool:

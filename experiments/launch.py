@@ -265,6 +265,7 @@ def _run_patiently(
             seed=config.seed,
             num_threads=_set_threads(config, exchange.place),
             part=exchange.part,
+            blank=config.blank,
         )
         try:
             agent = _make_agent(config, env, checkpoint, device, exchange)

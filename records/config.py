@@ -37,6 +37,8 @@ class TrainConfig:
         games: games or task sets (easy6, memory4, all16); each game gets the same share of the environments.
         mode: easy, hard, memory, exploration or extreme; not every game has every mode.
         levels: levels to train on: train, test1, test2, test3, all, or A:B for levels A to B-1.
+        blank: frames that are black, so that the agent must remember: "4 of 8" for the last 4 of every 8 frames of an
+            episode, "after 1" for all but its first; none for none. What is trained so is scored and shown so.
         num_envs: environments stepped together, a multiple of the number of games.
         total_steps: environment steps of all environments together, rounded up to whole rollouts.
         seed: of environments, weights and actions.
@@ -64,6 +66,7 @@ class TrainConfig:
     games: tuple[str, ...] = TASK_SETS["easy6"]
     mode: str = "easy"
     levels: str = "train"
+    blank: str | None = None
     num_envs: int = 66
     total_steps: _Count = 1_000_000
     seed: int = 0
@@ -106,7 +109,9 @@ class TrainConfig:
         agent = config_problems(self.agent, "agent.")
         found = [
             *config_problems(self),
-            *environment_problems(self.games, self.num_envs, self.mode, self.levels, self.seed),
+            *environment_problems(
+                self.games, self.num_envs, self.mode, self.levels, self.seed, blank=self.blank
+            ),
             # An impossible number of environments is reported once, and wrong hyperparameters by themselves.
             *(self.agent.problems(self.num_envs) if self.num_envs >= 1 and not agent else []),
             *device_problems(self.device),

@@ -74,6 +74,7 @@ def _meta(protocol: Protocol, recording: Recording, games: Sequence[str], policy
         "mode": protocol.mode,
         "levels": protocol.splits[0],
         "greedy": protocol.greedy,
+        "blank": protocol.blank,
         "seed": protocol.seed,
         "reset": policy.config.reset,
         "episodes": list(recording.video_episodes),
@@ -91,12 +92,15 @@ def _chosen_replays(policy: Policy, protocol: Protocol, recording: Recording) ->
 
 
 def _make_env(protocol: Protocol, replays: Sequence[Replay], render: str | None) -> ProcgenVecEnv:
+    blank = protocol.blank
     if not replays:
-        games, levels = protocol.games, protocol.splits[0]
-        return ProcgenVecEnv(games, len(games), protocol.mode, levels, protocol.seed, render_mode=render)
+        games, levels, seed = protocol.games, protocol.splits[0], protocol.seed
+        return ProcgenVecEnv(games, len(games), protocol.mode, levels, seed, render_mode=render, blank=blank)
     seeds = [replay.level for replay in replays]
     mode = native_mode(protocol.mode)
-    return ProcgenVecEnv(protocol.games, len(replays), mode, "all", render_mode=render, level_seeds=seeds)
+    return ProcgenVecEnv(
+        protocol.games, len(replays), mode, "all", render_mode=render, level_seeds=seeds, blank=blank
+    )
 
 
 def _frames(player: InspectedPlayer, length: int, replays: Sequence[Replay]) -> Iterator[Frame]:

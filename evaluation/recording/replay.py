@@ -37,7 +37,9 @@ class Replay:
 def play_candidates(policy: Policy, game: str, count: int, protocol: Protocol) -> list[Replay]:
     """Play `count` episodes of a game side by side, on levels of the first split of `protocol`."""
     levels = list(islice(level_order(game, protocol.mode, protocol.levels[0], protocol.seed), count))
-    env = ProcgenVecEnv([game], count, native_mode(protocol.mode), "all", level_seeds=levels)
+    env = ProcgenVecEnv(
+        [game], count, native_mode(protocol.mode), "all", level_seeds=levels, blank=protocol.blank
+    )
     choose = greedy if protocol.greedy else sampler(protocol.seed, policy.device)
     chosen: list[list[int]] = [[] for _ in levels]
     scores = [0.0] * count

@@ -193,7 +193,8 @@ def gather(
     multi = [run for run in kept if len(run.config.games) > 1]
     mains = multi or kept
     main_games = mains[0].config.games if multi else _union(kept)
-    protocol = replace(chosen, games=main_games, mode=mains[0].config.mode)
+    first = mains[0].config
+    protocol = replace(chosen, games=main_games, mode=first.mode, blank=first.blank)
     raise_problems(protocol.problems())
     score = partial(_results, announce=announce, exchange=Exchange() if exchange is None else exchange)
     groups = _groups(mains, protocol, score)
@@ -223,6 +224,7 @@ def comparison_problems(runs: Sequence[Run]) -> list[str]:
     for what, verb, kinds in (
         ("mode", "has", grouped(runs, lambda run: run.config.mode)),
         ("training levels", "has", grouped(runs, lambda run: run.config.levels)),
+        ("black frames", "has", grouped(runs, lambda run: run.config.blank or "none")),
         ("games", "plays", sets),
     ):
         if len(kinds) > 1:
@@ -258,8 +260,8 @@ def common_protocol(runs: Sequence[Run]) -> Protocol:
     first = runs[0].config
     splits, episodes, greedy = found.pop()
     if found or episodes is None:
-        return Protocol(first.games, first.mode)
-    return Protocol(first.games, first.mode, splits, episodes, greedy)
+        return Protocol(first.games, first.mode, blank=first.blank)
+    return Protocol(first.games, first.mode, splits, episodes, greedy, blank=first.blank)
 
 
 def _union(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -379,6 +381,13 @@ def read_stored(path: Path, checkpoint: Path, protocol: Mapping[str, Any]) -> di
         data = read_json(path)
     except (OSError, ValueError):
         return None
-    if not isinstance(data, dict) or data.get("protocol") != protocol:
+    if not isinstance(data, dict) or _given(data.get("protocol")) != _given(protocol):
         return None
     return data if Path(data.get("checkpoint") or "").name == checkpoint.name else None
+
+
+def _given(protocol: Any) -> Any:
+    """What a protocol says; that of an older version leaves out what it did not know, which none stands for now."""
+    if not isinstance(protocol, Mapping):
+        return None
+    return {name: value for name, value in protocol.items() if value is not None}

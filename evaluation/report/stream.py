@@ -171,4 +171,6 @@ def default_protocol(study: Study) -> StreamProtocol:
     """Streams of the study's games on its first unseen split, with actions chosen as in its other scores."""
     scored = study.protocol
     split = next(iter((*study.unseen, *study.familiarity)))
-    return StreamProtocol(scored.games, scored.mode, split, greedy=scored.greedy, seed=scored.seed)
+    return StreamProtocol(
+        scored.games, scored.mode, split, greedy=scored.greedy, seed=scored.seed, blank=scored.blank
+    )

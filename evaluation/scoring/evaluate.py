@@ -147,6 +147,7 @@ def _play_wave(
                 protocol.seed,
                 num_threads=num_threads,
                 level_seeds=level_seeds,
+                blank=protocol.blank,
             )
             envs.append(env)
             stack.callback(env.close)

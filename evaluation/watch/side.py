@@ -50,6 +50,7 @@ class SessionConfig:
         split: The levels that are drawn from: train, test1, test2, test3, all, or "A:B".
         level: The only level, instead of drawing.
         seed: The seed of levels and actions.
+        blank: The frames that are black to the agent, as for `envs.ProcgenVecEnv`.
     """
 
     games: tuple[str, ...]
@@ -57,10 +58,13 @@ class SessionConfig:
     split: str = "test1"
     level: int | None = None
     seed: int = 0
+    blank: str | None = None
 
     def problems(self) -> list[str]:
         """Everything that is wrong with it, a line each."""
-        found = environment_problems(self.games, max(1, len(self.games)), self.mode, self.split, self.seed)
+        found = environment_problems(
+            self.games, max(1, len(self.games)), self.mode, self.split, self.seed, blank=self.blank
+        )
         if len(self.games) > MAX_GAMES:
             found.append(f"{len(self.games)} games at once: choose at most {MAX_GAMES}")
         if self.level is not None and not 0 <= self.level <= MAX_LEVEL:
@@ -96,6 +100,7 @@ class Side:
             render_mode="rgb_array" if render else None,
             num_threads=NUM_THREADS,
             level_seeds=levels,
+            blank=config.blank,
         )
         policy = policy_under(watched.agent, watched.intervention)
         self.player = InspectedPlayer(policy, env, config.seed, watched.greedy)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from common.files import atomic_write
 from evaluation.report.plots import draw_band, draw_panels
 from experiments.memory.grid import Planned
 from experiments.memory.results import Results
 from experiments.memory.tasks import ANSWERS, TASKS
-from experiments.memory.training import LEVELS, Outcome
+from experiments.memory.training import LEVELS, WINDOW, Outcome
 
 PAGE, CURVES = "memory.md", "curves.svg"
 COLUMNS = 6
@@ -50,7 +51,8 @@ def _tasks(every: Sequence[Row]) -> list[str]:
 
 
 def _table(task: str, members: Sequence[Row]) -> str:
-    updates = sorted({window.update for row in members for window in row.outcomes[0].windows})
+    ends = {window.update for row in members for outcome in row.outcomes for window in outcome.windows}
+    updates = sorted(end for end in ends if end % WINDOW == 0 or end == max(ends))
     shown = updates if len(updates) <= COLUMNS else [updates[i] for i in _spread(len(updates))]
     head = [
         *("core", "parameters"),
@@ -81,10 +83,9 @@ def _line(entries: Sequence[str]) -> str:
 
 
 def _numbers(row: Row, shown: Sequence[int]) -> list[str]:
-    accuracies = [{window.update: window.accuracy for window in outcome.windows} for outcome in row.outcomes]
     return [
         f"{row.outcomes[0].parameters:,}",
-        *(_shares([seed[update] for seed in accuracies if update in seed]) for update in shown),
+        *(_shares([_accuracy_at(outcome, update) for outcome in row.outcomes]) for update in shown),
         _shares([outcome.test for outcome in row.outcomes]),
         _shares([outcome.twice for outcome in row.outcomes]),
         *(_each([outcome.reached.get(str(level)) for outcome in row.outcomes]) for level in LEVELS),
@@ -95,7 +96,7 @@ def _numbers(row: Row, shown: Sequence[int]) -> list[str]:
 def _shares(values: Sequence[float]) -> str:
     """Accuracies of the seeds, or their mean and range where there are more than three."""
     if len(values) <= 3:
-        return " / ".join(f"{value:.2f}" for value in values) or "-"
+        return " / ".join(f"{value:.2f}" for value in values)
     return f"{np.mean(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
@@ -110,15 +111,26 @@ def curves(every: Sequence[Row]) -> str:
     def draw(task: str, axes: Axes) -> None:
         for row in every:
             if row.task == task:
-                length = min(len(outcome.windows) for outcome in row.outcomes)
-                x = np.array([window.update for window in row.outcomes[0].windows[:length]])
-                y = np.array([[window.accuracy for window in one.windows[:length]] for one in row.outcomes])
-                draw_band(axes, x, y, labels.index(row.label), row.label)
+                draw_band(axes, *_curve(row.outcomes), labels.index(row.label), row.label)
         axes.axhline(1 / ANSWERS, color="0.6", linewidth=0.8, linestyle=":")
         axes.set_ylim(0, 1.03)
 
     panels = [(task, partial(draw, task)) for task in _tasks(every)]
     return draw_panels(panels, "updates", "accuracy", "memory", shared=False)
+
+
+def _accuracy_at(outcome: Outcome, update: int) -> float:
+    """Of the stretch that ends at `update`, or before it; where training ended early, the accuracy stays."""
+    before = [window for window in outcome.windows if window.update <= update]
+    return (before or outcome.windows)[max(0, len(before) - 1)].accuracy
+
+
+def _curve(outcomes: Sequence[Outcome]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Updates (n,) and accuracies (seeds, n)."""
+    updates = sorted({window.update for outcome in outcomes for window in outcome.windows})
+    return np.array(updates), np.array(
+        [[_accuracy_at(one, update) for update in updates] for one in outcomes]
+    )
 
 
 def write_page(directory: Path, title: str, every: Sequence[Row]) -> Path:
@@ -128,7 +140,8 @@ def write_page(directory: Path, title: str, every: Sequence[Row]) -> Path:
         "",
         f"![Accuracy against updates]({CURVES})",
         "",
-        f"Accuracies are those of fifty updates each; with seeds apart, or mean and range. Chance is {1 / ANSWERS:g}.",
+        f"Accuracies are those of fifty updates each: of each seed, or mean and range; chance is {1 / ANSWERS:g}. "
+        "Where training ended early, they stay. Time is that of one processor.",
         "",
         tables(every),
     ]

@@ -51,7 +51,8 @@ class Cell:
             blocks, or an LSTM's cells, become as wide as that takes; none for the sizes as they are.
         optimizer: adam, or rmsprop as in the paper, with its epsilon of 0.01.
         learning_rate: none for 1e-3 with adam and 6e-4 with rmsprop.
-        updates: gradient steps, each on a new batch.
+        updates: gradient steps at most, each on a new batch.
+        stop_at: accuracy over fifty updates at which training ends early; none to make all updates.
         streams: sequences in a batch; the loss is their sum, as in the paper.
         max_grad_norm: gradients are scaled down to this norm.
         reset: when the core forgets: episode, never, or a number of steps such as 5.
@@ -65,6 +66,7 @@ class Cell:
     optimizer: Annotated[str, OneOf(OPTIMIZERS)] = "adam"
     learning_rate: Annotated[float | None, Range(0, open_low=True)] = None
     updates: Annotated[int, Range(1, 10**7)] = 300
+    stop_at: Annotated[float | None, Range(0, 1)] = None
     streams: Annotated[int, Range(1, 10**5)] = 32
     max_grad_norm: Annotated[float, Range(0, open_low=True)] = _PAPER.max_grad_norm
     reset: str = "episode"

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,11 +49,11 @@ class Outcome:
 
     Attributes:
         parameters: of the core and its readout.
-        windows: training, in stretches of fifty updates.
+        windows: training, in stretches of fifty updates; the last one may be shorter.
         reached: first update, by level such as "0.9", at which the last fifty were that accurate; None if never.
         test: accuracy at the end, on new batches of the trained length.
         twice: the same at twice that length.
-        seconds: of training, without the readings and tests.
+        seconds: of one processor for training, without the readings and tests.
     """
 
     parameters: int = 0
@@ -93,30 +92,57 @@ def train(cell: Cell, on_window: Callable[[Window], None] = lambda window: None)
     optimizer = cell.make_optimizer(network.parameters())
     scale_steps(optimizer, network.core)
     gradients = readings.GradientNorms(network.core)
-    hits: list[tuple[int, int]] = []
-    windows: list[Window] = []
-    seconds = 0.0
-    for update in range(1, cell.updates + 1):
-        began = time.perf_counter()
-        hits.append(_update(network, optimizer, task.draw(generator, cell.streams, task.length), cell))
+    hits, windows, seconds, ended = Hits(), list[Window](), 0.0, False
+    while not ended:
+        began = time.process_time()
+        hits.add(*_update(network, optimizer, task.draw(generator, cell.streams, task.length), cell))
         gradients.add()
-        seconds += time.perf_counter() - began
-        if update % WINDOW == 0 or update == cell.updates:
-            seen = {
-                **gradients.means(),
-                **readings.of_core(network.core, _test_batch(task, cell, cell.streams)),
-            }
-            recent = np.sum(hits[-(update - (windows[-1].update if windows else 0)) :], axis=0)
-            windows.append(Window(update, float(recent[0] / recent[1]), seen))
+        seconds += time.process_time() - began
+        ended = hits.updates == cell.updates or hits.reached(cell.stop_at)
+        if ended or hits.updates % WINDOW == 0:
+            seen = readings.of_core(network.core, _test_batch(task, cell, cell.streams))
+            first = windows[-1].update if windows else 0
+            windows.append(Window(hits.updates, hits.accuracy(first), {**gradients.means(), **seen}))
             on_window(windows[-1])
     return Outcome(
         sum(parameter.numel() for parameter in network.parameters()),
         tuple(windows),
-        {str(level): first_reached(hits, level) for level in LEVELS},
+        {str(level): hits.first_reached(level) for level in LEVELS},
         _accuracy(network, _test_batch(task, cell, TEST_STREAMS)),
         _accuracy(network, _test_batch(task, cell, TEST_STREAMS, stretch=2)),
         round(seconds, 3),
     )
+
+
+class Hits:
+    """Right answers, and all that counted, of the updates so far."""
+
+    def __init__(self) -> None:
+        self._sums = [(0, 0)]
+
+    @property
+    def updates(self) -> int:
+        """How many updates were counted."""
+        return len(self._sums) - 1
+
+    def add(self, right: int, asked: int) -> None:
+        """Count an update."""
+        before = self._sums[-1]
+        self._sums.append((before[0] + right, before[1] + asked))
+
+    def accuracy(self, first: int, last: int | None = None) -> float:
+        """The share of right answers after `first` updates, until update `last`; None for the latest."""
+        start, end = self._sums[first], self._sums[self.updates if last is None else last]
+        return (end[0] - start[0]) / (end[1] - start[1])
+
+    def reached(self, level: float | None) -> bool:
+        """Whether the last fifty updates were at least so accurate; never for None."""
+        return level is not None and self.updates >= WINDOW and self.accuracy(self.updates - WINDOW) >= level
+
+    def first_reached(self, level: float) -> int | None:
+        """The first update after which the last fifty were at least so accurate; None if there was none."""
+        ends = range(WINDOW, self.updates + 1)
+        return next((end for end in ends if self.accuracy(end - WINDOW, end) >= level), None)
 
 
 def _update(network: Network, optimizer: torch.optim.Optimizer, batch: Batch, cell: Cell) -> tuple[int, int]:
@@ -128,19 +154,6 @@ def _update(network: Network, optimizer: torch.optim.Optimizer, batch: Batch, ce
     nn.utils.clip_grad_norm_(network.parameters(), cell.max_grad_norm)
     optimizer.step()
     return int((logits.argmax(-1) == target).sum()), len(target)
-
-
-def first_reached(hits: list[tuple[int, int]], level: float) -> int | None:
-    """The first update at which the last fifty were right in at least this share; None if there was none.
-
-    Args:
-        hits: right answers and all answers of each update.
-        level: the share.
-    """
-    sums = np.cumsum([(0, 0), *hits], axis=0)
-    recent = sums[WINDOW:] - sums[:-WINDOW]
-    reached = np.flatnonzero(recent[:, 0] >= level * recent[:, 1])
-    return WINDOW + int(reached[0]) if len(reached) else None
 
 
 def _test_batch(task: Task, cell: Cell, streams: int, stretch: int = 1) -> Batch:
