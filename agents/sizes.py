@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -67,7 +68,8 @@ def _network(policy: PolicyConfig, image_shape: tuple[int, int, int], num_action
     """Elements of the weights, of what is remembered of one environment, and of what the encoder's convolutions make
     of one image, which a backward pass needs."""
     with torch.device("meta"):  # takes no memory
-        made = Policy(policy, image_shape, num_actions)
+        # What is not computed has no precision either.
+        made = Policy(replace(policy, precision="float32"), image_shape, num_actions)
         maps: list[Tensor] = []
         for layer in made.encoder.modules():
             if isinstance(layer, nn.Conv2d):
