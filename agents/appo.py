@@ -1,15 +1,18 @@
 """APPO: IMPALA's actors and V-trace with PPO's clipped surrogate, so that each rollout can be learned from repeatedly.
 
 As in sample-factory (Petrenko et al. 2020, arXiv 2006.11751, section 3.3): V-trace corrects the estimates for weights
-that have moved since the rollout was played, clipping bounds how far they move. Without clipping, with one pass, it is
-IMPALA.
+that have moved since the rollout was played, clipping bounds how far they move. Estimates are made when an unroll is
+first used, and kept for later passes: by then the value function has been fitted to them, and what it leaves is their
+noise. Without clipping, with one pass, it is IMPALA.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 from torch import Tensor
 
 from agents.agent import Agent
@@ -46,10 +49,50 @@ class AppoConfig(ImpalaConfig):
     normalize_advantages: bool = True
 
 
+@dataclass(frozen=True)
+class ReusedBatch(Batch):
+    """Unrolls with what V-trace said of them when they were first used, each (T, B)."""
+
+    value_targets: Tensor
+    advantages: Tensor
+    weighted_advantages: Tensor
+
+
+_KEPT = ("value_targets", "advantages", "weighted_advantages")
+
+
 class AppoLearner(ImpalaLearner):
     """Follows the clipped surrogate of V-trace's advantages."""
 
     config: AppoConfig
+    _fresh: Batch | None = None
+    _estimates: VTrace | None = None
+
+    def batches(self, rollout: Batch) -> Iterator[Batch]:
+        """As IMPALA's; from the second pass on, with the estimates of the first."""
+        num_envs = rollout.actions.shape[1]
+        parts = self.config.batches_per_pass(num_envs * self.exchange.size)
+        used: list[tuple[Tensor, VTrace]] = []
+        for envs in self.dealt(num_envs, parts):
+            self._fresh = rollout.select(envs.to(rollout.actions.device))
+            yield self._fresh
+            assert self._estimates is not None
+            used.append((envs, self._estimates))
+        order = torch.cat([envs for envs, _ in used]).argsort().to(rollout.actions.device)
+        kept = [torch.cat(found, 1)[:, order] for found in zip(*(found for _, found in used), strict=True)]
+        known: dict[str, Any] = {**vars(rollout), **dict(zip(_KEPT, kept, strict=True))}
+        whole = ReusedBatch(**known)
+        for _ in range(self.config.passes - 1):
+            for envs in self.dealt(num_envs, parts):
+                yield whole.select(envs.to(rollout.actions.device))
+
+    def estimate(self, batch: Batch, log_probs: Tensor, values: Tensor, bootstrap: Tensor) -> VTrace:
+        if isinstance(batch, ReusedBatch):
+            return VTrace(batch.value_targets, batch.advantages, batch.weighted_advantages)
+        found = super().estimate(batch, log_probs, values, bootstrap)
+        if batch is self._fresh:
+            self._estimates = found
+        return found
 
     def policy_loss(self, log_probs: Tensor, batch: Batch, estimates: VTrace) -> Tensor:
         if self.config.clip_range is None:
