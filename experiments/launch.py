@@ -23,6 +23,7 @@ from envs import grouped_procgen
 from experiments.checkpoints import CheckpointFailure, SaveCheckpoints, reason
 from experiments.command_line import PROGRAM, Launch, Resume, parse
 from experiments.progress import TrainingProgress
+from experiments.requeue import start_or_continue
 from experiments.scores_and_videos import TrainingVideos, evaluate_and_record
 from experiments.stopping import (
     Heartbeat,
@@ -55,9 +56,17 @@ def main(words: Sequence[str] | None = None) -> int:
     match command:
         case None:
             return 0
-        case Launch(name, config, run_dir):
+        case Launch(name, config, run_dir, requeue):
             path = new_path(name, config) if run_dir is None else Path(run_dir)
-            return train(config, path, command=[*PROGRAM.split(), *words])
+            command_words = [*PROGRAM.split(), *words]
+            if not requeue:
+                return train(config, path, command=command_words)
+            return start_or_continue(
+                config,
+                path,
+                start=lambda: train(config, path, command=command_words),
+                go_on=lambda: resume(path, command=command_words),
+            )
         case Resume(run_dir, total_steps, on_nan):
             return resume(run_dir, total_steps, on_nan, command=[*PROGRAM.split(), *words])
 

@@ -24,6 +24,7 @@ from records.lock import LockHeld, RunLock
 from records.state import Phase, RunState, state_of
 
 TRAIN = Path(experiments.__file__).resolve().parent.parent / "train.py"
+"""The program of a checkout; an installed package has none."""
 LOGS = "logs"
 POLL_SECONDS = 0.5
 
@@ -174,7 +175,7 @@ class Runner:
         job.started_at = job.state.saved
         with open_regular(self.log_of(planned), "ab", follow=False) as log:
             job.process = subprocess.Popen(
-                [sys.executable, str(TRAIN), *words],
+                [sys.executable, *([str(TRAIN)] if TRAIN.exists() else ["-m", "experiments.program"]), *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
