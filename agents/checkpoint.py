@@ -323,7 +323,9 @@ def _too_large(source: Path | str, size: int, memory: int) -> CheckpointError:
 
 def _pack(value: Any, where: str, tensors: list[Tensor], depth: int) -> Any:
     if depth < 0:
-        raise ValueError(f"a checkpoint cannot hold more than {MAX_DEPTH} tables within one another (at {where})")
+        raise ValueError(
+            f"a checkpoint cannot hold more than {MAX_DEPTH} tables within one another (at {where})"
+        )
     if isinstance(value, Mapping):
         if _MARK in value:
             raise TypeError(f"a checkpoint cannot hold the name {_MARK!r} (at {where or 'the top'})")

@@ -41,7 +41,9 @@ class Whole(Schema):
 
     def check(self, value: Any, where: str) -> None:
         if type(value) is not int or not self.low <= value <= self.high:
-            raise ValueError(f"its {where} is {_shown(value)}, not a number from {self.low:,} to {self.high:,}")
+            raise ValueError(
+                f"its {where} is {_shown(value)}, not a number from {self.low:,} to {self.high:,}"
+            )
 
 
 @dataclass(frozen=True)

@@ -49,17 +49,111 @@ MEMORY = 6 << 30
 LONGEST_LINE = 2200
 
 ODD = (
-    *("", "-", "--", "-1", "0", "1", "2", "3.5", "-0", "1e-320", "1e308", "1e400", "-1e300", "nan", "inf", "-inf"),
-    *("65535", "65536", "65537", "16384", "16385", "1000000", "1000000001", "9" * 13, "9" * 14, "9" * 30, "9" * 5000),
-    *("1e9", "1e12", "1e13", "0x10", "1_000", "1__0", "\u0665", "true", "none", "None", "NONE", "null", "[]", "{}"),
+    *(
+        "",
+        "-",
+        "--",
+        "-1",
+        "0",
+        "1",
+        "2",
+        "3.5",
+        "-0",
+        "1e-320",
+        "1e308",
+        "1e400",
+        "-1e300",
+        "nan",
+        "inf",
+        "-inf",
+    ),
+    *(
+        "65535",
+        "65536",
+        "65537",
+        "16384",
+        "16385",
+        "1000000",
+        "1000000001",
+        "9" * 13,
+        "9" * 14,
+        "9" * 30,
+        "9" * 5000,
+    ),
+    *(
+        "1e9",
+        "1e12",
+        "1e13",
+        "0x10",
+        "1_000",
+        "1__0",
+        "\u0665",
+        "true",
+        "none",
+        "None",
+        "NONE",
+        "null",
+        "[]",
+        "{}",
+    ),
     *("episode", "never", "auto", "cpu", "cuda", "cuda:99", "cuda:-1", "cuda:9999999999999", "meta", "mps"),
-    *("..", ".", "~", "~nobody", "/", "/dev/null", "/dev/zero", "/dev/stdin", "/proc/self/mem", "a/b/c", "a\nb", "a b"),
-    *("\u202e", "\x1b[2J", "\udcff", "ä", "\U0001f600", "a" * 300, "a" * 100_000, "'", '"', "$(true)", "%s", "%"),
-    *("0:1", "5:5", "0:2147483647", "0:2147483646", "0:9999999999999", "0" * 5000 + ":1", "-1:5", "train", "all"),
+    *(
+        "..",
+        ".",
+        "~",
+        "~nobody",
+        "/",
+        "/dev/null",
+        "/dev/zero",
+        "/dev/stdin",
+        "/proc/self/mem",
+        "a/b/c",
+        "a\nb",
+        "a b",
+    ),
+    *(
+        "\u202e",
+        "\x1b[2J",
+        "\udcff",
+        "ä",
+        "\U0001f600",
+        "a" * 300,
+        "a" * 100_000,
+        "'",
+        '"',
+        "$(true)",
+        "%s",
+        "%",
+    ),
+    *(
+        "0:1",
+        "5:5",
+        "0:2147483647",
+        "0:2147483646",
+        "0:9999999999999",
+        "0" * 5000 + ":1",
+        "-1:5",
+        "train",
+        "all",
+    ),
     *("bigfish", "maze", "all16", "easy6", "srwm", "impala", "easy", "memory"),
 )
 EXTREME = (
-    *("1", "2", "0", "0.5", "1e-320", "1e-9", "1e9", "999999999", "1000000", "65535", "none", "never", "0:2147483646"),
+    *(
+        "1",
+        "2",
+        "0",
+        "0.5",
+        "1e-320",
+        "1e-9",
+        "1e9",
+        "999999999",
+        "1000000",
+        "65535",
+        "none",
+        "never",
+        "0:2147483646",
+    ),
 )
 """Values that many options take."""
 SMALL = (
@@ -84,9 +178,13 @@ def _odd_options(known: Sequence[Option], random: Random, most: int = 2) -> list
     words = []
     for option in random.sample(known, min(len(known), random.randint(1, most))):
         source = EXTREME if random.random() < 0.3 else ODD
-        values = [random.choice(source) for _ in range(random.choice((1, 1, 0, 5)) if option.type.is_tuple else 1)]
+        values = [
+            random.choice(source) for _ in range(random.choice((1, 1, 0, 5)) if option.type.is_tuple else 1)
+        ]
         flag = [] if option.type.scalar is bool and random.random() < 0.8 else values
-        words += [f"{option.flag}={flag[0]}"] if len(flag) == 1 and random.random() < 0.3 else [option.flag, *flag]
+        words += (
+            [f"{option.flag}={flag[0]}"] if len(flag) == 1 and random.random() < 0.3 else [option.flag, *flag]
+        )
     return words
 
 
@@ -100,7 +198,11 @@ def train(random: Random, folder: Path) -> Command:
 
 def resume(random: Random, folder: Path) -> Command:
     """A continuation, of what may be no run."""
-    words = ["--resume", random.choice((str(folder / "run"), *ODD)), *random.choices(("--total-steps", *ODD), k=2)]
+    words = [
+        "--resume",
+        random.choice((str(folder / "run"), *ODD)),
+        *random.choices(("--total-steps", *ODD), k=2),
+    ]
     return Command("resume", launch.main, words)
 
 
@@ -114,7 +216,9 @@ def settings_file(random: Random, folder: Path) -> Command:
 
 def _toml(data: dict[str, Any], random: Random) -> bytes:
     lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in data.items()]
-    lines += random.choice(([], ["x = " + "[" * 5000 + "]" * 5000], ["x = " + "9" * 5000], ["[" + "a." * 3000 + "b]"]))
+    lines += random.choice(
+        ([], ["x = " + "[" * 5000 + "]" * 5000], ["x = " + "9" * 5000], ["[" + "a." * 3000 + "b]"])
+    )
     return "\n".join(lines).encode()
 
 
@@ -150,12 +254,24 @@ def plan(random: Random, folder: Path) -> Command:
     if random.random() < 0.5:
         path = folder / "suite.toml"
         extra = {"seeds": [random.choice(VALUES)], "grid": {"policy": [random.choice(VALUES)]}, "x": 1}
-        data = {"summary": "s", "preset": "quick", random.choice(("seeds", "grid", "settings")): random.choice(VALUES)}
+        data = {
+            "summary": "s",
+            "preset": "quick",
+            random.choice(("seeds", "grid", "settings")): random.choice(VALUES),
+        }
         data |= {key: extra[key] for key in random.sample(list(extra), random.randint(0, 2))}
-        path.write_bytes(_toml({key: value for key, value in data.items() if not isinstance(value, dict)}, random))
+        path.write_bytes(
+            _toml({key: value for key, value in data.items() if not isinstance(value, dict)}, random)
+        )
         name = str(path)
     seeds = [str(seed) for seed in range(random.choice((1, 3, 2000, 20_000)))]
-    words = [name, "--dry-run", "--seeds", *seeds, *_odd_options(list(options(suite.Arguments(suite="x"))), random, 2)]
+    words = [
+        name,
+        "--dry-run",
+        "--seeds",
+        *seeds,
+        *_odd_options(list(options(suite.Arguments(suite="x"))), random, 2),
+    ]
     return Command("suite", suite.main, words)
 
 
@@ -204,7 +320,9 @@ def attempt(command: Command, place: Path, tally: Tally) -> None:
     tally.ends[end] += 1
     if problem:
         words = [word[:80].encode("ascii", "backslashreplace").decode() for word in command.words[-12:]]
-        tally.problems.append({"program": command.name, "words": words, "problem": problem, "said": said[-400:]})
+        tally.problems.append(
+            {"program": command.name, "words": words, "problem": problem, "said": said[-400:]}
+        )
 
 
 def _become(command: Command, place: Path, output: Path) -> None:

@@ -57,7 +57,9 @@ def parse_levels(text: str, mode: str = "easy") -> Levels:
         raise UserError(unknown_name("levels", text, [*SPLITS, "A:B for levels A to B-1"]))
     first, end = int(match[1]), int(match[2])
     if first >= end:
-        raise UserError(f"levels {shown(text)} are empty: A:B means levels A to B-1, so B must be larger than A")
+        raise UserError(
+            f"levels {shown(text)} are empty: A:B means levels A to B-1, so B must be larger than A"
+        )
     if end > MAX_LEVEL + 1:
         raise UserError(f"levels {shown(text)} are too large: the last level is {MAX_LEVEL}")
     return Levels(f"{first}:{end}", first, end - first)

@@ -55,8 +55,8 @@ class _Files:
     Attributes:
         config: TOML or JSON file with settings, like config.json of a run or with the names below; options override it.
         run_dir: where the run goes; it must not exist yet.
-        requeue: for jobs on clusters: go on with the run in --run-dir if it is there, and put the job back into the queue
-            when a signal says that its time is up.
+        requeue: for jobs on clusters: go on with the run in --run-dir if it is there, and put the job back into the
+            queue when a signal says that its time is up.
     """
 
     config: Annotated[str | None, Shown("FILE", "none")] = None
@@ -119,7 +119,9 @@ def _parse_launch(words: Sequence[str]) -> Launch:
     files = replace(files, run_dir=_expanded(files.run_dir))
     if files.requeue and files.run_dir is None:
         problems.append("--requeue needs --run-dir: the same command must find its run again")
-    if files.run_dir is not None and not (files.requeue and RunDirectory(files.run_dir).config_file.is_file()):
+    if files.run_dir is not None and not (
+        files.requeue and RunDirectory(files.run_dir).config_file.is_file()
+    ):
         problems += existing_problems(files.run_dir)
     raise_problems(problems)
     return Launch(name or Path(str(file)).stem, config, files.run_dir, files.requeue)
@@ -154,13 +156,13 @@ def override(
         if chosen.get(name, option.value) != option.value
     )
     if rest and not rest[0].startswith("-"):
-        problems.append(f"unexpected word {shown(rest[0])}: values follow an option, such as --games maze heist")
+        problems.append(
+            f"unexpected word {shown(rest[0])}: values follow an option, such as --games maze heist"
+        )
     rest = [word for word in rest if not word.lstrip("-").startswith(unjudged)]
     with_choice = " and ".join(f"{name} {option.value}" for name, option in choosers.items())
     problems += unknown_options(rest, known, f"all options with {with_choice}: {program} --help")
-    files = assign(
-        _Files(), {name: values.pop(name) for name in vars(_Files()) if name in values}, problems
-    )
+    files = assign(_Files(), {name: values.pop(name) for name in vars(_Files()) if name in values}, problems)
     return preset.configure(values, config, problems), files
 
 

@@ -130,7 +130,8 @@ def resume(
             _check_same_run(checkpoint, config)
             if total_steps is not None and total_steps < checkpoint.step:
                 raise UserError(
-                    f"{run} has made {checkpoint.step:,} steps: it cannot end at {total_steps:,}; give a larger --total-steps"
+                    f"{run} has made {checkpoint.step:,} steps: it cannot end at {total_steps:,}; "
+                    "give a larger --total-steps"
                 )
             if is_finished(run, config, checkpoint.step):
                 raise UserError(

@@ -32,12 +32,73 @@ AT_ONCE = 100
 """Files that one process reads."""
 
 ODD: tuple[Any, ...] = (
-    *(None, True, False, 0, 1, -1, 2, 0.5, -0.0, 255, 65_536, 2**31, 2**63, -(2**63), 10**30, 10**90, 10**400),
-    *(math.nan, math.inf, -math.inf, 1e-320, 1e308, "", "x", "\x1b[2J\x07", "../../x", "\ud800", "9" * 400, "a" * 10**5),
-    *([], {}, [[]], [{}], {"": {}}, [0] * 1000, [[]] * 1000, {"name": "srwm"}, {"$tensor": "0", "as": "tensor"}),
-    *({"$tensor": "0", "as": "bytes"}, {"$tensor": "999", "as": "array"}, {"$tensor": 0}, "impala", "none", "never"),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        2,
+        0.5,
+        -0.0,
+        255,
+        65_536,
+        2**31,
+        2**63,
+        -(2**63),
+        10**30,
+        10**90,
+        10**400,
+    ),
+    *(
+        math.nan,
+        math.inf,
+        -math.inf,
+        1e-320,
+        1e308,
+        "",
+        "x",
+        "\x1b[2J\x07",
+        "../../x",
+        "\ud800",
+        "9" * 400,
+        "a" * 10**5,
+    ),
+    *(
+        [],
+        {},
+        [[]],
+        [{}],
+        {"": {}},
+        [0] * 1000,
+        [[]] * 1000,
+        {"name": "srwm"},
+        {"$tensor": "0", "as": "tensor"},
+    ),
+    *(
+        {"$tensor": "0", "as": "bytes"},
+        {"$tensor": "999", "as": "array"},
+        {"$tensor": 0},
+        "impala",
+        "none",
+        "never",
+    ),
 )
-TYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool", "complex64", "", None)
+TYPES = (
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "int8",
+    "uint8",
+    "bool",
+    "complex64",
+    "",
+    None,
+)
 
 
 @dataclass
@@ -66,7 +127,9 @@ def mutated(original: File, random: Random) -> bytes:
     """`original` with one to three things changed."""
     file = File(deepcopy(original.header), list(original.data))
     for _ in range(random.choice((1, 1, 1, 2, 3))):
-        random.choice((_change_value, _change_value, _change_value, _change_tensor, _change_data))(file, random)
+        random.choice((_change_value, _change_value, _change_value, _change_tensor, _change_data))(
+            file, random
+        )
     return file.bytes()
 
 
@@ -100,7 +163,7 @@ def _change_tensor(file: File, random: Random) -> None:
     number = random.randrange(len(file.header["tensors"]))
     entry = file.header["tensors"][number]
     try:
-        kind, shape = entry
+        _, shape = entry
         size = random.choice((0, 1, -1, 7, 2**31, 2**48 - 1, 2**63, 10**30, 1.5, "3", None, [3]))
         match random.randrange(7):
             case 0:

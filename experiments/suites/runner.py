@@ -175,7 +175,11 @@ class Runner:
         job.started_at = job.state.saved
         with open_regular(self.log_of(planned), "ab", follow=False) as log:
             job.process = subprocess.Popen(
-                [sys.executable, *([str(TRAIN)] if TRAIN.exists() else ["-m", "experiments.program"]), *words],
+                [
+                    sys.executable,
+                    *([str(TRAIN)] if TRAIN.exists() else ["-m", "experiments.program"]),
+                    *words,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

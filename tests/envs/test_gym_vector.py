@@ -100,7 +100,9 @@ class Network(nn.Module):
 
     def __init__(self, num_actions: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 32), nn.ReLU())
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 8, stride=8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 32), nn.ReLU()
+        )
         self.actor, self.critic = nn.Linear(32, num_actions), nn.Linear(32, 1)
 
     def forward(self, rgb: torch.Tensor) -> tuple[Categorical, torch.Tensor]:
@@ -113,7 +115,9 @@ def test_a_script_in_the_style_of_cleanrl() -> None:
     """PPO in one function, as people write it around `make_vec`: it fills its buffers, learns, and counts episodes."""
     torch.manual_seed(0)
     num_envs, num_steps, gamma = 8, 32, 0.99
-    venv = gymnasium.make_vec("Procgen/dodgeball-v0", num_envs=num_envs, vectorization_mode="vector_entry_point")
+    venv = gymnasium.make_vec(
+        "Procgen/dodgeball-v0", num_envs=num_envs, vectorization_mode="vector_entry_point"
+    )
     venv = gymnasium.wrappers.vector.RecordEpisodeStatistics(venv)
     agent = Network(venv.single_action_space.n)
     optimizer = torch.optim.Adam(agent.parameters(), lr=5e-4, eps=1e-5)

@@ -294,7 +294,9 @@ def test_nothing_in_a_run_directory_hangs_it_or_leads_elsewhere(
     assert precious.read_bytes() == before
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"checkpoint": "../x", "normalized_return": 1e999}', "9" * 9999])
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"checkpoint": "../x", "normalized_return": 1e999}', "9" * 9999]
+)
 @pytest.mark.parametrize("name", ["checkpoints/best.json", "config.json", "evaluation.json", "progress.csv"])
 def test_files_that_make_no_sense_are_one_line_or_nothing(
     name: str, text: str, copy: RunDirectory, capsys: pytest.CaptureFixture[str]
