@@ -2,10 +2,7 @@
 
 import sys
 
-from common.cli import run_command, with_subcommands
-from experiments.launch import main
-
-SUBCOMMANDS = {"memory": "experiments.memory.command_line", "suite": "experiments.suites.command_line"}
+from experiments.program import run
 
 if __name__ == "__main__":
-    sys.exit(run_command(with_subcommands(main, SUBCOMMANDS)))
+    sys.exit(run())

@@ -18,7 +18,7 @@ from policies import Policy, PolicyConfig, from_json
 
 _FLOAT = 4
 _COPIES = 4
-"""Of the weights: themselves, their gradients, at least one mean of the optimizer, and what an update is undone with."""
+"""Of the weights: themselves, gradients, at least one mean of the optimizer, and what an update is undone with."""
 _ENVIRONMENT = 100_000
 """Bytes of one environment in the native library, measured."""
 
@@ -31,7 +31,7 @@ def memory_problems(
     num_envs: int,
     device: str = "cpu",
 ) -> list[str]:
-    """One line if this surely does not fit into the memory of `device`; `policy` and `agent` are right by themselves."""
+    """One line if this surely does not fit into the memory of `device`. `policy` and `agent` are right."""
     # Read again, since lists instead of tuples are welcome and cannot be looked up.
     network = _network(from_json(plain(policy)), image_shape, num_actions)
     steps = num_envs * agent.rollout_steps

@@ -138,8 +138,26 @@ ODD = (
     ),
     *("bigfish", "maze", "all16", "easy6", "srwm", "impala", "easy", "memory"),
 )
+EXTREME = (
+    *(
+        "1",
+        "2",
+        "0",
+        "0.5",
+        "1e-320",
+        "1e-9",
+        "1e9",
+        "999999999",
+        "1000000",
+        "65535",
+        "none",
+        "never",
+        "0:2147483646",
+    ),
+)
+"""Values that many options take."""
 SMALL = (
-    "--games bigfish dodgeball --num-envs 4 --total-steps 80 --core.width 8 --core.heads 2 --core.feedforward 8 "
+    "--games bigfish dodgeball --num-envs 4 --total-steps 40 --core.width 8 --core.heads 2 --core.feedforward 8 "
     "--core.layers 1 --encoder.channels 4 --encoder.hidden 8 --agent.rollout-steps 10 --env-threads 0 "
     "--torch-threads 1 --device cpu --evaluation-episodes none --no-videos"
 ).split()
@@ -155,13 +173,13 @@ class Command:
     words: list[str]
 
 
-def _odd_options(known: Sequence[Option], random: Random, most: int = 3) -> list[str]:
+def _odd_options(known: Sequence[Option], random: Random, most: int = 2) -> list[str]:
     """Some options with odd values."""
     words = []
     for option in random.sample(known, min(len(known), random.randint(1, most))):
+        source = EXTREME if random.random() < 0.3 else ODD
         values = [
-            random.choice(ODD)
-            for _ in range(random.choice((1, 1, 1, 0, 2, 5)) if option.type.is_tuple else 1)
+            random.choice(source) for _ in range(random.choice((1, 1, 0, 5)) if option.type.is_tuple else 1)
         ]
         flag = [] if option.type.scalar is bool and random.random() < 0.8 else values
         words += (
@@ -171,7 +189,7 @@ def _odd_options(known: Sequence[Option], random: Random, most: int = 3) -> list
 
 
 def train(random: Random, folder: Path) -> Command:
-    """A run that is two rollouts long, but for what is odd in it."""
+    """A run of one rollout, but for what is odd in it."""
     words = ["quick", *SMALL, "--run-dir", "run", *_odd_options(list(options(TrainConfig())), random)]
     if random.random() < 0.15:
         words += [random.choice(OUTPUTS), random.choice(ODD)]
@@ -281,7 +299,7 @@ class Tally:
     tried: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     problems: list[dict[str, Any]] = field(default_factory=list)
-    slowest: float = 0.0
+    slowest: float = 0.0  # seconds of the clock
 
 
 def attempt(command: Command, place: Path, tally: Tally) -> None:
@@ -396,8 +414,14 @@ class Options:
     out: Path | None = None
 
 
-def try_commands(count: int, folder: Path, seed: int = 0, only: Sequence[int] = ()) -> Tally:
-    """Draw and run commands; `folder` is for their files."""
+def try_commands(
+    count: int,
+    folder: Path,
+    seed: int = 0,
+    only: Sequence[int] = (),
+    every_hundred: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
+    """Draw and run commands; `folder` is for their files, and `every_hundred` sees how far it is."""
     load_everything()
     for module in ("aiohttp", "matplotlib.pyplot", "rliable"):
         import_module(module)
@@ -412,25 +436,31 @@ def try_commands(count: int, folder: Path, seed: int = 0, only: Sequence[int] = 
         for problem in tally.problems[before:]:
             problem["number"] = number
             print(json.dumps(problem), file=sys.stderr, flush=True)
+        if tally.tried % 100 == 0:
+            every_hundred(tally)
     return tally
 
 
 def main(options: Options) -> int:
     """Try the commands and tell how they ended; returns the exit code."""
+
+    def write(tally: Tally) -> None:
+        result = {
+            "command": f"python -m benchmarks.odd_commands --examples {options.examples} --seed {options.seed}",
+            "machine": describe_machine(),
+            "tried": tally.tried,
+            "ends": dict(tally.ends),
+            "cpu_limit_seconds": CPU_SECONDS,
+            "slowest_seconds": round(tally.slowest, 1),
+            "problems": tally.problems,
+        }
+        print(json.dumps({**result, "machine": "", "problems": len(tally.problems)}), flush=True)
+        if options.out is not None:
+            options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
     with tempfile.TemporaryDirectory(prefix="odd-commands-") as folder:
-        tally = try_commands(options.examples, Path(folder), options.seed, options.only)
-    result = {
-        "command": f"python -m benchmarks.odd_commands --examples {options.examples} --seed {options.seed}",
-        "machine": describe_machine(),
-        "tried": tally.tried,
-        "ends": dict(tally.ends),
-        "cpu_limit_seconds": CPU_SECONDS,
-        "slowest_seconds": round(tally.slowest, 1),
-        "problems": tally.problems,
-    }
-    print(json.dumps(result, indent=2))
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        tally = try_commands(options.examples, Path(folder), options.seed, options.only, write)
+    write(tally)
     return int(bool(tally.problems))
 
 

@@ -25,7 +25,7 @@ class RunError(RuntimeError):
 
 
 def printable(text: str, limit: int = 2000) -> str:
-    """`text` as a terminal can show it: what is not a character there is written as its number, and a text longer
+    r"""`text` as a terminal can show it: what is not a character there is written as its number, and a text longer
     than `limit` loses its middle. What strangers wrote into a file moves no cursor and fills no screen.
 
     >>> printable("a\x1b[2Jb")

@@ -1,4 +1,4 @@
-"""Many copies of one ProcGen game as gymnasium's `VectorEnv`: what `gymnasium.make_vec` makes of "Procgen/<game>-v0"."""
+"""Many copies of one ProcGen game as gymnasium's `VectorEnv`: what `make_vec` makes of "Procgen/<game>-v0"."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from agents import ALGORITHMS
 from agents.numerics import ON_NAN
-from common.cli import Shown, parse_known, unknown_options
+from common.cli import Flag, Shown, parse_known, unknown_options
 from common.config import OneOf, Range, assign, options
 from common.config import problems as config_problems
 from common.errors import UserError, raise_problems, shown, unknown_name
@@ -18,7 +18,7 @@ from common.files import read_data
 from experiments.presets import PRESETS, Preset
 from policies import CORES
 from records.config import MAX_STEPS, TrainConfig
-from records.directory import existing_problems
+from records.directory import RunDirectory, existing_problems
 from records.launches import is_restart
 
 PROGRAM = "python train.py"
@@ -31,6 +31,7 @@ class Launch:
     name: str
     config: TrainConfig
     run_dir: str | None
+    requeue: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,13 @@ class _Files:
     Attributes:
         config: TOML or JSON file with settings, like config.json of a run or with the names below; options override it.
         run_dir: where the run goes; it must not exist yet.
+        requeue: for jobs on clusters: go on with the run in --run-dir if it is there, and put the job back into the
+            queue when a signal says that its time is up.
     """
 
     config: Annotated[str | None, Shown("FILE", "none")] = None
     run_dir: Annotated[str | None, Shown("DIR", "a new directory below runs/")] = None
+    requeue: Flag = False
 
 
 def overview() -> str:
@@ -115,10 +119,14 @@ def _parse_launch(words: Sequence[str]) -> Launch:
     config, files = override(preset, config, rest, " ".join([PROGRAM, *filter(None, [name])]), problems)
     problems += config.problems()
     files = replace(files, run_dir=_expanded(files.run_dir))
-    if files.run_dir is not None and not is_restart():
+    if files.requeue and files.run_dir is None:
+        problems.append("--requeue needs --run-dir: the same command must find its run again")
+    if files.run_dir is not None and not (
+        is_restart() or (files.requeue and RunDirectory(files.run_dir).config_file.is_file())
+    ):
         problems += existing_problems(files.run_dir)
     raise_problems(problems)
-    return Launch(name or Path(str(file)).stem, config, files.run_dir)
+    return Launch(name or Path(str(file)).stem, config, files.run_dir, files.requeue)
 
 
 def _expanded(path: str | None) -> str | None:
@@ -156,9 +164,7 @@ def override(
     rest = [word for word in rest if not word.lstrip("-").startswith(unjudged)]
     with_choice = " and ".join(f"{name} {option.value}" for name, option in choosers.items())
     problems += unknown_options(rest, known, f"all options with {with_choice}: {program} --help")
-    files = assign(
-        _Files(), {name: values.pop(name) for name in ("config", "run_dir") if name in values}, problems
-    )
+    files = assign(_Files(), {name: values.pop(name) for name in vars(_Files()) if name in values}, problems)
     return preset.configure(values, config, problems), files
 
 

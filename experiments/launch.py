@@ -31,6 +31,7 @@ from experiments.checkpoints import CheckpointFailure, SaveCheckpoints, reason
 from experiments.command_line import PROGRAM, Launch, Resume, parse
 from experiments.processes import check_processes
 from experiments.progress import TrainingProgress
+from experiments.requeue import start_or_continue
 from experiments.scores_and_videos import TrainingVideos, evaluate_and_record
 from experiments.stopping import (
     Heartbeat,
@@ -69,12 +70,23 @@ def main(words: Sequence[str] | None = None) -> int:
         match command:
             case None:
                 return 0
-            case Launch(name, config, run_dir):
+            case Launch(name, config, run_dir, requeue):
+                if requeue and exchange.size > 1:
+                    raise UserError(
+                        "--requeue is for one process: torchrun starts several again, and they find their run"
+                    )
                 earlier = exchange.on_first(lambda: _begun_before(called, run_dir))
                 if earlier is not None:
                     return resume(earlier, command=called, exchange=exchange, again=True)
                 path = run_dir or exchange.on_first(lambda: str(new_path(name, config)))
-                return train(config, path, command=called, exchange=exchange)
+                if not requeue:
+                    return train(config, path, command=called, exchange=exchange)
+                return start_or_continue(
+                    config,
+                    Path(path),
+                    start=lambda: train(config, path, command=called, exchange=exchange),
+                    go_on=lambda: resume(path, command=called, exchange=exchange),
+                )
             case Resume(run_dir, total_steps, on_nan):
                 return resume(run_dir, total_steps, on_nan, command=called, exchange=exchange)
 

@@ -136,7 +136,7 @@ class CsvWriter(PatientWriter):
     """Rows of numbers under tags; a new tag adds a column, empty in the rows before."""
 
     def __init__(self, path: Path, resume_step: int | None = None) -> None:
-        """Start `path` anew (with the first entry where it cannot be done now), or keep its rows up to `resume_step`."""
+        """Start `path` anew (with the first entry if it cannot be done now), or keep its rows up to `resume_step`."""
         super().__init__(path)
         self._columns: list[str] = []
         if resume_step is not None and path.exists():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -52,3 +56,42 @@ def test_python_versions_are_those_with_procgen_wheels() -> None:
     assert PROJECT["requires-python"] == ">=3.10,<3.13"
     assert "procgen>=0.10.7; python_version < '3.11'" in DIRECT
     assert "procgen-mirror>=0.10.7; python_version >= '3.11'" in DIRECT
+
+
+PACKAGES = ("agents", "benchmarks", "common", "envs", "evaluation", "experiments", "policies", "records")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Built from a copy, since building leaves things behind."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "train.py", "eval.py"):
+        shutil.copy(ROOT / name, folder)
+    code = "from setuptools.build_meta import build_wheel; build_wheel('.')"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True, env=environment)
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_a_wheel_holds_all_that_the_programs_read(wheel: zipfile.ZipFile) -> None:
+    """Every file of the packages, data included: published curves, suites, pages, and that types are there."""
+    expected = {
+        str(path.relative_to(ROOT))
+        for name in PACKAGES
+        for path in (ROOT / name).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and "results" not in path.parts
+    }
+    assert "evaluation/report/reference/openai_ppo_curves.json" in expected
+    assert expected - set(wheel.namelist()) == set()
+    assert {f"{name}/py.typed" for name in PACKAGES} <= set(wheel.namelist())
+
+
+def test_a_wheel_installs_programs_and_no_module_called_eval(wheel: zipfile.ZipFile) -> None:
+    (scripts,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    text = wheel.read(scripts).decode()
+    assert "procgen-srwm-train = experiments.program:run" in text
+    assert "procgen-srwm-eval = evaluation.program:run" in text
+    assert {name.partition("/")[0] for name in wheel.namelist() if "dist-info" not in name} == set(PACKAGES)

@@ -163,7 +163,7 @@ def _change_tensor(file: File, random: Random) -> None:
     number = random.randrange(len(file.header["tensors"]))
     entry = file.header["tensors"][number]
     try:
-        kind, shape = entry
+        _, shape = entry
         size = random.choice((0, 1, -1, 7, 2**31, 2**48 - 1, 2**63, 10**30, 1.5, "3", None, [3]))
         match random.randrange(7):
             case 0:

@@ -19,6 +19,7 @@ from common.files import open_regular, write_json
 from records.directory import RunDirectory
 
 TRAIN = Path(experiments.__file__).resolve().parent.parent / "train.py"
+"""The program of a checkout; an installed package has none."""
 CLUSTERS = ("slurm", "local")
 TIMEOUTS = 1000
 """How often a job may reach its time limit, or be preempted, and be put into the queue again."""
@@ -55,9 +56,13 @@ def train_command(
 ) -> list[str]:
     """The command line of train.py in so many processes, which `meeting` tells torchrun how to find."""
     if processes == 1 and tuple(meeting) == ("--standalone",):
-        return [sys.executable, str(TRAIN), *words]
+        return [sys.executable, *_program(), *words]
     launcher = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc-per-node", str(processes)]
-    return [*launcher, str(TRAIN), *words]
+    return [*launcher, *_program(), *words]
+
+
+def _program() -> list[str]:
+    return [str(TRAIN)] if TRAIN.exists() else ["-m", "experiments.program"]
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ def _option_problems(suite: Suite, options: Options, words: Sequence[str]) -> li
             f"suite {suite.name} plays its games together, --games is for suites with one run per game; "
             f"to change what each run plays: -- --games {' '.join(options.games)}"
         )
-    reserved = ("--seed", "--config", "--run-dir", "--resume", "--total-steps")
+    reserved = ("--seed", "--config", "--run-dir", "--resume", "--requeue", "--total-steps")
     given = [word for word in words if word.split("=")[0] in reserved]
     if given:
         found.append(f"{' '.join(given)} cannot be given for every run: use --seeds, --runs and --scale")
@@ -260,16 +260,19 @@ def _text(name: str, value: Value) -> str:
     return text if name in ("policy", "games", "algorithm") else f"{name.rpartition('.')[2]} {text}"
 
 
+def differing_settings(run: RunDirectory, config: TrainConfig) -> list[str]:
+    """Names of the settings in which the run that is there differs from the one that is asked for."""
+    found, wanted = learned_settings(run.read_config()), learned_settings(config)
+    # A run goes on where it was begun, and what `config` leaves open was settled then.
+    settled = {"device", *(["env_groups"] if config.env_groups is None else [])}
+    return [name for name, value in wanted.items() if name not in settled and found.get(name) != value]
+
+
 def conflicts(planned: PlannedRun) -> list[str]:
     """One line if the run's directory holds a run with other settings than planned."""
     if not planned.run.config_file.is_file():
         return []
-    found, planned_settings = learned_settings(planned.run.read_config()), learned_settings(planned.config)
-    # A run goes on where it was begun, and what the plan leaves open was settled then.
-    settled = {"device", *(["env_groups"] if planned.config.env_groups is None else [])}
-    different = [
-        name for name, value in planned_settings.items() if name not in settled and found.get(name) != value
-    ]
+    different = differing_settings(planned.run, planned.config)
     if not different:
         return []
     return [
