@@ -103,7 +103,8 @@ def _measured(size: int, threads: int, rollouts: int) -> dict[str, float]:
             made = agent.learner.updates - updates
             return {"steps": rollouts * STEPS / seconds, "update": seconds / made}
 
-    return _first_of(size, work)
+    found: dict[str, float] = _first_of(size, work)
+    return found
 
 
 def _first_of(size: int, work: Any) -> Any:

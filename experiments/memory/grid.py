@@ -159,6 +159,9 @@ def _cells(
     """Label and cell of each combination; `wrong` gets each problem, and the labels of those that have it."""
     policies = {**grid.settings, **variant.settings, **given}.get("policy", (Cell().policy,))
     for policy in policies:
+        name = variant.name or str(policy)
+        if variant.name and len(policies) > 1:
+            name = f"{policy}, {variant.name}"
         shared = {name: values for name, values in grid.settings.items() if _has(policy, name)}
         chosen = {name: values for name, values in given.items() if _has(policy, name)}
         every: Lists = {**shared, **variant.settings, **chosen, "policy": (policy,)}
@@ -166,7 +169,7 @@ def _cells(
             point = dict(zip(every, values, strict=True))
             found: list[str] = []
             cell = assign(Cell(), point, found)
-            label = _label(variant.name or str(policy), every, point)
+            label = _label(name, every, point)
             for line in found or problems(cell):
                 wrong.setdefault(line, []).append(label)
             yield label, cell

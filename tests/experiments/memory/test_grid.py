@@ -51,8 +51,8 @@ def test_cells_are_all_combinations_seed_by_seed_and_task_by_task(tmp_path: Path
     sharp = core_config("srwm", heads=4, sharpness=2.0, layer_norm=True, w0_learning_rate=[1, 1, 1, 10])
     assert cells[2].cell == Cell(task="copy", core=sharp, updates=7, seed=1)
     assert [one.label for one in cells[:6]] == [
-        "plain",
-        "plain",
+        "deltanet, plain",
+        "lstm, plain",
         "srwm, sharpness 2, adam",
         "srwm, sharpness 2, rmsprop",
         "srwm, sharpness 4, adam",
@@ -66,7 +66,11 @@ def test_what_is_given_overrides_and_a_policy_stands_in_for_the_variants(tmp_pat
         ("lstm", Cell(task="copy", core=core_config("lstm"), updates=3, seed=5))
     ]
     cells = plan(grid(tmp_path), lists({"core.hidden": ["3", "5"], "task": "copy", "seed": "0"}))
-    assert [one.label for one in cells] == ["plain", "plain, hidden 3", "plain, hidden 5"]
+    assert [one.label for one in cells] == [
+        "deltanet, plain",
+        "lstm, plain, hidden 3",
+        "lstm, plain, hidden 5",
+    ]
 
 
 def test_a_list_of_lists_is_several_values_of_a_setting_that_is_a_list() -> None:
