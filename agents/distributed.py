@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import logging
 import os
 import sys
@@ -31,6 +32,8 @@ from common.stages import stage
 
 LIMIT, NO_LIMIT = timedelta(minutes=30), timedelta(days=365)
 """How long a process waits for the others where nothing is said about it, and where it shall wait for ever."""
+GRACE = timedelta(seconds=30)
+"""More than was asked for: who hangs says so itself, if it can, before the others give up."""
 BEAT_SECONDS = 1.0
 ALIVE = "alive"
 """Counts, in the store that all processes see, the signs of life of those that others wait for."""
@@ -98,8 +101,14 @@ def _saying_once() -> Iterator[None]:
         raise SystemExit(RUN_FAILED if isinstance(error, RunError) else USER_ERROR) from None
 
 
+_waits = itertools.count()
+"""Numbers the calls of `wait_for_all`, which are the same in all processes."""
+
+
 def _store() -> Any:
-    return dist.distributed_c10d._get_default_store()
+    """Counters that all processes see, of this start of them alone."""
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return dist.PrefixStore(f"start{start}", dist.distributed_c10d._get_default_store())
 
 
 class DistributedExchange(Exchange):
@@ -119,25 +128,25 @@ class DistributedExchange(Exchange):
         self.place, self.rank, self.size = place, place.rank, place.size
         self._limit, self._group, self._device_group = limit, group, device_group
         self._acting: DistributedExchange | None = None
-        self._waits, self._last_sign = 0, 0.0
+        self._last_sign = 0.0
 
     def for_run(self, device: str, wait_minutes: float | None) -> Exchange:
-        limit = NO_LIMIT if wait_minutes is None else timedelta(minutes=wait_minutes)
+        limit = NO_LIMIT if wait_minutes is None else timedelta(minutes=wait_minutes) + GRACE
         on_gpus = torch.device("cpu" if device == "auto" else device).type == "cuda"
         if on_gpus:
             torch.cuda.set_device(device)
-        return DistributedExchange(
-            self.place,
-            limit,
-            dist.new_group(backend="gloo", timeout=limit),
-            dist.new_group(backend="nccl", timeout=limit) if on_gpus else None,
-        )
+        device_group = self._new_group("nccl", limit) if on_gpus else None
+        return DistributedExchange(self.place, limit, self._new_group("gloo", limit), device_group)
 
     def for_acting(self) -> Exchange:
         if self._acting is None:
-            group = dist.new_group(backend="gloo", timeout=self._limit)
+            group = self._new_group("gloo", self._limit)
             self._acting = DistributedExchange(self.place, self._limit, group)
         return self._acting
+
+    def _new_group(self, backend: str, limit: timedelta) -> Any:
+        with self._waiting("connections"):
+            return dist.new_group(backend=backend, timeout=limit)
 
     @contextmanager
     def _waiting(self, what: str) -> Iterator[None]:
@@ -240,8 +249,7 @@ class DistributedExchange(Exchange):
         raise _revived(said[guilty])
 
     def wait_for_all(self, value: Any, beat: Callable[[], None] = lambda: None) -> list[Any]:
-        self._waits += 1
-        store, name, limit = _store(), f"wait{self._waits}", self._limit.total_seconds()
+        store, name, limit = _store(), f"wait{next(_waits)}", self._limit.total_seconds()
         with self._waiting("share of the work"):
             store.add(name, 1)
             signs, since = -1, time.monotonic()

@@ -104,12 +104,13 @@ class Learner(ABC):
     def losses(self, batch: Any) -> Losses:
         """The loss of one of `batches`."""
 
-    @abstractmethod
     def loss_scale(self, batch: Any) -> float:
         """What a mean per step of `batch` must be multiplied by to have the scale of this algorithm's loss.
 
-        Where processes share the batch, their losses add up to that of the whole.
+        The losses of processes that share a batch add up to that of the whole. This is the scale of a mean over the
+        whole batch, of which all processes have equal parts; an algorithm that sums overrides it.
         """
+        return 1.0 / self.exchange.size
 
     def dealt(self, count: int, parts: int) -> Iterator[Tensor]:
         """The numbers below `count` in an order drawn anew, dealt into `parts` of sizes as equal as possible.

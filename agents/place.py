@@ -36,7 +36,7 @@ class Place:
         Raises:
             UserError: the variables contradict one another.
         """
-        if "WORLD_SIZE" not in environment:
+        if environment.get("WORLD_SIZE", "1") == "1":
             return cls()
         found = {name: environment.get(name, "") for name in _VARIABLES}
         numbers = [int(text) if text.isdecimal() else -1 for text in found.values()]

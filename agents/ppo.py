@@ -144,10 +144,6 @@ class PPOLearner(Learner):
             initial_state=rollout.initial_state,
         )
 
-    def loss_scale(self, batch: Sequences) -> float:
-        # A mean over the whole batch, of which all processes have equal parts.
-        return 1.0 / self.exchange.size
-
     def losses(self, batch: Sequences) -> Losses:
         config = self.config
         output = self.policy(batch.rgb, batch.reward_input, batch.initial_state, batch.episode_start)

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from benchmarks.figures import Part, main
 
-MODULES = ("environment", "network", "operators", "training", "memory", "peers", "watching")
+MODULES = ("environment", "network", "operators", "training", "memory", "peers", "scaling", "watching")
 
 
 def parts(quick: bool = False) -> Sequence[Part]:

@@ -35,14 +35,16 @@ CASES: dict[str, tuple[type[Agent], str, dict[str, Any]]] = {
 
 
 class Kept(KVWriter):
-    """Keeps what is logged."""
+    """Keeps what is logged, but for the clock, and for how many ratios are above 1: rounding decides where it is 1."""
+
+    LEFT_OUT = ("time/sps", "memory/", "train/rho_clipped")
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
 
     def write(self, key_values: dict[str, Any], key_excluded: Mapping[str, Any], step: int = 0) -> None:
         self.entries.append(
-            {k: v for k, v in key_values.items() if not k.startswith(("time/sps", "memory/"))}
+            {tag: value for tag, value in key_values.items() if not tag.startswith(self.LEFT_OUT)}
         )
 
     def close(self) -> None:
