@@ -369,6 +369,9 @@ def _unpack(value: Any, tensors: MutableMapping[str, Tensor], depth: int) -> Any
     if _MARK not in value:
         return {name: _unpack(item, tensors, depth - 1) for name, item in value.items()}
     tensor = tensors.pop(value[_MARK])  # once: as bytes, each use would take its memory again
-    return {"bytes": lambda: tensor.numpy().tobytes(), "array": tensor.numpy, "tensor": lambda: tensor}[
-        value["as"]
-    ]()
+    kind = value["as"]
+    if kind not in ("bytes", "array", "tensor"):
+        raise ValueError(f"no kind {shown(kind)}")
+    if kind == "bytes":
+        return tensor.numpy().tobytes()
+    return tensor.numpy() if kind == "array" else tensor

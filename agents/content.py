@@ -143,7 +143,7 @@ class AgentContent:
                 algorithm=content["algorithm"],
                 config=_settings(config_class(), content["config"]),
                 policy_config=from_json(content["policy_config"]),
-                image_shape=tuple(content["image_shape"]),  # type: ignore[arg-type]  # three of them
+                image_shape=tuple(content["image_shape"]),
                 num_actions=content["num_actions"],
                 seed=content["seed"],
                 experiment=dict(content["experiment"]),

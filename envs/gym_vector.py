@@ -96,7 +96,8 @@ class ProcgenVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """A frame (512, 512, 3) of each environment, or None without render mode."""
-        return None if self.render_mode is None else tuple(self._vec_env.get_images())
+        images = self._vec_env.get_images()
+        return None if self.render_mode is None else tuple(image for image in images if image is not None)
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the native instance."""
