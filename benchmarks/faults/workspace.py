@@ -35,8 +35,11 @@ class Outcome:
 class Workspace:
     """Where faults happen, and a run that nothing happens to."""
 
-    def __init__(self, folder: Path, kills: int, flips: int, mutations: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path, kills: int, flips: int, mutations: int, seed: int, jobs: int = 1
+    ) -> None:
         self.folder, self.kills, self.flips, self.mutations = folder, kills, flips, mutations
+        self.jobs = jobs
         self.random = random.Random(seed)
         self._number = 0
 
