@@ -162,6 +162,7 @@ class Learner(ABC):
         self.exchange.sum_gradients(self.policy.parameters())
         self.retention.add_gradients(scale)
         self._stop_point()
+        blocks = {name: block.norm() for name, block in self.policy.gradient_blocks().items()}
         norm = self._clip(total, batch)
         self.optimizer.step()
         self.retention.after_step()
@@ -170,6 +171,7 @@ class Learner(ABC):
             "loss": total.detach() / scale,
             **{tag: value.detach() for tag, value in (losses.metrics | terms).items()},
             "grad_norm": norm,
+            **{f"grad_norm/{name}": of_block for name, of_block in blocks.items()},
         }
 
     def _clip(self, loss: Tensor, batch: Any) -> Tensor:

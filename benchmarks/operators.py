@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -165,7 +165,7 @@ def compare(
 
 def make_layers(shape: Shape) -> dict[str, SrwmLayer]:
     """SRWM's layer as published, as recommended, and with every option that costs anything."""
-    sizes = {"width": shape.heads * shape.width, "heads": shape.heads}
+    sizes: dict[str, Any] = {"width": shape.heads * shape.width, "heads": shape.heads}
     torch.manual_seed(0)
     return {
         "published": SrwmLayer(SrwmConfig(**sizes)),

@@ -83,6 +83,7 @@ class PolicyPanel:
             oldest first; the last is the present one.
         probabilities: The probability of each action now; `action` was chosen.
         norms: How far each layer's weights have moved, at each of the latest steps.
+        shares: Share of each layer's output that it owes to what it has written, at each of the latest steps.
         rates: The self-generated rates of each layer now.
         weights: W_t - W_0 of one head (rows, columns) now; None if nothing modifies itself.
         weights_name: Which weights these are.
@@ -94,6 +95,7 @@ class PolicyPanel:
     probabilities: Sequence[float]
     action: int
     norms: Sequence[Sequence[float]] = ()
+    shares: Sequence[Sequence[float]] = ()
     rates: Sequence[Sequence[float]] = ()
     weights: NDArray[np.float32] | None = None
     weights_name: str = ""
@@ -181,8 +183,12 @@ class TilePainter:
         _columns(draw, box, panel.probabilities, lit)
         if panel.norms:
             now = "  ".join(f"{norm[-1]:.2f}" for norm in panel.norms)
-            box = section("|W - W0|", now, self._px(62))
+            box = section("|W - W0|", now, self._px(40))
             _curves(draw, box, panel.norms, LAYER_COLOURS, panel.starts, zero=True)
+        if panel.shares:
+            now = "  ".join(f"{share[-1]:.2f}" for share in panel.shares)
+            box = section("of the output", now, self._px(22))
+            _curves(draw, box, panel.shares, LAYER_COLOURS, panel.starts, zero=True)
         if panel.rates:
             box = section("rates", "", self._px(30))
             layers = zip(panel.rates, cycle(LAYER_COLOURS), strict=False)
