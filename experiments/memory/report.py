@@ -207,7 +207,7 @@ def write_page(directory: Path, title: str, every: Sequence[Row]) -> Path:
             text += [
                 f"## Inside the cores: {task}\n",
                 "After the first fifty updates → at the end; means over layers and seeds. Gradients are norms by block "
-                "of W_0's columns; a spread is the standard deviation over steps and streams.\n",
+                "of W_0's columns; docs/metrics.md explains the others.\n",
                 f"{readings_table(members)}\n",
                 f"![Inside the cores against updates]({name})\n",
             ]
