@@ -185,7 +185,7 @@ def _has(policy: object, setting: str) -> bool:
 
 def _unused(grid: Grid, given: Lists, variants: Sequence[Variant]) -> list[str]:
     """A line for each setting that none of the cores has."""
-    shared = {**grid.settings, **given}
+    shared = given if "policy" in given else {**grid.settings, **given}
     policies = {
         policy
         for variant in variants

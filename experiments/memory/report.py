@@ -111,7 +111,11 @@ def readings_table(members: Sequence[Row]) -> str:
     lines = [
         _line(["core", *names]),
         _line(["---", *["---:"] * len(names)]),
-        *(_line([row.label, *(_first_and_last(row, name) for name in names)]) for row in members),
+        *(
+            _line([row.label, *(_first_and_last(row, name) for name in names)])
+            for row in members
+            if _reading_names([row])
+        ),
     ]
     return "\n".join(lines) if names else ""
 
