@@ -15,7 +15,7 @@ from common.errors import UserError
 from envs import parse_levels
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
 from evaluation.trained import trained_checkpoint, trained_names
-from records.directory import RunDirectory
+from records.directory import RunDirectory, checkpoint_step
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,13 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
             f"{path} holds no checkpoints: name the directory of a run of train.py, or a {SUFFIX} file"
         )
     return files[-1]
+
+
+def checkpoints_beside(checkpoint: Path) -> dict[int, Path]:
+    """All checkpoints of the run that a checkpoint is of, by steps of training; none if it is of no run."""
+    run = RunDirectory(checkpoint.parent.parent)
+    files = {checkpoint_step(path): path for path in run.checkpoint_files()}
+    return files if checkpoint in files.values() else {}
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ def aggregate_plot(study: Study) -> Plot:
     note = (
         "Interquartile mean over runs and games; bar: 95 % stratified bootstrap interval (none for one seed)."
     )
-    return Plot("aggregates", "All games together", _svg(figure, "aggregates"), (note,))
+    return Plot("aggregates", "All games together, plotted", _svg(figure, "aggregates"), (note,))
 
 
 def profile_plot(study: Study) -> Plot:
