@@ -108,7 +108,9 @@ _waits = itertools.count()
 def _store() -> Any:
     """Counters that all processes see, of this start of them alone."""
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"start{start}", dist.distributed_c10d._get_default_store())
+    return torch.distributed.distributed_c10d.PrefixStore(
+        f"start{start}", dist.distributed_c10d._get_default_store()
+    )
 
 
 class DistributedExchange(Exchange):
