@@ -107,8 +107,9 @@ def _said_elsewhere(text: str, place: Place) -> bool:
     store, name = _store(), f"said/{hashlib.sha256(text.encode()).hexdigest()}"
     said: bool = store.add(name, 1) > 1
     end = time.monotonic() + LINGER_SECONDS
-    # Without torchrun it is process 0 that keeps the counters: it leaves last, if the others come soon.
-    while place.rank == 0 and store.add(name, 0) < place.size and time.monotonic() < end:
+    # torchrun keeps the counters itself. Without it process 0 does, and leaves last, if the others come soon.
+    keeper = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    while keeper and store.add(name, 0) < place.size and time.monotonic() < end:
         time.sleep(0.02)
     return said
 
