@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import resource
 import shutil
@@ -400,15 +401,24 @@ def _judged(
     return "worked", None if code == 0 else f"it ended with {code}"
 
 
-def try_commands(count: int, folder: Path, seed: int = 0, only: Sequence[int] = (), jobs: int = 1) -> Tally:
-    """Draw and run commands, in `jobs` processes side by side; `folder` is for their files."""
+def try_commands(
+    count: int,
+    folder: Path,
+    seed: int = 0,
+    only: Sequence[int] = (),
+    jobs: int = 1,
+    seconds: float = math.inf,
+) -> Tally:
+    """Draw and run commands, in `jobs` processes side by side; none is begun after so many `seconds`. `folder` is for
+    their files."""
+    end = time.monotonic() + seconds
     load_everything()
     for module in ("aiohttp", "matplotlib.pyplot", "rliable"):
         import_module(module)
     with contextlib.redirect_stdout(sys.stderr):
         launch.train(tiny_run(total_steps=80, evaluation_episodes=None), folder / "run")
     numbers = list(only or range(count))
-    workers = [_Worker(folder, seed, numbers[part::jobs], part) for part in range(jobs)]
+    workers = [_Worker(folder, seed, numbers[part::jobs], part, end) for part in range(jobs)]
     tallies = [worker.tally() for worker in workers]
     return Tally(
         sum(tally.tried for tally in tallies),
@@ -421,7 +431,7 @@ def try_commands(count: int, folder: Path, seed: int = 0, only: Sequence[int] = 
 class _Worker:
     """A process that tries the commands of some numbers, one after the other."""
 
-    def __init__(self, folder: Path, seed: int, numbers: Sequence[int], part: int) -> None:
+    def __init__(self, folder: Path, seed: int, numbers: Sequence[int], part: int, end: float) -> None:
         self._results = folder / f"tally{part}.json"
         self._pid = os.fork()
         if self._pid:
@@ -430,6 +440,8 @@ class _Worker:
         try:
             shutil.copytree(folder / "run", own / "run")
             for number in numbers:
+                if time.monotonic() > end:
+                    break
                 before = len(tally.problems)
                 attempt(command_of(seed, number, own), own / "place", tally)
                 for problem in tally.problems[before:]:
@@ -459,6 +471,7 @@ class Options:
         seed: of the commands.
         only: numbers of single ones, to look at what became of them.
         jobs: processes side by side.
+        minutes: after which no further command is begun; none for no such limit.
         out: file for the result; none only prints it.
     """
 
@@ -466,17 +479,22 @@ class Options:
     seed: int = 0
     only: tuple[int, ...] = ()
     jobs: Annotated[int, Range(1, 1024)] = 1
+    minutes: Annotated[float | None, Range(0, 10**6)] = None
     out: Path | None = None
 
 
 def main(options: Options) -> int:
     """Try the commands and tell how they ended; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="odd-commands-") as folder:
-        tally = try_commands(options.examples, Path(folder), options.seed, options.only, options.jobs)
+        seconds = math.inf if options.minutes is None else 60 * options.minutes
+        tally = try_commands(
+            options.examples, Path(folder), options.seed, options.only, options.jobs, seconds
+        )
     result = {
         "command": f"python -m benchmarks.odd_commands --examples {options.examples} --seed {options.seed}",
         "machine": describe_machine(),
         "tried": tally.tried,
+        "minutes": options.minutes,
         "ends": dict(tally.ends),
         "cpu_limit_seconds": CPU_SECONDS,
         "slowest_seconds": round(tally.slowest, 1),

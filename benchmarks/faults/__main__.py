@@ -9,6 +9,7 @@ one) and are left out without it. The exit code is 1 if anything was not survive
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 import time
@@ -35,6 +36,7 @@ class Options:
         mutations: how many checkpoints with wrong values and a right checksum are read.
         seed: of the moments and places.
         jobs: processes side by side, where a fault is tried in many.
+        minutes: after which no further checkpoints with wrong values are begun; none for no such limit.
         folder: where runs are made; none for the system's temporary directory.
         out: file for the results, which are added to those that it holds; none only prints them.
     """
@@ -45,6 +47,7 @@ class Options:
     mutations: int = 5000
     seed: int = 0
     jobs: Annotated[int, Range(1, 1024)] = 1
+    minutes: Annotated[float | None, Range(0, 10**6)] = None
     folder: Path | None = None
     out: Path | None = None
 
@@ -61,8 +64,9 @@ def main(options: Options) -> int:
         results = json.loads(options.out.read_text(encoding="utf-8"))["faults"]
     failed = False
     with tempfile.TemporaryDirectory(prefix="faults-", dir=options.folder) as folder:
+        minutes = math.inf if options.minutes is None else options.minutes
         counts = options.kills, options.flips, options.mutations
-        workspace = Workspace(Path(folder), *counts, options.seed, options.jobs)
+        workspace = Workspace(Path(folder), *counts, options.seed, options.jobs, minutes)
         for name in options.only or CASES:
             began = time.monotonic()
             found = CASES[name](workspace)

@@ -28,7 +28,7 @@ from envs import ProcgenVecEnv
 CPU_SECONDS = 10.0
 MEMORY = 2 << 30
 """Bytes that a process may take beyond what it has before it reads a file."""
-AT_ONCE = 50
+AT_ONCE = 40
 """Files that one process reads."""
 TRAINED = 4
 """Of so many files, one is trained with, too: that takes longest."""
@@ -229,7 +229,10 @@ def changed_values(workspace: Workspace) -> Outcome:
     seeds = [workspace.random.randrange(2**63) for _ in range(workspace.mutations)]
     parts = [seeds[begin : begin + AT_ONCE] for begin in range(0, len(seeds), AT_ONCE)]
     refused, slowest = 0, 0.0
+    end = time.monotonic() + 60 * workspace.minutes
     for begin in range(0, len(parts), workspace.jobs):
+        if time.monotonic() > end:
+            break
         readers = [
             _Reader(original, part, workspace.folder) for part in parts[begin : begin + workspace.jobs]
         ]
