@@ -23,7 +23,7 @@ from evaluation.play import Step
 from policies import Policy
 
 SUFFIX = ".npz"
-_BYTES_OF_A_STEP = 200
+_BYTES_OF_A_STEP = 150
 """Of one game, numbers alone."""
 FORMAT = "procgen-srwm trace"
 VERSION = 2

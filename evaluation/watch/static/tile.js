@@ -190,7 +190,7 @@ export class Tile {
     this.rates.figure.hidden = !rates.length;
     const sum = (entry) => written.reduce((total, { tag }) => total + (entry.readings.written?.[tag] ?? 0), 0);
     if (norms.length) {
-      const title = norms[0].name === "fast_norm" ? "‖Wₜ‖" : "‖Wₜ−W₀‖";
+      const title = norms[0].name === "fast_norm" ? "‖W‖" : "‖W−W₀‖";
       timeChart(this.norms.canvas, this.entries, cursor, {
         lines: norms.map(({ tag, layer }) => ({ get: (entry) => entry.readings.norm?.[tag], colour: layerColour(layer) })),
         bars: [{ get: sum, colours: ["write", "write"] }],
