@@ -76,7 +76,9 @@ class Player:
         self._actions = np.full(self.num_envs, NO_OP)
         self.active = np.ones(self.num_envs, dtype=bool)
         self.starts = np.ones(self.num_envs, dtype=bool)
-        # The states of the active environments are kept together, those of the others apart from them.
+        # The states of the active environments are kept together, those of the others apart from them; all of them are
+        # put together once somebody asks.
+        self._whole: State | None = None
         self.state = policy.initial_state(self.num_envs)
 
     @property
@@ -100,7 +102,7 @@ class Player:
     @torch.inference_mode(False)
     def state(self, state: State) -> None:
         self._gathered = np.ones(self.num_envs, dtype=bool)
-        self._whole: State | None = None  # all states together, once somebody has asked for them
+        self._whole = None
         self._state, self._apart = state, {name: tensor.clone() for name, tensor in state.items()}
 
     def _rows(self, chosen: NDArray[np.bool_]) -> Tensor:
