@@ -64,9 +64,9 @@ def submit(tmp_path: Path, *words: str) -> tuple[jobs.ClusterJob, RunDirectory]:
 
 
 def test_the_command_of_several_processes_is_torchruns() -> None:
-    assert train_command(["quick"], 1) == [sys.executable, str(jobs.TRAIN), "quick"]
-    assert train_command(["quick"], 4)[1:] == [
-        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4", str(jobs.TRAIN), "quick")
+    assert train_command("train.py", ["quick"], 1) == [sys.executable, "train.py", "quick"]
+    assert train_command("train.py", ["quick"], 4)[1:] == [
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4", "train.py", "quick")
     ]
 
 
