@@ -10,14 +10,18 @@ from dataclasses import dataclass
 
 from agents.retention.base import ConsolidationConfig, Retention, Rollouts
 from agents.retention.combined import SEPARATOR, Combined
+from agents.retention.ewc import Ewc, EwcConfig, OnlineEwc
+from agents.retention.si import SiConfig, SynapticIntelligence
 from common.errors import raise_problems, unknown_name
 
-RETENTIONS: dict[str, type[Retention]] = {method.name: method for method in (Retention,)}
+RETENTIONS: dict[str, type[Retention]] = {
+    method.name: method for method in (Retention, Ewc, OnlineEwc, SynapticIntelligence)
+}
 """Every method by name; "none" is fine-tuning."""
 
 
 @dataclass(frozen=True)
-class RetentionConfig(ConsolidationConfig):
+class RetentionConfig(EwcConfig, SiConfig, ConsolidationConfig):
     """The settings of all methods. One that is not used is not looked at."""
 
 
