@@ -50,6 +50,7 @@ class Retention:
         name: under which it is registered.
         needs_boundaries: whether it must be told where a task ends.
         needs_identity: whether the policy must be told which task it plays.
+        keeps_files: whether it keeps more than checkpoints hold.
         inert: settings with which it does nothing at all.
         config: its settings; they are fields of `RetentionConfig`.
     """
@@ -57,6 +58,7 @@ class Retention:
     name: str = "none"
     needs_boundaries: bool = False
     needs_identity: bool = False
+    keeps_files: bool = False
     inert: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: Any = None) -> None:

@@ -20,7 +20,7 @@ Tiny = Callable[..., PolicyConfig]
 MakeEnv = Callable[..., Any]
 
 METHODS = [name for name in RETENTIONS if name != "none"]
-TOGETHER = ["ewc+si"]
+TOGETHER = ["ewc+si", "clear+online_ewc"]
 SMALL: dict[str, dict[str, Any]] = {
     "impala": {"rollout_steps": 10},
     "appo": {"rollout_steps": 10, "passes": 2},
