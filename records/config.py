@@ -114,7 +114,7 @@ class TrainConfig:
             *environment_problems(self.games, self.num_envs, self.mode, self.levels, self.seed),
             # An impossible number of environments is reported once, and wrong hyperparameters by themselves.
             *(self.agent.problems(self.num_envs) if self.num_envs >= 1 and not agent else []),
-            *retention_problems(self.retention),
+            *retention_problems(self.retention, self.policy),
             *_memory_problems(self),
             *device_problems(self.device),
             *_evaluation_problems(self),
