@@ -7,6 +7,7 @@ class is one more base of `RetentionConfig`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from agents.retention.base import Retention, Rollouts
 from agents.retention.clear import Clear, ClearConfig
@@ -43,7 +44,7 @@ class RetentionConfig(GenerativeConfig, EwcConfig, SiConfig, LwfConfig, WplConfi
 
     def contradictions(self) -> list[str]:
         """What does not go together in the settings of each."""
-        bases = [base for base in type(self).__mro__ if base is not RetentionConfig]
+        bases: list[Any] = [base for base in type(self).__mro__ if base is not RetentionConfig]
         return [
             problem
             for base in bases

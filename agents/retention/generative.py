@@ -86,6 +86,8 @@ class GenerativeConfig(EwcConfig, ClearConfig):
 class EncoderEwc(OnlineEwc):
     """Online EWC on what lies below the replayed features."""
 
+    name = "generative"
+
     def protected(self, learner: Learner) -> Weights:
         return Weights((n, p) for n, p in learner.policy.named_parameters() if n.startswith(ENCODER))
 
@@ -233,7 +235,7 @@ class GenerativeReplay(Consolidating):
         assert self._seen is not None
         fresh = self._generator_loss(self._seen)
         if self._left is None:
-            fresh.backward()  # type: ignore[no-untyped-call]
+            fresh.backward()
             return {"generative_loss": fresh.detach()}
         data, starts, tasks = self._generated(self._left)
         loss, output = self._replay_loss(self._left, data, starts, tasks)
