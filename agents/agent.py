@@ -130,6 +130,7 @@ class Agent(BaseAlgorithm):
         )
         self._retention = make_retention(retention, retain) if isinstance(retention, str) else retention
         self.task = self.consolidation_steps = 0
+        raise_problems(self._retention.problems(self.policy_config, self.config))
         self.policy_config = self._retention.policy_config(self.policy_config, seed or 0)
         self.experiment: dict[str, Any] = {}
         self.stop_when: Callable[[], bool] | None = None

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import torch
 
 from agents import ALGORITHMS, AgentConfig, ImpalaConfig
-from agents.retention import RetentionConfig, retention_problems
+from agents.retention import RetentionConfig, make_retention, retention_problems
 from common.config import INCIDENTAL, INLINE, Range, assign, choice, chosen_name, options, plain
 from common.config import problems as config_problems
 from common.errors import UserError, raise_problems
@@ -114,7 +114,7 @@ class TrainConfig:
             *environment_problems(self.games, self.num_envs, self.mode, self.levels, self.seed),
             # An impossible number of environments is reported once, and wrong hyperparameters by themselves.
             *(self.agent.problems(self.num_envs) if self.num_envs >= 1 and not agent else []),
-            *retention_problems(self.retention, self.policy),
+            *_retention_problems(self),
             *_memory_problems(self),
             *device_problems(self.device),
             *_evaluation_problems(self),
@@ -164,6 +164,14 @@ def learned_settings(config: TrainConfig) -> dict[str, Any]:
         if INCIDENTAL not in option.type.constraints
     }
     return {**found, "device": config.device.partition(":")[0]}
+
+
+def _retention_problems(config: TrainConfig) -> list[str]:
+    """Why the methods of continual learning cannot be used with this network and this algorithm."""
+    found = retention_problems(config.retention)
+    if found or config_problems(config.retain) or config_problems(config.policy):
+        return found
+    return make_retention(config.retention, config.retain).problems(config.policy, config.agent)
 
 
 def _memory_problems(config: TrainConfig) -> list[str]:

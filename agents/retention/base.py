@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from torch import Tensor
 
+from agents.config import AgentConfig
 from agents.rollout import Batch
 from common.config import Range
 from policies import PolicyConfig, PolicyOutput
@@ -66,6 +67,12 @@ class Retention:
     def __init__(self, config: Any = None) -> None:
         """`config` None is for the default settings."""
         self.config = self.config_class() if config is None else config
+
+    def problems(self, policy: PolicyConfig, agent: AgentConfig) -> list[str]:
+        """Why it cannot be used with this network and this algorithm, a line each."""
+        if self.needs_identity and not policy.tasks.told:
+            return [f"retention {self.name} needs a policy that is told its task: use tasks.id told"]
+        return []
 
     def policy_config(self, config: PolicyConfig, seed: int) -> PolicyConfig:
         """What the method needs of a network that is about to be made with `config`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from agents.config import AgentConfig
 from agents.retention.base import Retention, Rollouts
 from agents.rollout import Batch
 from policies import PolicyConfig, PolicyOutput
@@ -29,6 +30,9 @@ class Combined(Retention):
         self.needs_boundaries = any(method.needs_boundaries for method in methods)
         self.keeps_files = any(method.keeps_files for method in methods)
         self.needs_identity = any(method.needs_identity for method in methods)
+
+    def problems(self, policy: PolicyConfig, agent: AgentConfig) -> list[str]:
+        return [problem for method in self.methods for problem in method.problems(policy, agent)]
 
     def policy_config(self, config: PolicyConfig, seed: int) -> PolicyConfig:
         for method in self.methods:
