@@ -585,6 +585,7 @@ class Agent(BaseAlgorithm):
         """
         if exclude or include:
             raise UserError("a checkpoint is always whole: exclude and include are not supported")
+        raise_problems(self.retention.saving_problems())
         image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
         content = AgentContent(
             algorithm=self.algorithm,

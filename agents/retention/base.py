@@ -87,6 +87,10 @@ class Retention:
     def prune(self, kept: Mapping[Path, Mapping[str, Any]]) -> None:
         """Delete files that neither this agent nor the checkpoints `kept` need (the retention state of each)."""
 
+    def saving_problems(self) -> list[str]:
+        """Why its state cannot go into a checkpoint now, a line each."""
+        return []
+
     # Tasks
 
     def begin_task(self, task: int) -> None:

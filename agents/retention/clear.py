@@ -116,6 +116,9 @@ class Clear(Retention):
     def prune(self, kept: Mapping[Path, Mapping[str, Any]]) -> None:
         self.store.prune(kept)
 
+    def saving_problems(self) -> list[str]:
+        return self.store.saving_problems()
+
     def terms(self, batch: Any, output: PolicyOutput) -> dict[str, Tensor]:
         self._fresh_steps = batch.actions.numel()
         return {}

@@ -51,6 +51,9 @@ class Combined(Retention):
         for method in self.methods:
             method.prune({path: self._part(method, state) for path, state in kept.items()})
 
+    def saving_problems(self) -> list[str]:
+        return [problem for method in self.methods for problem in method.saving_problems()]
+
     def begin_task(self, task: int) -> None:
         for method in self.methods:
             method.begin_task(task)
