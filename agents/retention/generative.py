@@ -183,7 +183,7 @@ class GenerativeReplay(Consolidating):
 
     # Tasks
 
-    def begin_task(self, task: int) -> None:
+    def begin_section(self, task: int) -> None:
         self._task = task
 
     def consolidate(self, task: int, rollouts: Rollouts) -> None:
