@@ -84,7 +84,7 @@ class InspectedPlayer(Player):
 
         A rule that counts steps starts to count, and so clears before the next step.
         """
-        self.state = {**policy.initial_state(self.num_envs), **policy.core.memory(self.state)}
+        self.state = {**policy.restarted(self.state), **policy.core.memory(self.state)}
         self.policy = policy
 
     def view(self, forced: NDArray[np.int64] | None = None) -> StepView:

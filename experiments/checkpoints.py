@@ -13,6 +13,7 @@ from pathlib import Path
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
+from agents.checkpoint import read_layout
 from agents.exchange import Exchange
 from common.errors import RunError, UserError
 from common.files import partial_path, read_json, write_json
@@ -174,6 +175,8 @@ class SaveCheckpoints(BaseCallback):
             self._best.offer(path, self._agent.training_score)
             if self._keep is not None:
                 prune(self._run, self._keep, self._best.path)
+            if self._agent.retention.keeps_files:
+                prune_replay(self._agent, self._run)
         return path
 
 
@@ -222,6 +225,14 @@ def prune(run: RunDirectory, keep: int, best: Path | None) -> None:
         if path != best:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def prune_replay(agent: Agent, run: RunDirectory) -> None:
+    """Delete the stored unrolls that neither the agent nor a checkpoint of the run names."""
+    # One that cannot be read may need anything.
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        files = {path: read_layout(path) for path in run.checkpoint_files()}
+        agent.retention.prune({path: content["learner"]["retention"] for path, content in files.items()})
 
 
 def reason(error: BaseException) -> str:

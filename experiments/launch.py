@@ -46,6 +46,7 @@ from records.config import TrainConfig, from_json, learned_settings, to_json
 from records.directory import RUNS, RunDirectory, UsableCheckpoint, existing_problems, new_path
 from records.launches import begun_by, launch_id
 from records.lock import RunLock
+from records.replay import replay_problems
 from records.state import is_finished, run_directories
 from records.writers import make_logger, sync
 
@@ -128,6 +129,7 @@ def train(
 
     def settled() -> TrainConfig:
         config.check()
+        raise_problems(replay_problems(config, Path(run_dir)))
         if config.env_groups is not None:
             return config
         # Stored as it is now, so that the run can be continued on another device.
@@ -281,6 +283,7 @@ def _run_patiently(
         )
         try:
             agent = _make_agent(config, env, checkpoint, device, exchange)
+            agent.retention.use_directory(run.replay)
             _describe(agent, console)
             agent.stop_when = lambda: request.asked
             agent.diagnostics = run.diagnostics
@@ -332,7 +335,14 @@ def _make_agent(
     algorithm = ALGORITHMS[config.algorithm_name]
     if checkpoint is None:
         agent = algorithm(
-            config.policy, env, config.agent, seed=config.seed, device=device, exchange=exchange
+            config.policy,
+            env,
+            config.agent,
+            retention=config.retention,
+            retain=config.retain,
+            seed=config.seed,
+            device=device,
+            exchange=exchange,
         )
     else:
         before = processes_of(checkpoint.content["run"])

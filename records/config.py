@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import torch
 
 from agents import ALGORITHMS, AgentConfig, ImpalaConfig
+from agents.retention import RetentionConfig, make_retention, retention_problems
 from agents.sizes import memory_problems
 from common.config import INCIDENTAL, INLINE, Range, assign, choice, chosen_name, options, plain
 from common.config import problems as config_problems
@@ -44,6 +45,8 @@ class TrainConfig:
         seed: of environments, weights and actions.
         policy: the network.
         agent: learning algorithm.
+        retention: method of continual learning, or several, joined by + (none, ewc, xdg+si).
+        retain: settings of these methods.
         device: auto, cpu or cuda.
         torch_threads: threads of torch's operators; none for torch's own choice.
         env_threads: native threads that step the games; 0 steps them in the main thread.
@@ -72,6 +75,8 @@ class TrainConfig:
     seed: int = 0
     policy: Annotated[PolicyConfig, INLINE] = field(default_factory=PolicyConfig)
     agent: AgentConfig = choice(_agent_configs, ImpalaConfig, option="algorithm")
+    retention: str = "none"
+    retain: RetentionConfig = field(default_factory=RetentionConfig)
     device: str = "auto"
     torch_threads: Annotated[int | None, Range(1, MAX_THREADS), INCIDENTAL] = None
     env_threads: Annotated[int, Range(0, MAX_THREADS), INCIDENTAL] = 4
@@ -114,6 +119,7 @@ class TrainConfig:
             ),
             # An impossible number of environments is reported once, and wrong hyperparameters by themselves.
             *(self.agent.problems(self.num_envs) if self.num_envs >= 1 and not agent else []),
+            *_retention_problems(self),
             *device_problems(self.device),
             *_evaluation_problems(self),
         ]
@@ -166,6 +172,14 @@ def learned_settings(config: TrainConfig) -> dict[str, Any]:
         if INCIDENTAL not in option.type.constraints
     }
     return {**found, "device": config.device.partition(":")[0]}
+
+
+def _retention_problems(config: TrainConfig) -> list[str]:
+    """Why the methods of continual learning cannot be used with this network and this algorithm."""
+    found = retention_problems(config.retention)
+    if found or config_problems(config.retain) or config_problems(config.policy):
+        return found
+    return make_retention(config.retention, config.retain).problems(config.policy, config.agent)
 
 
 def device_problems(name: str) -> list[str]:
