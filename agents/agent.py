@@ -244,12 +244,16 @@ class Agent(BaseAlgorithm):
         Returns:
             False if `stop_when` asked to stop before the consolidation was complete: nothing has changed then, and what
             `save` writes is as the present task ended.
+
+        Raises:
+            UserError: there are no present environments, or the new ones are not as many.
         """
-        if self.retention.needs_boundaries:
-            try:
-                self.retention.end_task(self.task, self._consolidation_rollouts)
-            except Interrupted:
-                return False
+        env = self._wrap_env(env, self.verbose)
+        if self.env is None or env.num_envs != self.n_envs:
+            present = "none" if self.env is None else self.n_envs
+            raise UserError(f"a task can only be left for as many environments: there are {present} now")
+        if not self._leave_task():
+            return False
         before = self.actors.collector.core_state
         self.set_env(env)
         self.task = task
@@ -264,6 +268,17 @@ class Agent(BaseAlgorithm):
         self.actors.tell(task)
         self.actors.follow_learner()
         self._boundary = self._run_state()
+        return True
+
+    def _leave_task(self) -> bool:
+        """Let the method of continual learning consolidate; whether it could."""
+        replaying = self.learner.replaying.get_state()
+        try:
+            if self.retention.needs_boundaries:
+                self.retention.end_task(self.task, self._consolidation_rollouts)
+        except Interrupted:
+            self.learner.replaying.set_state(replaying)
+            return False
         return True
 
     def _consolidation_rollouts(self, count: int) -> Iterator[Batch]:

@@ -124,7 +124,7 @@ def test_nothing_changes_before_the_first_task_is_left(
     for each in (plain, made):
         metrics = each.learn(batch, 0)
     assert metrics is not None
-    assert metrics["generative_replay"] >= 0.0
+    assert metrics["generative_replay"] > -1e-6
     assert not torch.equal(plain.policy.actor.weight, made.policy.actor.weight)  # type: ignore[arg-type]
 
 
