@@ -82,7 +82,7 @@ class Agent(BaseAlgorithm):
         env: GymEnv | None,
         config: AgentConfig | None = None,
         *,
-        retention: Retention | str = "none",
+        retention: Retention | str | None = None,
         retain: RetentionConfig | None = None,
         seed: int | None = None,
         device: torch.device | str = "auto",
@@ -98,7 +98,7 @@ class Agent(BaseAlgorithm):
             policy: name of a core ("srwm", "lstm", ...) with the paper's sizes, or a whole configuration.
             env: environments to train in; None only for an agent that will just predict.
             config: hyperparameters; the defaults of the algorithm if None.
-            retention: a method of continual learning, or the names of some, joined by "+"; "none" for fine-tuning.
+            retention: a method of continual learning, or the names of some, joined by "+"; None for fine-tuning.
             retain: settings of methods that go by name.
             seed: of everything random, the environments included; None draws one.
             device: "cpu", "cuda" or "auto".
@@ -128,7 +128,9 @@ class Agent(BaseAlgorithm):
         self.policy_config = (
             policy_config(policy, **policy_kwargs or {}) if isinstance(policy, str) else policy
         )
-        self._retention = make_retention(retention, retain) if isinstance(retention, str) else retention
+        if retention is None or isinstance(retention, str):
+            retention = make_retention(retention or "none", retain)
+        self._retention = retention
         self.task = self.consolidation_steps = 0
         raise_problems(self._retention.problems(self.policy_config, self.config))
         self.policy_config = self._retention.policy_config(self.policy_config, seed or 0)
