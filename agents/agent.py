@@ -91,7 +91,7 @@ class Agent(BaseAlgorithm):
         env: GymEnv | None,
         config: AgentConfig | None = None,
         *,
-        retention: Retention | str = "none",
+        retention: Retention | str | None = None,
         retain: RetentionConfig | None = None,
         exchange: Exchange | None = None,
         seed: int | None = None,
@@ -108,7 +108,7 @@ class Agent(BaseAlgorithm):
             policy: name of a core ("srwm", "lstm", ...) with the paper's sizes, or a whole configuration.
             env: environments to train in; None only for an agent that will just predict.
             config: hyperparameters; the defaults of the algorithm if None.
-            retention: a method of continual learning, or the names of some, joined by "+"; "none" for fine-tuning.
+            retention: a method of continual learning, or the names of some, joined by "+"; None for fine-tuning.
             retain: settings of methods that go by name.
             exchange: with the processes that train this agent together, each in its part of the environments
                 (`agents.distributed.joined`); None to train alone.
@@ -140,7 +140,9 @@ class Agent(BaseAlgorithm):
         self.policy_config = (
             policy_config(policy, **policy_kwargs or {}) if isinstance(policy, str) else policy
         )
-        self._retention = make_retention(retention, retain) if isinstance(retention, str) else retention
+        if retention is None or isinstance(retention, str):
+            retention = make_retention(retention or "none", retain)
+        self._retention = retention
         self.task = self.consolidation_steps = 0
         raise_problems(self._retention.problems(self.policy_config, self.config))
         self.policy_config = self._retention.policy_config(self.policy_config, seed or 0)
@@ -277,12 +279,16 @@ class Agent(BaseAlgorithm):
         Returns:
             False if `stop_when` asked to stop before the consolidation was complete: nothing has changed then, and what
             `save` writes is as the present task ended.
+
+        Raises:
+            UserError: there are no present environments, or the new ones are not as many.
         """
-        if self.retention.needs_boundaries:
-            try:
-                self.retention.end_task(self.task, self._consolidation_rollouts)
-            except Interrupted:
-                return False
+        env = self._wrap_env(env, self.verbose)
+        if self.env is None or env.num_envs != self.n_envs:
+            present = "none" if self.env is None else self.n_envs
+            raise UserError(f"a task can only be left for as many environments: there are {present} now")
+        if not self._leave_task():
+            return False
         before = self.actors.collector.core_state
         self.set_env(env)
         self.task = task
@@ -297,6 +303,17 @@ class Agent(BaseAlgorithm):
         self.actors.tell(task)
         self.actors.follow_learner()
         self._boundary = self._run_state()
+        return True
+
+    def _leave_task(self) -> bool:
+        """Let the method of continual learning consolidate; whether it could."""
+        replaying = self.learner.replaying.get_state()
+        try:
+            if self.retention.needs_boundaries:
+                self.retention.end_task(self.task, self._consolidation_rollouts)
+        except Interrupted:
+            self.learner.replaying.set_state(replaying)
+            return False
         return True
 
     def _consolidation_rollouts(self, count: int) -> Iterator[Batch]:

@@ -50,7 +50,7 @@ class Combined(Retention):
 
     def use_directory(self, directory: Path) -> None:
         for method in self.methods:
-            method.use_directory(directory)
+            method.use_directory(directory / method.name)
 
     def prune(self, kept: Mapping[Path, Mapping[str, Any]]) -> None:
         for method in self.methods:
