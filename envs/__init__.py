@@ -29,6 +29,7 @@ from envs.native import (
     library_version,
 )
 from envs.stream import StreamVecEnv, TaskDuration, parse_task_duration
+from envs.tasks import Task, parse_task
 from envs.vec_env import ProcgenVecEnv
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "ProcgenEnv",
     "ProcgenVecEnv",
     "ScoreRange",
+    "Task",
     "TaskDuration",
     "StreamVecEnv",
     "environment_id",
@@ -58,6 +60,7 @@ __all__ = [
     "library_version",
     "normalized_score",
     "parse_levels",
+    "parse_task",
     "parse_task_duration",
     "score_range",
 ]

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -47,6 +47,7 @@ class SaveCheckpoints(BaseCallback):
         keep: int | None = None,
         resumed_from: Path | None = None,
         before: Callable[[], None] = lambda: None,
+        milestones: Collection[int] | None = None,
     ) -> None:
         """Nothing is written until training begins.
 
@@ -57,6 +58,8 @@ class SaveCheckpoints(BaseCallback):
             keep: the newest so many are kept, and the best; None keeps all.
             resumed_from: the checkpoint that training goes on from.
             before: called before each attempt to save; may raise `OSError` too.
+            milestones: steps whose checkpoints are kept in any case, such as the ends of stages. Where there are some,
+                scores of different times are of different games, and none is called the best.
         """
         super().__init__()
         self.saved = resumed_from  # the latest checkpoint
@@ -69,6 +72,7 @@ class SaveCheckpoints(BaseCallback):
         self._last_time = self._retry_time = 0.0
         self._failing = False
         self._best = BestCheckpoint(run)
+        self._milestones = milestones
 
     @property
     def _agent(self) -> Agent:
@@ -160,9 +164,11 @@ class SaveCheckpoints(BaseCallback):
         self.saved = path
         self._last_time = time.monotonic()
         self._plan_next(step)
-        self._best.offer(path, self._agent.training_score)
+        if self._milestones is None:
+            self._best.offer(path, self._agent.training_score)
         if self._keep is not None:
-            prune(self._run, self._keep, self._best.path)
+            milestones = {self._run.checkpoint_at(step) for step in self._milestones or ()}
+            prune(self._run, self._keep, {self._best.path, *milestones})
         return path
 
 
@@ -204,10 +210,10 @@ class BestCheckpoint:
             logger.warning("warning: could not note that %s is the best so far (%s)", path, reason(error))
 
 
-def prune(run: RunDirectory, keep: int, best: Path | None) -> None:
-    """Delete all checkpoints but the newest `keep` and `best`."""
+def prune(run: RunDirectory, keep: int, others: Collection[Path | None]) -> None:
+    """Delete all checkpoints but the newest `keep` and `others`."""
     for path in run.checkpoint_files()[:-keep]:
-        if path != best:
+        if path not in others:
             with contextlib.suppress(OSError):
                 path.unlink()
 

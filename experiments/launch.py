@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -19,9 +19,10 @@ from agents import ALGORITHMS, Agent
 from agents.device import peak_memory
 from agents.numerics import NotFinite
 from common.errors import RunError, UserError
-from envs import grouped_procgen
 from experiments.checkpoints import CheckpointFailure, SaveCheckpoints, reason
 from experiments.command_line import PROGRAM, Launch, Resume, parse
+from experiments.continual_evaluation import ContinualEvaluation
+from experiments.curriculum import Curriculum, current_stage, make_environments
 from experiments.progress import TrainingProgress
 from experiments.scores_and_videos import TrainingVideos, evaluate_and_record
 from experiments.stopping import (
@@ -35,6 +36,7 @@ from experiments.stopping import (
 from records.config import TrainConfig, from_json, learned_settings, to_json
 from records.directory import RunDirectory, UsableCheckpoint, new_path
 from records.lock import RunLock
+from records.sequence import Stage
 from records.state import is_finished
 from records.writers import make_logger, sync
 
@@ -170,15 +172,9 @@ def _run_patiently(
         )
         if config.torch_threads is not None:
             torch.set_num_threads(config.torch_threads)
-        env = grouped_procgen(
-            config.games,
-            config.num_envs,
-            groups=config.env_groups or 1,
-            mode=config.mode,
-            levels=config.levels,
-            seed=config.seed,
-            num_threads=config.env_threads,
-        )
+        state = None if checkpoint is None else checkpoint.content["run"]
+        stage = current_stage(config, state) if config.sequence.active else None
+        env = make_environments(config, stage)
         try:
             agent = _make_agent(config, env, checkpoint)
             _describe(agent, console)
@@ -192,8 +188,8 @@ def _run_patiently(
                 run.diagnostics,
                 checkpoints.save_in_need,
             ):
-                if checkpoint is None or agent.num_timesteps < config.total_steps:
-                    _learn(agent, config, run, checkpoints, request, console)
+                if checkpoint is None or stage is not None or agent.num_timesteps < config.total_steps:
+                    _learn(agent, config, run, checkpoints, request, console, stage, beat)
                 env.close()
                 saved = checkpoints.saved
                 assert saved is not None
@@ -239,6 +235,7 @@ def _save_checkpoints(
         config.keep_checkpoints,
         None if checkpoint is None else checkpoint.path,
         before_saving,
+        config.plan.boundaries() if config.sequence.active else None,
     )
 
 
@@ -249,8 +246,12 @@ def _learn(
     checkpoints: SaveCheckpoints,
     request: StopRequest,
     console: Console,
+    stage: Stage | None,
+    beat: Heartbeat,
 ) -> None:
     """Train to the end, or until a request; whatever happens, the last state is saved if that is possible.
+
+    `stage` is the one that a sequence stands in.
 
     Raises:
         RunError: training cannot go on; the message says what was saved.
@@ -261,13 +262,25 @@ def _learn(
     log = make_logger(run.progress_file, run.tensorboard, None if is_new else start)
     agent.set_logger(log)
     progress = TrainingProgress(config.total_steps, console)
+    callbacks: list[BaseCallback] = [
+        progress,
+        checkpoints,
+        TrainingVideos(config, run),
+        StopOnRequest(request),
+    ]
+    log_interval = max(1, round(config.log_every_steps / config.steps_per_rollout))
+
+    def learn(steps: int, is_new: bool) -> None:
+        agent.learn(steps, CallbackList(callbacks), log_interval, reset_num_timesteps=is_new)
+
     try:
-        agent.learn(
-            config.total_steps - start,
-            CallbackList([progress, checkpoints, TrainingVideos(config, run), StopOnRequest(request)]),
-            log_interval=max(1, round(config.log_every_steps / config.steps_per_rollout)),
-            reset_num_timesteps=is_new,
-        )
+        if stage is None:
+            learn(config.total_steps - start, is_new)
+        else:
+            evaluation = ContinualEvaluation(config, run, beat)
+            evaluation.continue_from(None if is_new else start)
+            callbacks.insert(2, evaluation)
+            Curriculum(config, agent, stage, evaluation, learn, lambda: request.asked).follow(is_new)
     except (UserError, CheckpointFailure):
         raise
     except RunError as error:
@@ -285,6 +298,8 @@ def _learn(
     finally:
         progress.close()
         log.close()
+        if agent.env is not None:
+            agent.env.close()
 
 
 def _is_out_of_memory(error: Exception) -> bool:
