@@ -28,7 +28,7 @@ from agents.device import keep_large_buffers, peak_memory
 from agents.episodes import WINDOW, full_window_score
 from agents.learner import Interrupted, Learner, Metrics
 from agents.randomness import RandomStreams
-from agents.retention import Retention
+from agents.retention import Retention, RetentionConfig, make_retention
 from agents.rollout import Batch, RolloutStore
 from agents.schedule import alternate, overlap
 from agents.spaces import image_and_actions, spaces_of
@@ -58,6 +58,9 @@ class Agent(BaseAlgorithm):
         learner_class: what it does with a rollout.
         config: hyperparameters of this agent.
         policy_config: the network.
+        task: number of the task in training, from 0.
+        consolidation_steps: environment steps that methods of continual learning have played at changes of the task;
+            they are not part of `num_timesteps`.
         learner: policy, optimizer and all that changes them.
         actors: environments and all that plays them; there once there are environments.
         experiment: plain values that checkpoints carry along.
@@ -80,7 +83,8 @@ class Agent(BaseAlgorithm):
         env: GymEnv | None,
         config: AgentConfig | None = None,
         *,
-        retention: Retention | None = None,
+        retention: Retention | str = "none",
+        retain: RetentionConfig | None = None,
         seed: int | None = None,
         device: torch.device | str = "auto",
         tensorboard_log: str | None = None,
@@ -95,7 +99,8 @@ class Agent(BaseAlgorithm):
             policy: name of a core ("srwm", "lstm", ...) with the paper's sizes, or a whole configuration.
             env: environments to train in; None only for an agent that will just predict.
             config: hyperparameters; the defaults of the algorithm if None.
-            retention: a method of continual learning; None for fine-tuning.
+            retention: a method of continual learning, or the names of some, joined by "+"; "none" for fine-tuning.
+            retain: settings of methods that go by name.
             seed: of everything random, the environments included; None draws one.
             device: "cpu", "cuda" or "auto".
             tensorboard_log: directory for TensorBoard files, as in Stable-Baselines3.
@@ -124,11 +129,12 @@ class Agent(BaseAlgorithm):
         self.policy_config = (
             policy_config(policy, **policy_kwargs or {}) if isinstance(policy, str) else policy
         )
+        self._retention = make_retention(retention, retain) if isinstance(retention, str) else retention
+        self.task = self.consolidation_steps = 0
         self.experiment: dict[str, Any] = {}
         self.stop_when: Callable[[], bool] | None = None
         self.diagnostics: Path | None = None
         self.decay_span: tuple[int, int] | None = None
-        self._retention = retention
         self._boundary: dict[str, Any] | None = None
         keep_large_buffers()
         super().__init__(
@@ -171,7 +177,14 @@ class Agent(BaseAlgorithm):
         self.set_random_seed(self.seed)
         self.policy = Policy(self.policy_config, image_shape, num_actions).to(self.device)
         self._random = RandomStreams(self.seed, self.device)
-        self.learner = self.learner_class(self.policy, self.config, self._random.shuffling, self._retention)
+        self.learner = self.learner_class(
+            self.policy,
+            self.config,
+            self._random.shuffling,
+            self._retention,
+            replaying=self._random.replaying,
+        )
+        self._retention.begin_task(self.task)
         if self.env is not None:
             self._setup_actors()
 
@@ -211,6 +224,58 @@ class Agent(BaseAlgorithm):
             self._boundary = None
         else:
             self.actors.collector.load_state(before.collector.state())
+
+    # Tasks
+
+    @property
+    def retention(self) -> Retention:
+        """The method of continual learning."""
+        return self._retention
+
+    def change_task(self, env: GymEnv, task: int, *, keep_state: bool = False) -> bool:
+        """Leave the present task and go on with another one, between two calls of `learn`.
+
+        First the method of continual learning consolidates: it may play rollouts in the present environments, which
+        stay open. Then new episodes start in `env`, and the agent can be saved: as it would start its next rollout. Go
+        on with ``learn(steps, reset_num_timesteps=False)``.
+
+        Args:
+            env: environments of the new task, as many as the present ones.
+            task: its number, from 0. One that was trained before may come back.
+            keep_state: the policy's state goes on into the new environments, as far as its reset rule lets it.
+
+        Returns:
+            False if `stop_when` asked to stop before the consolidation was complete: nothing has changed then, and what
+            `save` writes is as the present task ended.
+        """
+        if self.retention.needs_boundaries:
+            try:
+                self.retention.end_task(self.task, self._consolidation_rollouts)
+            except Interrupted:
+                return False
+        before = self.actors.collector.core_state
+        self.set_env(env)
+        self.task = task
+        self.retention.begin_task(task)
+        assert self.env is not None
+        self._last_obs = self.env.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
+        self.actors.collector.reset()
+        if keep_state:
+            self.actors.collector.core_state = before
+        self._boundary = self._run_state()
+        return True
+
+    def _consolidation_rollouts(self, count: int) -> Iterator[Batch]:
+        """Rollouts of the present task that are not learned from; each is valid until the next one."""
+        if self._last_obs is None:
+            raise UserError("no task has been trained yet: call learn before change_task")
+        self.actors.follow_learner()
+        for _ in range(count):
+            if not self._play(self.actors.stores[0], lambda step: not self._stop_asked()):
+                raise Interrupted
+            self.consolidation_steps += self.n_envs * self.config.rollout_steps
+            yield self.actors.stores[0].batch
 
     # What belongs to the learner under the names of Stable-Baselines3
 
@@ -483,6 +548,8 @@ class Agent(BaseAlgorithm):
             "total_timesteps": self._total_timesteps,
             "random": self._random.state(),
             "num_envs": getattr(self, "n_envs", None),
+            "task": self.task,
+            "consolidation_steps": self.consolidation_steps,
         }
         if self.env is None:
             return state
@@ -526,6 +593,8 @@ class Agent(BaseAlgorithm):
             num_actions=num_actions,
             seed=self.seed,
             experiment=self.experiment,
+            retention=self.retention.name,
+            retain=self.retention.config,
             learner=self.learner.state(),
             run=self._boundary or self._run_state(),
         )
@@ -548,8 +617,8 @@ class Agent(BaseAlgorithm):
             env: environments to go on training in; None if the agent shall only predict, or get them by `set_env`.
             device: "cpu", "cuda" or "auto".
             force_reset: start new episodes in `env`. False continues the episodes of the checkpoint, exactly.
-            kwargs: `retention`, `tensorboard_log` and `verbose`, as for a new agent, and hyperparameters in place of
-                stored ones.
+            kwargs: `retention`, `retain`, `tensorboard_log` and `verbose`, as for a new agent, and hyperparameters in
+                place of stored ones.
 
         Raises:
             CheckpointError: the file is missing, damaged or foreign, of another algorithm, or does not fit `env`.
@@ -574,6 +643,7 @@ class Agent(BaseAlgorithm):
                 "agents.load finds the right class"
             )
         parts = AgentContent.read(content, name, cls.config_class)
+        kwargs = {"retention": parts.retention, "retain": parts.retain, **kwargs}
         agent = cls(parts.policy_config, env, parts.config, seed=parts.seed, device=device, **kwargs)
         if env is None:
             agent.observation_space, agent.action_space = spaces_of(parts.image_shape, parts.num_actions)
@@ -596,6 +666,7 @@ class Agent(BaseAlgorithm):
     def _load_run_state(self, state: Mapping[str, Any], restart: bool) -> None:
         self.num_timesteps = state["num_timesteps"]
         self._total_timesteps = state["total_timesteps"]
+        self.task, self.consolidation_steps = state.get("task", 0), state.get("consolidation_steps", 0)
         self._random.load_state(state["random"])
         if self.env is None:
             self._boundary = dict(state)  # for `save`, and for environments that come later

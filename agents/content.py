@@ -11,6 +11,7 @@ import torch
 
 from agents.checkpoint import CheckpointError
 from agents.config import AgentConfig
+from agents.retention import RetentionConfig
 from common.config import plain, problems, read
 from policies import Policy, PolicyConfig, from_json
 
@@ -30,6 +31,8 @@ class AgentContent:
         num_actions: how many it chose from.
         seed: of everything random; None where it was drawn.
         experiment: plain values that came along.
+        retention: names of the methods of continual learning.
+        retain: their settings.
         learner: what `Learner.state` returned.
         run: counters, and the states of environments, collector and random generators, at a rollout's start.
     """
@@ -41,16 +44,20 @@ class AgentContent:
     num_actions: int
     seed: int | None
     experiment: dict[str, Any]
+    retention: str
+    retain: RetentionConfig
     learner: Mapping[str, Any]
     run: Mapping[str, Any]
 
     def plain(self) -> dict[str, Any]:
         """As nested dictionaries of plain values and tensors."""
+        parts = {name: value for name, value in vars(self).items() if name != "retain"}
         return {
-            **vars(self),
+            **parts,
             "config": plain(self.config),
             "policy_config": plain(self.policy_config),
             "image_shape": list(self.image_shape),
+            "retention": {"name": self.retention, "config": plain(self.retain)},
         }
 
     @classmethod
@@ -62,6 +69,7 @@ class AgentContent:
         """
         with fitting(name):
             shape, num_actions, seed = content["image_shape"], content["num_actions"], content["seed"]
+            retention = content.get("retention", {"name": "none", "config": {}})  # older files have none
             if len(shape) != 3 or not all(type(n) is int and 0 < n < IMAGE_SIDE for n in shape):
                 raise ValueError(f"its images have the shape {shape}")
             if type(num_actions) is not int or not 0 < num_actions < IMAGE_SIDE:
@@ -76,6 +84,8 @@ class AgentContent:
                 num_actions=num_actions,
                 seed=seed,
                 experiment=dict(content["experiment"]),
+                retention=str(retention["name"]),
+                retain=_settings(RetentionConfig(), retention["config"]),
                 learner=dict(content["learner"]),
                 run=dict(content["run"]),
             )

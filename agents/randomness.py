@@ -16,15 +16,19 @@ class RandomStreams:
         acting: actions in training, on the policy's device.
         predicting: actions in `predict`, on the policy's device.
         shuffling: the order of batches, on the CPU; its state belongs to the learner.
+        replaying: what methods of continual learning draw, on the CPU; its state belongs to the learner.
     """
 
     def __init__(self, seed: int | None, device: torch.device) -> None:
         """`seed` None draws one."""
-        seeds = np.random.SeedSequence(seed).spawn(3)
-        acting, predicting, shuffling = (int(s.generate_state(1, np.uint64)[0]) >> 1 for s in seeds)
+        seeds = np.random.SeedSequence(seed).spawn(4)
+        acting, predicting, shuffling, replaying = (
+            int(s.generate_state(1, np.uint64)[0]) >> 1 for s in seeds
+        )
         self.acting = torch.Generator(device).manual_seed(acting)
         self.predicting = torch.Generator(device).manual_seed(predicting)
         self.shuffling = torch.Generator().manual_seed(shuffling)
+        self.replaying = torch.Generator().manual_seed(replaying)
 
     def state(self) -> dict[str, Tensor]:
         """The states of the generators of actions and of torch's global one, for a checkpoint."""

@@ -210,7 +210,15 @@ def _run_patiently(
 def _make_agent(config: TrainConfig, env: VecEnv, checkpoint: UsableCheckpoint | None) -> Agent:
     algorithm = ALGORITHMS[config.algorithm_name]
     if checkpoint is None:
-        agent = algorithm(config.policy, env, config.agent, seed=config.seed, device=config.device)
+        agent = algorithm(
+            config.policy,
+            env,
+            config.agent,
+            retention=config.retention,
+            retain=config.retain,
+            seed=config.seed,
+            device=config.device,
+        )
     else:
         agent = algorithm.from_content(
             checkpoint.content, str(checkpoint.path), env, config.device, force_reset=False

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import torch
 
 from agents import ALGORITHMS, AgentConfig, ImpalaConfig
+from agents.retention import RetentionConfig, retention_problems
 from common.config import INCIDENTAL, INLINE, Range, assign, choice, chosen_name, flat, options, plain
 from common.config import problems as config_problems
 from common.errors import UserError, raise_problems
@@ -43,6 +44,8 @@ class TrainConfig:
         seed: of environments, weights and actions.
         policy: the network.
         agent: learning algorithm.
+        retention: method of continual learning, or several, joined by + (none, ewc, xdg+si).
+        retain: settings of these methods.
         device: auto, cpu or cuda.
         torch_threads: threads of torch's operators; none for torch's own choice.
         env_threads: native threads that step the games; 0 steps them in the main thread.
@@ -71,6 +74,8 @@ class TrainConfig:
     seed: int = 0
     policy: Annotated[PolicyConfig, INLINE] = field(default_factory=PolicyConfig)
     agent: AgentConfig = choice(_agent_configs, ImpalaConfig, option="algorithm")
+    retention: str = "none"
+    retain: RetentionConfig = field(default_factory=RetentionConfig)
     device: str = "auto"
     torch_threads: Annotated[int | None, Range(1, MAX_THREADS), INCIDENTAL] = None
     env_threads: Annotated[int, Range(0, MAX_THREADS), INCIDENTAL] = 4
@@ -124,6 +129,7 @@ class TrainConfig:
             *(_sequence_problems(self) if self.sequence.active else _games_problems(self)),
             # An impossible number of environments is reported once, and wrong hyperparameters by themselves.
             *(self.agent.problems(self.num_envs) if self.num_envs >= 1 and not agent else []),
+            *retention_problems(self.retention),
             *_memory_problems(self),
             *device_problems(self.device),
             *_evaluation_problems(self),

@@ -1,15 +1,63 @@
 """Methods of continual learning, by name.
 
-A new one is a subclass of `Retention` in a file of its own, and a line in `RETENTIONS`.
+A new one is a subclass of `Retention` in a file of its own, and a line in `RETENTIONS`; where it has settings, their
+class is one more base of `RetentionConfig`.
 """
 
 from __future__ import annotations
 
-from agents.retention.base import Retention
+from dataclasses import dataclass
 
-RETENTIONS: dict[str, type[Retention]] = {
-    "none": Retention,
-}
+from agents.retention.base import ConsolidationConfig, Retention, Rollouts
+from agents.retention.combined import SEPARATOR, Combined
+from common.errors import raise_problems, unknown_name
+
+RETENTIONS: dict[str, type[Retention]] = {method.name: method for method in (Retention,)}
 """Every method by name; "none" is fine-tuning."""
 
-__all__ = ["RETENTIONS", "Retention"]
+
+@dataclass(frozen=True)
+class RetentionConfig(ConsolidationConfig):
+    """The settings of all methods. One that is not used is not looked at."""
+
+
+def retention_names(names: str) -> list[str]:
+    """The methods in a text such as "xdg+si"."""
+    return [name.strip() for name in names.split(SEPARATOR)]
+
+
+def retention_problems(names: str) -> list[str]:
+    """What is wrong with a text that names methods, a line each."""
+    parts = retention_names(names)
+    found = [unknown_name("retention", name, RETENTIONS) for name in parts if name not in RETENTIONS]
+    if not found and len(parts) > 1:
+        found += [
+            f"retention {names}: {name} cannot be combined with itself: name it once"
+            for name in dict.fromkeys(parts)
+            if parts.count(name) > 1
+        ]
+        if "none" in parts:
+            found.append(f"retention {names}: none cannot be combined with others: leave it out")
+    return found
+
+
+def make_retention(names: str, config: RetentionConfig | None = None) -> Retention:
+    """The method called `names`, or several, joined by "+".
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    raise_problems(retention_problems(names))
+    methods = [RETENTIONS[name](config) for name in retention_names(names)]
+    return methods[0] if len(methods) == 1 else Combined(methods)
+
+
+__all__ = [
+    "RETENTIONS",
+    "Retention",
+    "RetentionConfig",
+    "Rollouts",
+    "make_retention",
+    "retention_names",
+    "retention_problems",
+]
