@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import agents
 from agents import Agent
-from agents.checkpoint import SUFFIX, existing_checkpoint
 from agents.spaces import image_and_actions
 from common import config
 from common.errors import UserError
-from envs import parse_levels
+from envs import Task, parse_task
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
-from records.directory import RunDirectory
+from records.selection import find_checkpoint
+
+
+@dataclass(frozen=True)
+class TrainedSequence:
+    """The tasks of a sequence, where it named them; the rest follows from the games."""
+
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,21 @@ class TrainingInfo:
         mode: The mode of the games.
         levels: The levels, a split or a range "A:B".
         evaluation_greedy: Whether its own final evaluation takes the most likely actions.
+        sequence: Of tasks one after another; the agent of an early stage may not have met all of them.
     """
 
     games: tuple[str, ...] = ()
     mode: str = "easy"
     levels: str = "train"
     evaluation_greedy: bool = True
+    sequence: TrainedSequence = TrainedSequence()
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Each game with its mode and levels. Raises `UserError` where there are no such ones."""
+        if self.sequence.tasks:
+            return tuple(parse_task(text, self.mode, self.levels) for text in self.sequence.tasks)
+        return tuple(Task(game, self.mode, self.levels) for game in self.games)
 
     def greedy(self, asked_greedy: bool, asked_sample: bool) -> bool:
         """Whether to take the most likely actions: as asked for, or else as the run's own evaluation does."""
@@ -41,29 +55,9 @@ class TrainingInfo:
         """Whether a level was trained on: "training", "unseen", or "unknown" if the checkpoint does not say."""
         if not self.games:
             return "unknown"
-        if game not in self.games or mode != self.mode:
-            return "unseen"
-        levels = parse_levels(self.levels, self.mode)
-        return "training" if levels.count == 0 or level in levels.seeds else "unseen"
-
-
-def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The newest checkpoint of a run directory; anything else than a directory is a checkpoint itself.
-
-    Raises:
-        UserError: there is nothing, or a directory without checkpoints.
-    """
-    path = Path(path)
-    if not existing_checkpoint(path).exists():
-        raise UserError(f"{path} does not exist: name the directory of a run, or a {SUFFIX} file")
-    if not path.is_dir():
-        return path
-    files = RunDirectory(path).checkpoint_files()
-    if not files:
-        raise UserError(
-            f"{path} holds no checkpoints: name the directory of a run of train.py, or a {SUFFIX} file"
-        )
-    return files[-1]
+        ranges = [task.level_range for task in self.tasks if (task.game, task.mode) == (game, mode)]
+        known = any(levels.count == 0 or level in levels.seeds for levels in ranges)
+        return "training" if known else "unseen"
 
 
 @dataclass(frozen=True)

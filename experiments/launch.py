@@ -25,6 +25,7 @@ from experiments.continual_evaluation import ContinualEvaluation
 from experiments.curriculum import Curriculum, current_stage, make_environments
 from experiments.progress import TrainingProgress
 from experiments.scores_and_videos import TrainingVideos, evaluate_and_record
+from experiments.start import begin_with, read_start
 from experiments.stopping import (
     Heartbeat,
     StopOnRequest,
@@ -83,6 +84,7 @@ def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = 
     if config.env_groups is None:
         # Stored as it is now, so that the run can be continued on another device.
         config = replace(config, env_groups=2 if get_device(config.device).type == "cuda" else 1)
+    read_start(config)  # while nothing has been created yet
     run = RunDirectory(run_dir)
     run.create(config, command)
     with run.lock as lock:
@@ -165,8 +167,8 @@ def _run_patiently(
     with request.listening():
         verb = "Training" if checkpoint is None else f"Continuing {checkpoint.path.name}:"
         console.print(
-            f"{verb} {config.policy_name} with {config.algorithm_name} on {', '.join(config.games)} ({config.mode}, "
-            f"levels {config.levels}), {config.num_envs} environments, {config.total_steps:,} steps\n"
+            f"{verb} {config.policy_name} with {config.algorithm_name} on {_what_is_played(config)}, "
+            f"{config.num_envs} environments, {config.total_steps:,} steps\n"
             f"Everything goes to {run}",
             soft_wrap=True,
         )
@@ -207,6 +209,13 @@ def _run_patiently(
     return 0
 
 
+def _what_is_played(config: TrainConfig) -> str:
+    if not config.sequence.active or config.sequence.joint:
+        return f"{', '.join(config.games)} ({config.mode}, levels {config.levels})"
+    stages = len(config.plan.stages)
+    return f"{', '.join(map(str, config.tasks))}, one after another in {stages} stages ({config.retention})"
+
+
 def _make_agent(config: TrainConfig, env: VecEnv, checkpoint: UsableCheckpoint | None) -> Agent:
     algorithm = ALGORITHMS[config.algorithm_name]
     if checkpoint is None:
@@ -219,6 +228,8 @@ def _make_agent(config: TrainConfig, env: VecEnv, checkpoint: UsableCheckpoint |
             seed=config.seed,
             device=config.device,
         )
+        if (weights := read_start(config)) is not None:
+            begin_with(agent, weights)
     else:
         agent = algorithm.from_content(
             checkpoint.content, str(checkpoint.path), env, config.device, force_reset=False
