@@ -56,7 +56,7 @@ class ActorSide:
         self.episodes = EpisodeLog(self.collector.games)
         image_shape = policy.encoder.image_shape
         self.stores = [
-            RolloutStore(config.rollout_steps, env.num_envs, image_shape, device)
+            RolloutStore(config.rollout_steps, env.num_envs, image_shape, policy.num_actions, device)
             for _ in range(1 + config.lag)
         ]
 

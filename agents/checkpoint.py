@@ -23,7 +23,7 @@ import stat
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -162,7 +162,63 @@ def _open_regular(source: Path) -> IO[bytes]:
     return source.open("rb")
 
 
-def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, Any]:
+class Place(NamedTuple):
+    """Where in a file a tensor lies, from the file's first byte on."""
+
+    offset: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+def read_layout(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `read_checkpoint` gives, but of each tensor, array and bytes only its `Place`, and nothing is checked.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`, except where only the tensors are damaged.
+    """
+    source = existing_checkpoint(path)
+    try:
+        with _open_regular(source) as file:
+            header = _read_header(file, source)
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {source}: {error.strerror or error}") from error
+    places: dict[str, Place] = {}
+    offset = header.end
+    for number, ((dtype, shape), length) in enumerate(zip(header.shapes, header.lengths, strict=True)):
+        places[str(number)] = Place(offset, dtype, tuple(shape))
+        offset += length
+    return _content(source, _unmarked(header.content), places)
+
+
+def check_digest(source: Path, data: memoryview) -> None:
+    """Compare the whole `data` of the file `source` with the checksum at its end.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    if _DIGEST(data[:-_DIGEST_SIZE]).digest() != data[-_DIGEST_SIZE:]:
+        raise _damaged(source)
+
+
+class _Header(NamedTuple):
+    """The part of a file before its tensors.
+
+    Attributes:
+        data: its bytes.
+        shapes: types and shapes of the tensors.
+        lengths: their bytes.
+        content: the JSON, in which numbers stand for tensors.
+        end: where the tensors begin.
+    """
+
+    data: bytes
+    shapes: list[tuple[torch.dtype, list[int]]]
+    lengths: list[int]
+    content: Any
+    end: int
+
+
+def _read_header(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> _Header:
     begin = file.tell()
     size = file.seek(0, os.SEEK_END) - begin
     file.seek(begin)
@@ -179,9 +235,7 @@ def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, 
         raise _too_large(source, size, memory)
     if header_size > min(MAX_HEADER, size):
         raise not_whole(source)
-    digest = _DIGEST(start)
     header = file.read(header_size)
-    digest.update(header)
     try:
         described = json.loads(header)
         shapes = [_checked(dtype, shape) for dtype, shape in described["tensors"]]
@@ -191,6 +245,12 @@ def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, 
     lengths = [dtype.itemsize * math.prod(shape) for dtype, shape in shapes]
     if _FIXED.size + header_size + sum(lengths) + _DIGEST_SIZE != size:
         raise not_whole(source)
+    return _Header(start + header, shapes, lengths, content, begin + _FIXED.size + header_size)
+
+
+def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, Any]:
+    header, shapes, lengths, content, _ = _read_header(file, source)
+    digest = _DIGEST(header)
     values: dict[str, Tensor] = {}
     for number, ((dtype, shape), length) in enumerate(zip(shapes, lengths, strict=True)):
         data = bytearray(length)
@@ -199,7 +259,7 @@ def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, 
         digest.update(data)
         values[str(number)] = _tensor(data, dtype, shape)
     if file.read(_DIGEST_SIZE + 1) != digest.digest():
-        raise CheckpointError(f"{source} is damaged: its checksum does not match; use another one")
+        raise _damaged(source)
     return _content(source, content, values)
 
 
@@ -219,7 +279,7 @@ def _tensor(data: bytearray, dtype: torch.dtype, shape: Sequence[int]) -> Tensor
     return torch.frombuffer(data, dtype=dtype).reshape(tuple(shape))
 
 
-def _content(source: Path | str, packed: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _content(source: Path | str, packed: Any, tensors: Mapping[str, Any]) -> dict[str, Any]:
     try:
         content = _unpack(packed, tensors)
         if not isinstance(content, dict):
@@ -229,6 +289,10 @@ def _content(source: Path | str, packed: Any, tensors: Mapping[str, Tensor]) -> 
             f"{source} is damaged: its parts do not fit together; use another one"
         ) from error
     return content
+
+
+def _damaged(source: Path | str) -> CheckpointError:
+    return CheckpointError(f"{source} is damaged: its checksum does not match; use another one")
 
 
 def not_whole(source: Path | str) -> CheckpointError:
@@ -292,7 +356,16 @@ def _stored(value: Tensor | NDArray[Any], kind: str, where: str, tensors: list[T
     return {_MARK: str(len(tensors) - 1), "as": kind}
 
 
-def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+def _unmarked(value: Any) -> Any:
+    """The packed content with every array and bytes as a tensor."""
+    if isinstance(value, list):
+        return [_unmarked(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {name: "tensor" if name == "as" and _MARK in value else _unmarked(v) for name, v in value.items()}
+
+
+def _unpack(value: Any, tensors: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [_unpack(item, tensors) for item in value]
     if not isinstance(value, dict):

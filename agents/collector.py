@@ -219,7 +219,7 @@ class Collector:
             group.actions = step.actions.cpu().numpy()
         self.times.acting += time.perf_counter() - began
         group.env.step_async(group.actions)
-        store.put_action(t, group.envs, step.actions, step.log_probs, step.values)
+        store.put_action(t, group.envs, step.actions, step.log_probs, step.values, step.logits)
 
     def _finish_step(self, group: _Group, store: RolloutStore, t: int) -> Infos:
         """Wait for the step that leads to observation `t`."""

@@ -77,6 +77,7 @@ class Sequences:
     advantages: Tensor
     returns: Tensor
     initial_state: State
+    targets: Tensor | None = None
 
     def select(self, columns: Tensor) -> Sequences:
         """The sequences with these numbers (n,)."""
@@ -139,6 +140,7 @@ class PPOLearner(Learner):
             advantages=estimates.advantages,
             returns=estimates.returns,
             initial_state=rollout.initial_state,
+            targets=rollout.targets,
         )
 
     def losses(self, batch: Sequences) -> Losses:

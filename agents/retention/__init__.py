@@ -9,15 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agents.retention.base import ConsolidationConfig, Retention, Rollouts
+from agents.retention.clear import Clear, ClearConfig
 from agents.retention.combined import SEPARATOR, Combined
+from agents.retention.ewc import Ewc, EwcConfig, OnlineEwc
+from agents.retention.si import SiConfig, SynapticIntelligence
 from common.errors import raise_problems, unknown_name
 
-RETENTIONS: dict[str, type[Retention]] = {method.name: method for method in (Retention,)}
+RETENTIONS: dict[str, type[Retention]] = {
+    method.name: method for method in (Retention, Ewc, OnlineEwc, SynapticIntelligence, Clear)
+}
 """Every method by name; "none" is fine-tuning."""
 
 
 @dataclass(frozen=True)
-class RetentionConfig(ConsolidationConfig):
+class RetentionConfig(EwcConfig, SiConfig, ClearConfig, ConsolidationConfig):
     """The settings of all methods. One that is not used is not looked at."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from torch import Tensor
 
@@ -50,12 +50,16 @@ class Retention:
         name: under which it is registered.
         needs_boundaries: whether it must be told where a task ends.
         needs_identity: whether the policy must be told which task it plays.
+        keeps_files: whether it keeps more than checkpoints hold.
+        inert: settings with which it does nothing at all.
         config: its settings; they are fields of `RetentionConfig`.
     """
 
     name: str = "none"
     needs_boundaries: bool = False
     needs_identity: bool = False
+    keeps_files: bool = False
+    inert: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: Any = None) -> None:
         """`config` None is for the default settings."""

@@ -27,6 +27,7 @@ class Combined(Retention):
         self.methods = tuple(methods)
         self.name = SEPARATOR.join(method.name for method in methods)
         self.needs_boundaries = any(method.needs_boundaries for method in methods)
+        self.keeps_files = any(method.keeps_files for method in methods)
         self.needs_identity = any(method.needs_identity for method in methods)
 
     def policy_config(self, config: PolicyConfig, seed: int) -> PolicyConfig:

@@ -120,6 +120,7 @@ def random_batch() -> Callable[..., Batch]:
             dones=dones,
             initial_state=state,
             final_state=state,
+            logits=normal(steps, num_envs, policy.num_actions),
         )
 
     return make
