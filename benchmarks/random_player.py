@@ -39,9 +39,9 @@ class Options:
     """
 
     out: Annotated[str, Shown("FILE")]
-    modes: tuple[str, ...] = ("easy", "hard")
+    modes: tuple[str, ...] = ("easy",)
     splits: tuple[str, ...] = ("train", "test1")
-    episodes: Annotated[int, Range(2)] = 400
+    episodes: Annotated[int, Range(2)] = 200
     num_envs: Annotated[int, Range(1)] = 100
     seed: int = 0
 
