@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,3 +99,35 @@ def training_info(agent: Agent) -> TrainingInfo:
     """What `agent` was trained on. Its experiment may be missing, or come from elsewhere."""
     problems: list[str] = []  # what is something else than expected is left out
     return config.read(TrainingInfo(), agent.experiment, problems)
+
+
+def task_numbers(agent: Agent, games: Sequence[str], mode: str, levels: str | None = None) -> list[int]:
+    """The number of the task that each of `games` belongs to, for a policy that is told; zeros for one that is not.
+
+    Args:
+        agent: trained on a sequence.
+        games: that are played in `mode`.
+        mode: of the games.
+        levels: that are played; a task that is trained on them is preferred to others of the same game.
+
+    Raises:
+        UserError: the policy must be told, and a game belongs to none of its tasks.
+    """
+    if not agent.policy.config.tasks.told:
+        return [0] * len(games)
+    known = list(training_info(agent).tasks)
+
+    def likeness(number: int, game: str) -> tuple[bool, bool, bool]:
+        task = known[number]
+        return task.game == game, task.mode == mode, task.levels == levels
+
+    found = []
+    for game in games:
+        best = max(range(len(known)), key=lambda number: likeness(number, game), default=None)
+        if best is None or known[best].game != game:
+            names = ", ".join(map(str, known)) or "unknown"
+            raise UserError(
+                f"this policy is told its task, and {game} is none of them: its tasks are {names}"
+            )
+        found.append(best)
+    return found

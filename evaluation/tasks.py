@@ -72,4 +72,5 @@ def score(
         greedy=greedy,
         seed=SEED,
     )
-    return evaluate(agent, protocol, report, num_threads=num_threads).scores
+    numbers = [number for number, _ in group.tasks]
+    return evaluate(agent, protocol, report, num_threads=num_threads, tasks=numbers).scores

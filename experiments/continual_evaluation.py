@@ -9,12 +9,15 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
 from common.stages import stage
+from envs import Task
 from evaluation.progress import Report
+from evaluation.recovery import InARow, shown_episodes
 from evaluation.tasks import Group, groups, score
 from experiments.stopping import Stopped
 from records.config import TrainConfig
-from records.continual import BETWEEN, BOUNDARY, FILE, ContinualLog, Measurement
+from records.continual import BETWEEN, BOUNDARY, FILE, RECOVERY, ContinualLog, Measurement
 from records.directory import RunDirectory
+from records.sequence import TRAINED_LEVELS
 from records.writers import TensorBoardWriter
 
 logger = logging.getLogger(__name__)
@@ -49,6 +52,8 @@ class ContinualEvaluation(BaseCallback):
             OSError: the file cannot be written.
         """
         self._measure(agent, stages, BOUNDARY, self._config.sequence.boundary_episodes)
+        if stages > 0 and not self._config.sequence.joint:
+            self._measure_recovery(agent, stages)
 
     def _on_rollout_start(self) -> None:
         agent = self.model
@@ -108,6 +113,24 @@ class ContinualEvaluation(BaseCallback):
             )
             for (_, task), found in zip(group.tasks, scores, strict=True)
         ]
+
+
+def _recovery(step: int, number: int, task: Task, condition: str, found: InARow) -> list[Measurement]:
+    """A line for each episode that is looked at; the steps of all of them stand in the first."""
+    return [
+        Measurement(
+            step,
+            number,
+            RECOVERY,
+            str(task),
+            TRAINED_LEVELS,
+            tuple(found.returns[:, episode - 1].tolist()),
+            found.steps if episode == 1 else 0,
+            condition,
+            episode,
+        )
+        for episode in shown_episodes(found.returns.shape[1])
+    ]
 
 
 def _is_of(measured: Measurement, step: int, kind: str, places: set[tuple[str, str]]) -> bool:

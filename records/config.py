@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
+from policies.tasks import SHARED
 
 from agents import ALGORITHMS, AgentConfig, ImpalaConfig
 from agents.retention import RetentionConfig, retention_problems
@@ -165,6 +166,10 @@ def _with_sequence(config: TrainConfig, given: Mapping[str, object], problems: l
         )
     if "total_steps" not in given and tasks:
         config = replace(config, total_steps=config.sequence.total_steps(len(tasks)))
+    if "tasks.count" not in given and "policy.tasks.count" not in given:
+        count = 1 if config.sequence.joint else max(1, len(tasks))
+        known = replace(config.policy.tasks, count=count)
+        config = replace(config, policy=replace(config.policy, tasks=known))
     return replace(config, games=games)
 
 
@@ -217,6 +222,11 @@ def _sequence_problems(config: TrainConfig) -> list[str]:
             found.append(
                 f"sequence.tasks lists {task} more than once: give sequence.cycles for another visit"
             )
+    known = config.policy.tasks
+    if sequence.joint and (known.told or known.heads != SHARED):
+        found.append("sequence.joint plays all tasks at once: leave tasks.id and tasks.heads out")
+    if tasks and known.count < len(tasks) and (known.told or known.heads != SHARED) and not sequence.joint:
+        found.append(f"tasks.count is {known.count}, but the sequence has {len(tasks)} tasks: leave it out")
     if sequence.joint and tasks:
         kinds = {(task.mode, task.levels) for task in tasks}
         if len(kinds) > 1 or len({task.game for task in tasks}) < len(tasks):

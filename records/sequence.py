@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Annotated
 
-from common.config import INCIDENTAL, OneOf, Range
+from common.config import INCIDENTAL, Range
 from common.errors import UserError
 from envs import Task, parse_levels
 
 _Steps = Annotated[int, Range(1, 10**13)]
-HIDDEN, TOLD = "hidden", "told"
-SHARED, PER_TASK, BLOCKS = "shared", "per-task", "blocks"
 TRAINED_LEVELS = "train"
 """The split that stands for the levels that a task itself is trained on."""
-DIP_SHARE = 0.02
+DIP_PERCENT = 2
 """The part of a stage after a switch in which the dip is looked for; evaluations in between begin within it."""
 
 
@@ -32,8 +29,6 @@ class SequenceConfig:
             plays already; none for those of the others.
         start: run (RUN, RUN@stage1) or checkpoint whose weights the sequence begins with; none for fresh weights.
         joint: train on all tasks at once, for as many steps: what remembering can be held against.
-        task_id: whether the policy is told which task it plays: hidden or told.
-        heads: of the policy: shared, per-task (needs told), or blocks, one output for each action of each task.
         restart_learning_rate: whether a learning rate that decays does so within each stage, instead of over the run.
         reset_optimizer: whether the optimizer forgets at each switch.
         carry_state: whether the core's memory is carried over a switch.
@@ -53,8 +48,6 @@ class SequenceConfig:
     first_stage_steps: _Steps | None = None
     start: str | None = None
     joint: bool = False
-    task_id: Annotated[str, OneOf((HIDDEN, TOLD))] = HIDDEN
-    heads: Annotated[str, OneOf((SHARED, PER_TASK, BLOCKS))] = SHARED
     restart_learning_rate: bool = True
     reset_optimizer: bool = False
     carry_state: bool = False
@@ -82,12 +75,6 @@ class SequenceConfig:
                 for name in given
             ]
         found = []
-        if self.heads == PER_TASK and self.task_id != TOLD:
-            found.append("sequence.heads per-task needs to know the task: give sequence.task_id told")
-        if self.joint and (self.task_id, self.heads) != (HIDDEN, SHARED):
-            found.append(
-                "sequence.joint plays all tasks at once: leave sequence.task_id and sequence.heads out"
-            )
         if self.joint and self.first_stage_steps is not None:
             found.append("sequence.joint has no first stage: leave sequence.first_stage_steps out")
         return found + self._split_problems()
@@ -142,6 +129,10 @@ class Stage:
         """Environment steps that it is meant to have."""
         return self.end - self.begin
 
+    def part(self, percent: int) -> int:
+        """So much of its steps, rounded up."""
+        return -(-self.steps * percent // 100)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -192,5 +183,5 @@ class Plan:
         if every is None:
             return
         begin = self.at_rollout_end(stage.begin)
-        yield from (begin + math.ceil(share * stage.steps) for share in (DIP_SHARE / 2, DIP_SHARE))
+        yield from (begin + stage.part(percent) for percent in (DIP_PERCENT // 2, DIP_PERCENT))
         yield begin + (up_to - begin) // every * every

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from policies.tasks import PER_TASK
 
 from agents import CheckpointError, read_checkpoint
 from common.errors import UserError, raise_problems
@@ -21,7 +22,7 @@ from evaluation.report.random_player import random_return
 from evaluation.report.runs import Run, differing_settings
 from evaluation.report.statistics import Interval, mean, with_interval
 from records.continual import BETWEEN, BOUNDARY, FILE, RECOVERY, ContinualLog, Measurement
-from records.sequence import DIP_SHARE, Stage
+from records.sequence import DIP_PERCENT, Stage
 from records.writers import STEP, read_progress
 
 NORMALIZERS = ("procgen", "expert", "ppo")
@@ -317,7 +318,7 @@ def cora_forgetting(study: ContinualStudy, method: Method, one: Sequenced, split
 
 def zero_shot_transfer(study: ContinualStudy, method: Method, one: Sequenced, split: str) -> float:
     """CORA's summary of Z; NaN for heads that were never trained."""
-    if one.joint or one.run.config.sequence.heads == "per-task":
+    if one.joint or one.run.config.policy.tasks.heads == PER_TASK:
         return math.nan
     pairs = continual.zero_shot_transfer(study.raw(one, split), study.scales[split])
     return continual.cora_summary(pairs)
@@ -332,7 +333,7 @@ def dip(study: ContinualStudy, method: Method, one: Sequenced, split: str) -> fl
     found = []
     for stage in one.stages[1:]:
         begin = one.border(stage.number - 1)
-        end = plan.at_rollout_end(begin + math.ceil(DIP_SHARE * stage.steps))
+        end = plan.at_rollout_end(begin + stage.part(DIP_PERCENT))
         earlier = {other.task_index for other in one.stages[: stage.number - 1]}
         found.append(continual.dip(curve.between(begin, end), sorted(earlier - {stage.task_index})))
     return continual.mean_or_nan(np.array(found))

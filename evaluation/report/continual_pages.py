@@ -89,8 +89,8 @@ def notes(study: ContinualStudy) -> tuple[str, ...]:
         else "Scores at boundaries are those of the boundary alone."
     )
     resets = sorted({method.first.run.config.policy.reset for method in study.methods})
-    known = sorted({method.first.run.config.sequence.task_id for method in study.methods})
-    heads = sorted({method.first.run.config.sequence.heads for method in study.methods})
+    known = sorted({method.first.run.config.policy.tasks.id for method in study.methods})
+    heads = sorted({method.first.run.config.policy.tasks.heads for method in study.methods})
     fewest = min(len(method.runs) for method in study.methods)
     trust = (
         ("With one seed of a method there is no interval: nothing can be said about another seed.",)
@@ -217,8 +217,8 @@ def recovery_table(study: ContinualStudy) -> Table:
                 rows.append((method.label, str(task), condition, *cells))
     episodes = max((len(row) - 3 for row in rows), default=0)
     note = (
-        "Mean return of the first, second, ... episode in a row of a task that was left, at all later boundaries, memory "
-        "never cleared in between. Fresh: from an empty memory; carried: from the one that the present task left; "
+        "Mean return of the first, second, ... episode in a row of a task that was left, at all later boundaries; "
+        "memory is never cleared in between. Fresh: from an empty memory; carried: from what the present task left; "
         "frozen: from an empty memory, without writing."
     )
     header = ("method", "task", "memory", *(f"episode {place + 1}" for place in range(episodes)))
@@ -259,7 +259,7 @@ def cost_table(study: ContinualStudy) -> Table:
         *("method", "policy", "steps of training", "steps/s", "peak memory, GB", "disk, GB"),
         *("evaluation, k steps", "consolidation, k steps"),
     )
-    note = "Means over runs. Steps/s count evaluations, whose steps are not steps of training; nor are those of consolidation."
+    note = "Means over runs. Steps/s count evaluations; neither their steps nor those of consolidation are training."
     return Table("continual-cost", "What the methods cost", header, tuple(rows), (note,))
 
 

@@ -218,7 +218,7 @@ def test_sequences_that_cannot_be_compared(make_sequence: MakeSequence) -> None:
         continual.gather([one, other])
     with pytest.raises(UserError, match="no finished expert of bigfish, fruitbot, starpilot"):
         continual.gather([one], normalizer="expert")
-    with pytest.raises(UserError, match="no sequence of several tasks has finished: .*half"):
+    with pytest.raises(UserError, match=r"no sequence of several tasks has finished: .*half"):
         continual.gather([make_sequence("half", LOST, unfinished=True)])
     with pytest.raises(UserError, match="no group is called 'ewc'"):
         continual.gather([one], baseline="ewc")
