@@ -131,6 +131,7 @@ class Agent(BaseAlgorithm):
         )
         self._retention = make_retention(retention, retain) if isinstance(retention, str) else retention
         self.task = self.consolidation_steps = 0
+        self.policy_config = self._retention.policy_config(self.policy_config, seed or 0)
         self.experiment: dict[str, Any] = {}
         self.stop_when: Callable[[], bool] | None = None
         self.diagnostics: Path | None = None
@@ -193,6 +194,7 @@ class Agent(BaseAlgorithm):
         assert self.env is not None
         raise_problems(self.config.problems(self.n_envs))
         self.actors = ActorSide(self.env, self.policy, self.config, self.device, self._random.acting)
+        self.actors.tell(self.task)
         self._stats_window_size = WINDOW * len(set(self.actors.collector.games))
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
@@ -256,6 +258,7 @@ class Agent(BaseAlgorithm):
         before = self.actors.collector.core_state
         self.set_env(env)
         self.task = task
+        self.policy.see_task(task)
         self.retention.begin_task(task)
         assert self.env is not None
         self._last_obs = self.env.reset()  # type: ignore[assignment]
@@ -263,6 +266,8 @@ class Agent(BaseAlgorithm):
         self.actors.collector.reset()
         if keep_state:
             self.actors.collector.core_state = before
+        self.actors.tell(task)
+        self.actors.follow_learner()
         self._boundary = self._run_state()
         return True
 
@@ -323,6 +328,7 @@ class Agent(BaseAlgorithm):
         if episode_start is None:
             episode_start = np.full(batch, state is None)
         actor = Actor(self.policy, batch, self.device, self._random.predicting)
+        actor.tell(torch.full((batch,), self.task))
         if state is not None:
             actor.state = state
         starts = np.asarray(episode_start, dtype=bool).reshape(batch)
@@ -673,6 +679,7 @@ class Agent(BaseAlgorithm):
             return
         if restart:
             self._boundary = None
+            self.actors.tell(self.task)
             if "collector" in state:
                 self.actors.load_statistics(state)
         else:

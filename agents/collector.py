@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from torch import Tensor
 
 from agents.acting import Actor
 from agents.device import Upload, own_stream
@@ -149,6 +150,11 @@ class Collector:
             group.actor.reset()
         self.transform.reset()
         self.games = games_of(self._env)
+
+    def tell(self, tasks: Tensor) -> None:
+        """The environments play these tasks (B,) from now on."""
+        for group in self._groups:
+            group.actor.tell(tasks[group.envs])
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold of it."""

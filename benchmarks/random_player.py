@@ -16,8 +16,9 @@ import numpy as np
 from benchmarks.machine import describe_machine
 from common.cli import Shown, run_with_options
 from common.config import Range
+from common.errors import raise_problems
 from common.files import write_json
-from envs import GAMES, NUM_ACTIONS, Levels, ProcgenVecEnv, parse_levels
+from envs import GAMES, NUM_ACTIONS, Levels, ProcgenVecEnv, game_problems, parse_levels
 from evaluation.play import action_seed
 from evaluation.scoring.evaluate import episode_quotas
 from evaluation.scoring.results import estimate
@@ -30,7 +31,8 @@ class Options:
     """Measure the returns of uniformly drawn actions.
 
     Attributes:
-        out: where the table goes.
+        out: where the table goes; it is written anew after each row.
+        games: that are measured.
         modes: of the games; those that lack one are left out.
         splits: levels that are played.
         episodes: of each game and split.
@@ -39,6 +41,7 @@ class Options:
     """
 
     out: Annotated[str, Shown("FILE")]
+    games: tuple[str, ...] = tuple(GAMES)
     modes: tuple[str, ...] = ("easy",)
     splits: tuple[str, ...] = ("train", "test1")
     episodes: Annotated[int, Range(2)] = 200
@@ -66,7 +69,7 @@ def random_returns(game: str, mode: str, levels: Levels, options: Options) -> li
 def rows(options: Options) -> Iterator[dict[str, Any]]:
     """A row for each mode, game and split."""
     for mode in options.modes:
-        for game in (name for name, facts in GAMES.items() if mode in facts.modes):
+        for game in (name for name in options.games if mode in GAMES[name].modes):
             for levels in (parse_levels(split, mode) for split in options.splits):
                 found = estimate(random_returns(game, mode, levels, options))
                 yield {
@@ -80,12 +83,19 @@ def rows(options: Options) -> Iterator[dict[str, Any]]:
 
 def main(options: Options) -> None:
     """Measure and write the table."""
+    raise_problems([problem for mode in options.modes for problem in _problems(options, mode)])
     table = []
+    facts = {"episodes": options.episodes, "seed": options.seed, "actions": "uniform"}
     for row in rows(options):
         print(f"{row['mode']:8}{row['game']:12}{row['split']:8}{row['mean']:8.2f}", flush=True)
         table.append(row)
-    facts = {"episodes": options.episodes, "seed": options.seed, "actions": "uniform"}
-    write_json(Path(options.out), {"command": PROGRAM, "machine": describe_machine(), **facts, "rows": table})
+        content = {"command": PROGRAM, "machine": describe_machine(), **facts, "rows": table}
+        write_json(Path(options.out), content)
+
+
+def _problems(options: Options, mode: str) -> list[str]:
+    """What is wrong with the names of games and modes; that a game lacks a mode is not."""
+    return [problem for problem in game_problems(options.games, mode) if problem.startswith("unknown")]
 
 
 if __name__ == "__main__":

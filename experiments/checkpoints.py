@@ -14,6 +14,7 @@ from pathlib import Path
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
+from agents.checkpoint import read_layout
 from common.errors import RunError, UserError
 from common.files import partial_path, write_json
 from common.stages import stage
@@ -169,6 +170,8 @@ class SaveCheckpoints(BaseCallback):
         if self._keep is not None:
             milestones = {self._run.checkpoint_at(step) for step in self._milestones or ()}
             prune(self._run, self._keep, {self._best.path, *milestones})
+        if self._agent.retention.keeps_files:
+            prune_replay(self._agent, self._run)
         return path
 
 
@@ -216,6 +219,14 @@ def prune(run: RunDirectory, keep: int, others: Collection[Path | None]) -> None
         if path not in others:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def prune_replay(agent: Agent, run: RunDirectory) -> None:
+    """Delete the stored unrolls that neither the agent nor a checkpoint of the run names."""
+    # One that cannot be read may need anything.
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        files = {path: read_layout(path) for path in run.checkpoint_files()}
+        agent.retention.prune({path: content["learner"]["retention"] for path, content in files.items()})
 
 
 def reason(error: BaseException) -> str:

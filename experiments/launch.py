@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from agents import ALGORITHMS, Agent
 from agents.device import peak_memory
 from agents.numerics import NotFinite
-from common.errors import RunError, UserError
+from common.errors import RunError, UserError, raise_problems
 from experiments.checkpoints import CheckpointFailure, SaveCheckpoints, reason
 from experiments.command_line import PROGRAM, Launch, Resume, parse
 from experiments.continual_evaluation import ContinualEvaluation
@@ -37,6 +37,7 @@ from experiments.stopping import (
 from records.config import TrainConfig, from_json, learned_settings, to_json
 from records.directory import RunDirectory, UsableCheckpoint, new_path
 from records.lock import RunLock
+from records.replay import replay_problems
 from records.sequence import Stage
 from records.state import is_finished
 from records.writers import make_logger, sync
@@ -81,6 +82,7 @@ def train(config: TrainConfig, run_dir: str | Path, *, command: Sequence[str] = 
         RunError: numbers are not finite, or the last checkpoint cannot be written; what could be saved is saved.
     """
     config.check()
+    raise_problems(replay_problems(config, Path(run_dir)))
     if config.env_groups is None:
         # Stored as it is now, so that the run can be continued on another device.
         config = replace(config, env_groups=2 if get_device(config.device).type == "cuda" else 1)
@@ -179,6 +181,7 @@ def _run_patiently(
         env = make_environments(config, stage)
         try:
             agent = _make_agent(config, env, checkpoint)
+            agent.retention.use_directory(run.replay)
             _describe(agent, console)
             agent.stop_when = lambda: request.asked
             agent.diagnostics = run.diagnostics

@@ -5,9 +5,12 @@ from policies.encoder import EncoderConfig
 from policies.policy import Policy, PolicyConfig, PolicyOutput, core_config, from_json, policy_config
 from policies.registry import CORES, name_of
 from policies.resets import State
+from policies.tasks import PER_TASK, TASK, TaskConfig
 
 __all__ = [
     "CORES",
+    "PER_TASK",
+    "TASK",
     "EncoderConfig",
     "Kind",
     "Policy",
@@ -15,6 +18,7 @@ __all__ = [
     "PolicyOutput",
     "Reading",
     "State",
+    "TaskConfig",
     "core_config",
     "from_json",
     "name_of",

@@ -15,6 +15,7 @@ from policies.cores.srwm import SrwmConfig
 from policies.encoder import EncoderConfig, ImpalaEncoder
 from policies.registry import build_core, core_configs
 from policies.resets import MAX_SPAN, State, parse_reset
+from policies.tasks import TASK, Blocks, Gate, TaskConfig, close_gates, make_heads
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class PolicyConfig:
         reset: when the core forgets: episode, never, or a number of steps such as 50.
         bptt_span: steps that gradient flows through; none for the whole unroll, 1 as in the published SRWM code.
         precision: what the encoder computes in, float32 or bfloat16.
+        tasks: what the policy knows of the tasks of a sequence.
     """
 
     core: CoreConfig = choice(core_configs, SrwmConfig, option="policy")
@@ -34,6 +36,7 @@ class PolicyConfig:
     reset: str = "episode"
     bptt_span: Annotated[int | None, Range(1, MAX_SPAN)] = None
     precision: Annotated[str, OneOf(("float32", "bfloat16"))] = "float32"
+    tasks: TaskConfig = field(default_factory=TaskConfig)
 
     def contradictions(self) -> list[str]:
         """What is wrong with the reset rule."""
@@ -83,19 +86,24 @@ class PolicyOutput(NamedTuple):
     Attributes:
         logits: unnormalised log-probabilities of the actions (T, B, A).
         value: estimate of the discounted return (T, B).
-        state: the core's state after the last step.
+        state: the policy's state after the last step.
+        features: what the core was given (T, B, F), where it is known.
+        hidden: what the core made of it (T, B, D), where it is known.
     """
 
     logits: Tensor
     value: Tensor
     state: State
+    features: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 class Policy(nn.Module):
     """Images and last rewards in, action logits and values out.
 
     Initial weights are torch's defaults everywhere but in SRWM's matrices, as published, and follow from
-    torch's random seed alone. The policy never sees which game it plays. `image_shape` is (height, width, channels).
+    torch's random seed alone. The policy never sees which game it plays, unless `config.tasks` has it told: then a
+    number for each stream stands in its state, as `TASK`. `image_shape` is (height, width, channels).
 
     Raises:
         UserError: an impossible size.
@@ -111,8 +119,9 @@ class Policy(nn.Module):
         self.encoder = ImpalaEncoder(config.encoder, image_shape, config.precision)
         core_input = self.encoder.output_size + 1  # the last reward is one more feature
         self.core = build_core(config.core, core_input, parse_reset(config.reset), config.bptt_span)
-        self.actor = nn.Linear(self.core.output_size, num_actions)
-        self.critic = nn.Linear(self.core.output_size, 1)
+        self.actor, self.critic = make_heads(config.tasks, self.core.output_size, num_actions)
+        self.gate = Gate(self.encoder.output_size)
+        self._gates = close_gates(self, config.tasks)
 
     @property
     def is_recurrent(self) -> bool:
@@ -122,7 +131,9 @@ class Policy(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return self.actor.weight.device
+        weight = self.actor.weight
+        assert isinstance(weight, Tensor)
+        return weight.device
 
     def implementations(self, steps: int) -> dict[str, str]:
         """By sequence operator of the core, the version that runs in calls of so many steps: 1 in acting, the whole
@@ -130,9 +141,30 @@ class Policy(nn.Module):
         span = self.core.bptt_span
         return self.core.implementations(steps if span is None else min(span, steps))
 
-    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
-        """The state of `batch_size` fresh environments; `device` None for where the parameters are."""
-        return self.core.initial_state(batch_size, self.device if device is None else device)
+    def initial_state(
+        self, batch_size: int, device: torch.device | str | None = None, task: int | Tensor = 0
+    ) -> State:
+        """The state of `batch_size` fresh environments; `device` None for where the parameters are.
+
+        `task` is that of all or of each (B,), for a policy that is told.
+        """
+        place = self.device if device is None else device
+        state = self.core.initial_state(batch_size, place)
+        if self.config.tasks.told:
+            state[TASK] = torch.as_tensor(task, dtype=torch.int64, device=place).expand(batch_size).clone()
+        return state
+
+    def restarted(self, state: State) -> State:
+        """A fresh state for each stream of `state`, in the same task."""
+        batch_size, place = next(
+            ((len(tensor), tensor.device) for tensor in state.values()), (0, self.device)
+        )
+        return self.initial_state(batch_size, place, state.get(TASK, 0))
+
+    def see_task(self, task: int) -> None:
+        """A task is trained from now on: its block of outputs opens, where heads are blocks."""
+        if isinstance(self.actor, Blocks):
+            self.actor.seen[task] = True
 
     def forward(self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor) -> PolicyOutput:
         """Run over a sequence of T steps of B environments.
@@ -147,7 +179,10 @@ class Policy(nn.Module):
             TypeError: `rgb` is not uint8 or `episode_start` not bool.
             ValueError: shapes do not fit together.
         """
-        return self._heads(*self.core(self._core_input(rgb, reward), state, episode_start))
+        state, task = self._split(state)
+        features = self._core_input(rgb, reward)
+        hidden, state = self.core(features, state, episode_start)
+        return self._output(features, hidden, state, task)
 
     def diagnostics(
         self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor
@@ -162,11 +197,32 @@ class Policy(nn.Module):
         self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor
     ) -> tuple[PolicyOutput, list[Reading]]:
         """As `forward`, and what the core did at the last step: numbers for each environment."""
-        y, state, readings = self.core.examine(self._core_input(rgb, reward), state, episode_start)
-        return self._heads(y, state), readings
+        state, task = self._split(state)
+        features = self._core_input(rgb, reward)
+        hidden, state, readings = self.core.examine(features, state, episode_start)
+        return self._output(features, hidden, state, task), readings
 
-    def _heads(self, core_output: Tensor, state: State) -> PolicyOutput:
-        return PolicyOutput(self.actor(core_output), self.critic(core_output).squeeze(-1), state)
+    def heads(self, hidden: Tensor, task: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (T, B, A) and values (T, B) for what the core says (T, B, D), in the tasks (B,)."""
+        return self.actor(hidden, task), self.critic(hidden, task).squeeze(-1)
+
+    def _output(self, features: Tensor, hidden: Tensor, state: State, task: Tensor | None) -> PolicyOutput:
+        if task is not None:
+            state = {**state, TASK: task}
+        return PolicyOutput(*self.heads(hidden, task), state, features, hidden)
+
+    def _split(self, state: State) -> tuple[State, Tensor | None]:
+        """The core's part of the state, and the task, for which gates are chosen."""
+        if not self.config.tasks.told:
+            return state, None
+        if TASK not in state:
+            raise ValueError(
+                "this policy is told its task: its state must say which, as initial_state(task=...) does"
+            )
+        task = state[TASK]
+        for gate in self._gates:
+            gate.choose(task)
+        return {name: tensor for name, tensor in state.items() if name != TASK}, task
 
     def _core_input(self, rgb: Tensor, reward: Tensor) -> Tensor:
         if rgb.dim() != 5:
@@ -174,4 +230,5 @@ class Policy(nn.Module):
         if reward.shape != (*rgb.shape[:2], 1):
             raise ValueError(f"reward must be (T, B, 1) = {(*rgb.shape[:2], 1)}, got {tuple(reward.shape)}")
         features = self.encoder(rgb.flatten(0, 1)).unflatten(0, rgb.shape[:2])
+        features = self.gate(features)
         return torch.cat([features, reward.clamp(-1.0, 1.0).to(features.dtype)], dim=-1)

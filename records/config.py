@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
-from policies.tasks import SHARED
 
 from agents import ALGORITHMS, AgentConfig, ImpalaConfig
 from agents.retention import RetentionConfig, retention_problems
@@ -19,6 +18,7 @@ from common.errors import UserError, raise_problems
 from envs import TASK_SETS, Task, environment_problems, expand_games, parse_levels, parse_task
 from envs.native import IMAGE_SHAPE
 from policies import PolicyConfig, name_of
+from policies.tasks import SHARED
 from records.sequence import Plan, SequenceConfig
 
 # Beyond these a number is a typing error.
@@ -130,7 +130,7 @@ class TrainConfig:
             *(_sequence_problems(self) if self.sequence.active else _games_problems(self)),
             # An impossible number of environments is reported once, and wrong hyperparameters by themselves.
             *(self.agent.problems(self.num_envs) if self.num_envs >= 1 and not agent else []),
-            *retention_problems(self.retention),
+            *retention_problems(self.retention, self.policy),
             *_memory_problems(self),
             *device_problems(self.device),
             *_evaluation_problems(self),

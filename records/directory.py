@@ -8,6 +8,7 @@
     progress.csv     what TensorBoard shows, one row per entry
     tb/              TensorBoard files
     checkpoints/     step_000000123456.ckpt, the number being environment steps; best.ckpt, a link
+    replay/          unrolls that a method of continual learning has stored
     diagnostics/     what went wrong, where something did
     evaluation.json  scores at the end
     videos/          one mp4 per game
@@ -84,6 +85,7 @@ class RunDirectory:
         self.tensorboard = self.path / "tb"
         self.checkpoints = self.path / "checkpoints"
         self.best_file = self.checkpoints / "best.json"
+        self.replay = self.path / "replay"
         self.diagnostics = self.path / "diagnostics"
         self.evaluation_file = self.path / "evaluation.json"
         self.videos = self.path / "videos"

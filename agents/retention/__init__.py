@@ -8,21 +8,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agents.retention.base import ConsolidationConfig, Retention, Rollouts
+from agents.retention.base import Retention, Rollouts
 from agents.retention.clear import Clear, ClearConfig
 from agents.retention.combined import SEPARATOR, Combined
 from agents.retention.ewc import Ewc, EwcConfig, OnlineEwc
+from agents.retention.lwf import LearningWithoutForgetting, LwfConfig
 from agents.retention.si import SiConfig, SynapticIntelligence
+from agents.retention.xdg import ContextGating, XdgConfig
 from common.errors import raise_problems, unknown_name
+from policies import PolicyConfig
 
 RETENTIONS: dict[str, type[Retention]] = {
-    method.name: method for method in (Retention, Ewc, OnlineEwc, SynapticIntelligence, Clear)
+    method.name: method
+    for method in (
+        Retention,
+        Ewc,
+        OnlineEwc,
+        SynapticIntelligence,
+        LearningWithoutForgetting,
+        ContextGating,
+        Clear,
+    )
 }
 """Every method by name; "none" is fine-tuning."""
 
 
 @dataclass(frozen=True)
-class RetentionConfig(EwcConfig, SiConfig, ClearConfig, ConsolidationConfig):
+class RetentionConfig(EwcConfig, SiConfig, LwfConfig, XdgConfig, ClearConfig):
     """The settings of all methods. One that is not used is not looked at."""
 
 
@@ -31,8 +43,8 @@ def retention_names(names: str) -> list[str]:
     return [name.strip() for name in names.split(SEPARATOR)]
 
 
-def retention_problems(names: str) -> list[str]:
-    """What is wrong with a text that names methods, a line each."""
+def retention_problems(names: str, policy: PolicyConfig | None = None) -> list[str]:
+    """What is wrong with a text that names methods, and with `policy` for them, a line each."""
     parts = retention_names(names)
     found = [unknown_name("retention", name, RETENTIONS) for name in parts if name not in RETENTIONS]
     if not found and len(parts) > 1:
@@ -43,6 +55,12 @@ def retention_problems(names: str) -> list[str]:
         ]
         if "none" in parts:
             found.append(f"retention {names}: none cannot be combined with others: leave it out")
+    if not found and policy is not None and not policy.tasks.told:
+        found += [
+            f"retention {name} needs a policy that is told its task: use tasks.id told"
+            for name in parts
+            if RETENTIONS[name].needs_identity
+        ]
     return found
 
 

@@ -51,23 +51,21 @@ class Retention:
         needs_boundaries: whether it must be told where a task ends.
         needs_identity: whether the policy must be told which task it plays.
         keeps_files: whether it keeps more than checkpoints hold.
+        config_class: its settings, a base of `RetentionConfig`.
         inert: settings with which it does nothing at all.
-        config: its settings; they are fields of `RetentionConfig`.
+        config: its settings, and maybe those of others.
     """
 
     name: str = "none"
     needs_boundaries: bool = False
     needs_identity: bool = False
     keeps_files: bool = False
+    config_class: ClassVar[type] = ConsolidationConfig
     inert: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, config: Any = None) -> None:
         """`config` None is for the default settings."""
-        if config is None:
-            from agents.retention import RetentionConfig
-
-            config = RetentionConfig()
-        self.config = config
+        self.config = self.config_class() if config is None else config
 
     def policy_config(self, config: PolicyConfig, seed: int) -> PolicyConfig:
         """What the method needs of a network that is about to be made with `config`."""

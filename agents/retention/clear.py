@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -68,10 +69,19 @@ class ClearConfig:
         return [f"retain.replay_state is {self.replay_state!r}: give {STORED}, {FRESH} or a number of steps"]
 
 
+def capacity(config: ClearConfig, rollout_steps: int, row_bytes: int) -> int:
+    """How many unrolls of so many steps and bytes are stored."""
+    unrolls = config.replay_steps // rollout_steps
+    if config.replay_gb is not None:
+        unrolls = min(unrolls, int(config.replay_gb * 1e9) // row_bytes)
+    return max(1, unrolls)
+
+
 class Clear(Retention):
     """Replays stored unrolls at every update, as soon as there are any."""
 
     name = "clear"
+    config_class = ClearConfig
     inert: ClassVar[dict[str, Any]] = {"replay_ratio": 0.0}
     keeps_files = True
 
@@ -84,14 +94,8 @@ class Clear(Retention):
             raise UserError(
                 f"retain.replay_state takes {warm_up} steps of unrolls that have {self._length}: give fewer"
             )
-        self.store = UnrollStore(self._capacity, learner.replaying)
+        self.store = UnrollStore(partial(capacity, config, self._length), learner.replaying)
         self._fresh_steps = 0
-
-    def _capacity(self, row_bytes: int) -> int:
-        unrolls: int = self.config.replay_steps // self._length
-        if self.config.replay_gb is not None:
-            unrolls = min(unrolls, int(self.config.replay_gb * 1e9) // row_bytes)
-        return max(1, unrolls)
 
     def use_directory(self, directory: Path) -> None:
         self.store.use_directory(directory)
@@ -130,7 +134,7 @@ class Clear(Retention):
         """The unrolls with the state that they are to begin with."""
         policy, state = self.learner.policy, self.config.replay_state
         if state == FRESH:
-            return replace(batch, initial_state=policy.initial_state(batch.actions.shape[1]))
+            return replace(batch, initial_state=policy.restarted(batch.initial_state))
         if not self._warm_up:
             return batch
         first = slice(None, self._warm_up)

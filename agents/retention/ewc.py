@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 
-from agents.retention.base import Rollouts
+from agents.retention.base import ConsolidationConfig, Rollouts
 from agents.retention.consolidation import Consolidating
 from agents.retention.fisher import FisherConfig, measured
 from agents.retention.quadratic import QuadraticConfig, QuadraticPenalty, Springs
@@ -30,7 +30,7 @@ OWN_WEIGHTS = "w0"
 
 
 @dataclass(frozen=True)
-class EwcConfig(FisherConfig, QuadraticConfig):
+class EwcConfig(FisherConfig, QuadraticConfig, ConsolidationConfig):
     """Settings of EWC.
 
     Attributes:
@@ -75,6 +75,7 @@ class Ewc(_FisherPenalty):
     """
 
     name = "ewc"
+    config_class = EwcConfig
     inert: ClassVar[dict[str, Any]] = {"ewc_strength": 0.0}
 
     def __init__(self, config: Any = None) -> None:
@@ -111,6 +112,7 @@ class OnlineEwc(_FisherPenalty):
     """One running Fisher information, and the weights of the latest change as its anchor: memory does not grow."""
 
     name = "online_ewc"
+    config_class = EwcConfig
     inert: ClassVar[dict[str, Any]] = {"online_ewc_strength": 0.0}
 
     @property

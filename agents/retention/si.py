@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 
-from agents.retention.base import Rollouts
+from agents.retention.base import ConsolidationConfig, Rollouts
 from agents.retention.consolidation import Consolidating
 from agents.retention.quadratic import QuadraticConfig, QuadraticPenalty, Springs
 from agents.retention.weights import Tensors
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SiConfig(QuadraticConfig):
+class SiConfig(QuadraticConfig, ConsolidationConfig):
     """Settings of synaptic intelligence.
 
     Attributes:
@@ -48,6 +48,7 @@ class SynapticIntelligence(Consolidating, QuadraticPenalty):
     """Springs as stiff as what each weight has contributed."""
 
     name = "si"
+    config_class = SiConfig
     inert: ClassVar[dict[str, Any]] = {"si_strength": 0.0}
 
     @property

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from policies.tasks import PER_TASK
 
 from agents import CheckpointError, read_checkpoint
 from common.errors import UserError, raise_problems
@@ -21,6 +20,7 @@ from evaluation.report.plots import published_curves
 from evaluation.report.random_player import random_return
 from evaluation.report.runs import Run, differing_settings
 from evaluation.report.statistics import Interval, mean, with_interval
+from policies.tasks import PER_TASK
 from records.continual import BETWEEN, BOUNDARY, FILE, RECOVERY, ContinualLog, Measurement
 from records.sequence import DIP_PERCENT, Stage
 from records.writers import STEP, read_progress

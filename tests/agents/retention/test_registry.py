@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ import agents
 from agents import ALGORITHMS, Agent, read_checkpoint
 from agents.retention import RETENTIONS, RetentionConfig, make_retention
 from helpers import assert_same
-from policies import CORES, PolicyConfig
+from policies import CORES, PolicyConfig, TaskConfig
 
 Tiny = Callable[..., PolicyConfig]
 MakeEnv = Callable[..., Any]
 
 METHODS = [name for name in RETENTIONS if name != "none"]
-TOGETHER = ["ewc+si", "clear+online_ewc"]
+TOGETHER = ["ewc+si", "clear+online_ewc", "xdg+si"]
 SMALL: dict[str, dict[str, Any]] = {
     "impala": {"rollout_steps": 10},
     "appo": {"rollout_steps": 10, "passes": 2},
@@ -30,6 +30,9 @@ QUICK: dict[str, Any] = {"consolidation_rollouts": 1}
 
 
 def begun(names: str, algorithm: str, policy: PolicyConfig, env: Any, **settings: Any) -> Agent:
+    needs_identity = any(RETENTIONS[name].needs_identity for name in names.split("+"))
+    if needs_identity or settings.pop("told", False):
+        policy = replace(policy, tasks=TaskConfig(count=2, id="told", heads="per-task"))
     retain = RetentionConfig(**QUICK, **settings)
     return ALGORITHMS[algorithm](policy, env, retention=names, retain=retain, seed=0, **SMALL[algorithm])
 
@@ -59,8 +62,9 @@ def test_an_inert_method_is_fine_tuning_bit_for_bit(
     name: str, algorithm: str, tiny: Tiny, procgen: MakeEnv
 ) -> None:
     found = []
+    told = RETENTIONS[name].needs_identity
     for names, settings in (("none", {}), (name, RETENTIONS[name].inert)):
-        agent = begun(names, algorithm, tiny("srwm"), procgen("bigfish", 4), **settings)
+        agent = begun(names, algorithm, tiny("srwm"), procgen("bigfish", 4), told=told, **settings)
         two_tasks(agent, procgen)
         state = agent.learner.state()
         metrics = agent.learner.learn(agent.actors.stores[0].batch, 0)
@@ -72,8 +76,9 @@ def test_an_inert_method_is_fine_tuning_bit_for_bit(
 @pytest.mark.parametrize("name", METHODS)
 def test_each_method_acts_with_each_core(name: str, core: str, tiny: Tiny, procgen: MakeEnv) -> None:
     """After a change of the task, weights are others than those of fine-tuning."""
+    told = RETENTIONS[name].needs_identity
     agents_ = [
-        two_tasks(begun(names, "impala", tiny(core), procgen("bigfish", 4)), procgen)
+        two_tasks(begun(names, "impala", tiny(core), procgen("bigfish", 4), told=told), procgen)
         for names in ("none", name)
     ]
     weights = [dict(agent.policy.state_dict()) for agent in agents_]
@@ -114,6 +119,7 @@ def test_a_run_that_was_killed_goes_on_exactly(
 def test_settings_of_every_method_are_settings_of_a_run(name: str) -> None:
     """Their names are unique over all methods, since they share one dataclass."""
     known = {item.name for item in fields(RetentionConfig)}
+    assert issubclass(RetentionConfig, RETENTIONS[name].config_class)
     assert set(RETENTIONS[name].inert) <= known
     assert make_retention(name).name == name
 
