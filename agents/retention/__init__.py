@@ -14,6 +14,7 @@ from agents.retention.combined import SEPARATOR, Combined
 from agents.retention.ewc import Ewc, EwcConfig, OnlineEwc
 from agents.retention.lwf import LearningWithoutForgetting, LwfConfig
 from agents.retention.si import SiConfig, SynapticIntelligence
+from agents.retention.wpl import WeightPlasticityLoss, WplConfig
 from agents.retention.xdg import ContextGating, XdgConfig
 from common.errors import raise_problems, unknown_name
 from policies import PolicyConfig
@@ -28,13 +29,14 @@ RETENTIONS: dict[str, type[Retention]] = {
         LearningWithoutForgetting,
         ContextGating,
         Clear,
+        WeightPlasticityLoss,
     )
 }
 """Every method by name; "none" is fine-tuning."""
 
 
 @dataclass(frozen=True)
-class RetentionConfig(EwcConfig, SiConfig, LwfConfig, XdgConfig, ClearConfig):
+class RetentionConfig(EwcConfig, SiConfig, LwfConfig, XdgConfig, ClearConfig, WplConfig):
     """The settings of all methods. One that is not used is not looked at."""
 
 

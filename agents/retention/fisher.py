@@ -81,15 +81,16 @@ def sampled(
     """
     found, steps = weights.zeros(), 0
     for batch in batches:
-        output = _output(policy, batch)
+        output = output_of(policy, batch)
         for draw in range(draws):
-            objective = _drawn_score(output, value_cost, generator)
+            objective = drawn_score(output, value_cost, generator)
             _add_squares(found, weights, objective, keep_graph=draw + 1 < draws)
             steps += batch.actions.numel()
     return [tensor / max(steps, 1) for tensor in found]
 
 
-def _drawn_score(output: PolicyOutput, value_cost: float, generator: torch.Generator) -> Tensor:
+def drawn_score(output: PolicyOutput, value_cost: float, generator: torch.Generator) -> Tensor:
+    """The objective of `sampled`, with a draw for each step."""
     logits, value = output.logits, output.value
     # Drawn on the CPU, so that every device draws the same. Gumbel's trick.
     noise = torch.rand(logits.shape, generator=generator).clamp_min(1e-20).to(logits.device)
@@ -111,7 +112,7 @@ def published(
     config = learner.config
     found, count = weights.zeros(), 0
     for batch in batches:
-        output = _output(learner.policy, batch, last=True)
+        output = output_of(learner.policy, batch, last=True)
         logits, values, bootstrap = output.logits[:-1], output.value[:-1], output.value[-1]
         log_probs = action_log_probs(logits, batch.actions)
         discounts = config.discount * (~batch.dones).to(values.dtype)
@@ -132,7 +133,7 @@ def exact(policy: Policy, weights: Weights, batches: Iterable[Batch], value_cost
     """All actions, weighted by their probabilities, and every step by itself."""
     found, steps = weights.zeros(), 0
     for batch in batches:
-        output = _output(policy, batch)
+        output = output_of(policy, batch)
         log_probs = F.log_softmax(output.logits, -1)
         for step in torch.cartesian_prod(*[torch.arange(n) for n in batch.actions.shape]):
             t, env = int(step[0]), int(step[1])
@@ -144,7 +145,7 @@ def exact(policy: Policy, weights: Weights, batches: Iterable[Batch], value_cost
     return [tensor / max(steps, 1) for tensor in found]
 
 
-def _output(policy: Policy, batch: Batch, last: bool = False) -> PolicyOutput:
+def output_of(policy: Policy, batch: Batch, last: bool = False) -> PolicyOutput:
     """What the policy says about the unrolls; with `last`, about the observation after their last action too."""
     end = len(batch.rgb) if last else -1
     output: PolicyOutput = policy(

@@ -30,8 +30,8 @@ QUICK: dict[str, Any] = {"consolidation_rollouts": 1}
 
 
 def begun(names: str, algorithm: str, policy: PolicyConfig, env: Any, **settings: Any) -> Agent:
-    needs_identity = any(RETENTIONS[name].needs_identity for name in names.split("+"))
-    if needs_identity or settings.pop("told", False):
+    told = settings.pop("told", False)
+    if told or any(RETENTIONS[name].needs_identity for name in names.split("+")):
         policy = replace(policy, tasks=TaskConfig(count=2, id="told", heads="per-task"))
     retain = RetentionConfig(**QUICK, **settings)
     return ALGORITHMS[algorithm](policy, env, retention=names, retain=retain, seed=0, **SMALL[algorithm])
