@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import torch
 
 from agents import ALGORITHMS, AgentConfig, ImpalaConfig
-from agents.retention import RetentionConfig, retention_problems
+from agents.retention import RetentionConfig, make_retention, retention_problems
 from common.config import INCIDENTAL, INLINE, Range, assign, choice, chosen_name, flat, options, plain
 from common.config import problems as config_problems
 from common.errors import UserError, raise_problems
@@ -130,7 +130,7 @@ class TrainConfig:
             *(_sequence_problems(self) if self.sequence.active else _games_problems(self)),
             # An impossible number of environments is reported once, and wrong hyperparameters by themselves.
             *(self.agent.problems(self.num_envs) if self.num_envs >= 1 and not agent else []),
-            *retention_problems(self.retention, self.policy),
+            *_retention_problems(self),
             *_memory_problems(self),
             *device_problems(self.device),
             *_evaluation_problems(self),
@@ -237,6 +237,18 @@ def _sequence_problems(config: TrainConfig) -> list[str]:
             [task.game for task in tasks], config.num_envs, tasks[0].mode, tasks[0].levels, config.seed
         )
     return list(dict.fromkeys(found)) + (_stage_problems(config, len(tasks)) if tasks else [])
+
+
+def _retention_problems(config: TrainConfig) -> list[str]:
+    """What is wrong with the methods of continual learning, and with what they need of the run."""
+    found = retention_problems(config.retention, config.policy)
+    changes = config.sequence.active and not config.sequence.joint
+    if found or changes or not make_retention(config.retention, config.retain).needs_boundaries:
+        return found
+    return [
+        f"retention {config.retention} acts where the task changes, which it never does here: give "
+        "sequence.steps_per_task, or retain.every to let it act every so many steps"
+    ]
 
 
 def _stage_problems(config: TrainConfig, num_tasks: int) -> list[str]:

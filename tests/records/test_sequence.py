@@ -157,6 +157,17 @@ def test_settings_of_a_sequence_without_one() -> None:
     ]
 
 
+@pytest.mark.parametrize("data", [{}, {"sequence": {"steps_per_task": 40_000, "joint": True}}])
+def test_a_method_that_waits_for_changes_that_never_come(data: dict[str, object]) -> None:
+    def problems(**changes: object) -> list[str]:
+        return from_json({"games": ["bigfish", "maze"], "num_envs": 64, **data, **changes}).problems()
+
+    expected = "retention ewc acts where the task changes, which it never does here"
+    assert any(line.startswith(expected) for line in problems(retention="ewc"))
+    assert problems(retention="ewc", retain={"every": 10_000}) == []
+    assert problems(retention="clear") == []
+
+
 # What is measured
 
 
