@@ -50,29 +50,43 @@ def shown_episodes(episodes: int) -> list[int]:
     return [2**power for power in range(episodes.bit_length()) if 2**power <= episodes]
 
 
-def policies_under(agent: Agent, carried: State) -> Iterator[tuple[str, Policy, State | None]]:
-    """Name, policy and first memory (None: empty) of each condition that makes sense for the agent's core.
+@dataclass(frozen=True)
+class Condition:
+    """How a lost task is played.
+
+    Attributes:
+        name: fresh, carried or frozen.
+        policy: a copy whose memory is cleared by nothing.
+        memory: what it remembers at first, for `STREAMS` environments; None for nothing.
+    """
+
+    name: str
+    policy: Policy
+    memory: State | None = None
+
+
+def policies_under(agent: Agent, carried: State) -> Iterator[Condition]:
+    """Each condition that makes sense for the agent's core.
 
     `carried` is the memory of as many environments as there are, in training.
     """
     policy = policy_copy(agent, "never")
-    yield FRESH, policy, None
+    yield Condition(FRESH, policy)
     if agent.policy.is_recurrent:
         memory: Mapping[str, Any] = agent.policy.core.memory(carried)
         rows = np.arange(STREAMS) % len(next(iter(memory.values())))
-        yield CARRIED, policy, {name: tensor[rows].clone() for name, tensor in memory.items()}
+        yield Condition(CARRIED, policy, {name: tensor[rows].clone() for name, tensor in memory.items()})
     if agent.policy.core.self_modifying:
         frozen = policy_copy(agent, "never")
         frozen.core.set_writing(False)
-        yield FROZEN, frozen, None
+        yield Condition(FROZEN, frozen)
 
 
 def play_in_a_row(
-    policy: Policy,
+    condition: Condition,
     task: Task,
     episodes: int,
     greedy: bool,
-    memory: State | None = None,
     number: int = 0,
     report: Report = no_report,
     *,
@@ -81,22 +95,21 @@ def play_in_a_row(
     """Play so many episodes in a row in each of `STREAMS` environments.
 
     Args:
-        policy: whose memory is cleared by nothing.
+        condition: who plays, and what it remembers.
         task: on the levels that it is trained on; the same ones at every call.
         episodes: of each environment.
         greedy: take the most likely action instead of drawing one.
-        memory: what the core remembers at first; None for nothing.
         number: of the task, for a policy that is told.
         report: called after each step.
         num_threads: native threads that step the games; changes no result.
     """
-    levels = task.level_range
+    levels, policy = task.level_range, condition.policy
     chooser = most_likely if greedy else sampler(action_seed(SEED, task.game, levels), policy.device)
     env = ProcgenVecEnv([task.game], STREAMS, task.mode, levels, SEED, num_threads=num_threads)
     try:
         player = Player(policy, [env], [chooser], tasks=[number] * STREAMS)
-        if memory is not None:
-            player.state = {**player.state, **memory}
+        if condition.memory is not None:
+            player.state = {**player.state, **condition.memory}
         return _play(player, episodes, report)
     finally:
         env.close()

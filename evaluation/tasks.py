@@ -11,6 +11,7 @@ from evaluation.progress import Report, no_report
 from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import Protocol
 from evaluation.scoring.results import GameScore
+from records.continual import Place
 from records.sequence import TRAINED_LEVELS
 
 SEED = 0
@@ -32,9 +33,9 @@ class Group:
     levels: str
 
     @property
-    def places(self) -> set[tuple[str, str]]:
-        """The text forms of its tasks, each with the split."""
-        return {(str(task), self.split) for _, task in self.tasks}
+    def places(self) -> set[Place]:
+        """Of its measurements."""
+        return {(str(task), self.split, "", 0) for _, task in self.tasks}
 
 
 def groups(tasks: Sequence[Task], splits: Sequence[str]) -> Iterator[Group]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
 from common.stages import stage
 from envs import Task
+from evaluation.plasticity import NUMBERS, measure
 from evaluation.progress import Report
-from evaluation.recovery import InARow, shown_episodes
+from evaluation.recovery import Condition, InARow, play_in_a_row, policies_under, shown_episodes
 from evaluation.tasks import Group, groups, score
 from experiments.stopping import Stopped
 from records.config import TrainConfig
-from records.continual import BETWEEN, BOUNDARY, FILE, RECOVERY, ContinualLog, Measurement
+from records.continual import BETWEEN, BOUNDARY, FILE, PLASTICITY, RECOVERY, ContinualLog, Measurement, Place
 from records.directory import RunDirectory
-from records.sequence import TRAINED_LEVELS
+from records.sequence import TRAINED_LEVELS, Stage
 from records.writers import TensorBoardWriter
 
 logger = logging.getLogger(__name__)
@@ -53,7 +55,8 @@ class ContinualEvaluation(BaseCallback):
         """
         self._measure(agent, stages, BOUNDARY, self._config.sequence.boundary_episodes)
         if stages > 0 and not self._config.sequence.joint:
-            self._measure_recovery(agent, stages)
+            self._measure_plasticity(agent, self._plan.stages[stages - 1])
+            self._measure_recovery(agent, self._plan.stages[:stages])
 
     def _on_rollout_start(self) -> None:
         agent = self.model
@@ -73,34 +76,30 @@ class ContinualEvaluation(BaseCallback):
     def _on_step(self) -> bool:
         return True
 
+    def _once(
+        self, step: int, kind: str, places: set[Place], make: Callable[[], list[Measurement]]
+    ) -> list[Measurement]:
+        """Measure and write what belongs together, unless it is written already; returns what is new."""
+        present = {old.place for old in self._log.read() if (old.step, old.kind) == (step, kind)}
+        if places <= present:
+            return []
+        if places & present:  # a crash has cut the rest off
+            self._log.keep(lambda old: (old.step, old.kind) != (step, kind) or old.place not in places)
+        with stage("evaluation"):
+            found = make()
+        self._log.append(found)
+        return found
+
     def _measure(self, agent: Agent, number: int, kind: str, episodes: int) -> None:
-        """Score what has not been scored yet at this step. What is played side by side is written together."""
-        step = agent.num_timesteps
-        present = {
-            (measured.task, measured.split)
-            for measured in self._log.read()
-            if (measured.step, measured.kind) == (step, kind)
-        }
+        """Score all tasks. What is played side by side is written together: rounding may depend on the company."""
         for group in groups(self._config.tasks, self._config.sequence.evaluation_splits):
-            if group.places <= present:
-                continue
-            if group.places & present:  # a crash has cut the rest off
-                self._log.keep(lambda old, places=group.places: not _is_of(old, step, kind, places))  # type: ignore[misc]
-            with stage("evaluation"):
-                found = self._score(agent, group, number, kind, episodes)
-            self._log.append(found)
-            _show(agent, found)
+            make = partial(self._score, agent, group, number, kind, episodes)
+            _show(agent, self._once(agent.num_timesteps, kind, group.places, make))
 
     def _score(self, agent: Agent, group: Group, number: int, kind: str, episodes: int) -> list[Measurement]:
         config, report = self._config, _beating(self._beat)
-        scores = score(
-            agent,
-            group,
-            episodes,
-            config.sequence.evaluation_greedy,
-            report,
-            num_threads=config.env_threads,
-        )
+        greedy = config.sequence.evaluation_greedy
+        scores = score(agent, group, episodes, greedy, report, num_threads=config.env_threads)
         return [
             Measurement(
                 agent.num_timesteps,
@@ -113,6 +112,43 @@ class ContinualEvaluation(BaseCallback):
             )
             for (_, task), found in zip(group.tasks, scores, strict=True)
         ]
+
+    def _measure_plasticity(self, agent: Agent, ended: Stage) -> None:
+        """Look at the network while it plays the task of the stage that has ended."""
+        step, task = agent.num_timesteps, str(ended.task)
+
+        def make() -> list[Measurement]:
+            report, threads = _beating(self._beat), self._config.env_threads
+            numbers = measure(agent, ended.task, ended.task_index, report, num_threads=threads)
+            return [
+                Measurement(step, ended.number, PLASTICITY, task, TRAINED_LEVELS, (value,), 0, name)
+                for name, value in numbers.items()
+            ]
+
+        self._once(step, PLASTICITY, {(task, TRAINED_LEVELS, name, 0) for name in NUMBERS}, make)
+
+    def _measure_recovery(self, agent: Agent, stages: Sequence[Stage]) -> None:
+        """Play each task that was left for several episodes in a row, under each condition of its memory."""
+        episodes, present = self._config.sequence.recovery_episodes, stages[-1]
+        if episodes is None:
+            return
+        old = {stage.task_index: stage.task for stage in stages if stage.task_index != present.task_index}
+        for condition in policies_under(agent, agent.actors.collector.core_state):
+            for index, task in sorted(old.items()):
+                places = {
+                    (str(task), TRAINED_LEVELS, condition.name, episode)
+                    for episode in shown_episodes(episodes)
+                }
+                make = partial(self._recover, agent, condition, task, index, present.number, episodes)
+                self._once(agent.num_timesteps, RECOVERY, places, make)
+
+    def _recover(
+        self, agent: Agent, condition: Condition, task: Task, index: int, number: int, episodes: int
+    ) -> list[Measurement]:
+        greedy, threads = self._config.sequence.evaluation_greedy, self._config.env_threads
+        report = _beating(self._beat)
+        found = play_in_a_row(condition, task, episodes, greedy, index, report, num_threads=threads)
+        return _recovery(agent.num_timesteps, number, task, condition.name, found)
 
 
 def _recovery(step: int, number: int, task: Task, condition: str, found: InARow) -> list[Measurement]:
@@ -133,12 +169,10 @@ def _recovery(step: int, number: int, task: Task, condition: str, found: InARow)
     ]
 
 
-def _is_of(measured: Measurement, step: int, kind: str, places: set[tuple[str, str]]) -> bool:
-    return (measured.step, measured.kind) == (step, kind) and (measured.task, measured.split) in places
-
-
 def _show(agent: Agent, found: list[Measurement]) -> None:
     """Put mean returns into TensorBoard, at the step of their weights."""
+    if not found:
+        return
     values = {f"continual/{one.split}/{one.task}": one.mean for one in found}
     for writer in agent.logger.output_formats:
         if isinstance(writer, TensorBoardWriter):

@@ -35,6 +35,7 @@ from experiments.stopping import (
     patient_output,
 )
 from records.config import TrainConfig, from_json, learned_settings, to_json
+from records.continual import FILE
 from records.directory import RunDirectory, UsableCheckpoint, new_path
 from records.lock import RunLock
 from records.replay import replay_problems
@@ -342,6 +343,7 @@ def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Cons
     places = [
         ("checkpoint", saved),
         ("scores", run.evaluation_file),
+        ("all tasks", run.path / FILE),
         ("videos", run.videos),
         ("curves", run.progress_file),
         ("TensorBoard", run.tensorboard),
@@ -356,8 +358,15 @@ def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Cons
         ("watch the curves", f"tensorboard --logdir {run.tensorboard}"),
         ("watch it play", f"python eval.py watch {run}"),
         ("score it again, on other levels", f"python eval.py {run} --splits test2 test3"),
-        ("train on", f"{PROGRAM} --resume {run} --total-steps {2 * config.total_steps}"),
     ]
+    if config.sequence.active:
+        last = config.plan.stages[-1].number
+        commands += [
+            ("see what was forgotten", f"python eval.py watch {run}@stage1 --versus {run}@stage{last}"),
+            ("curves, forgetting, transfer", f"python eval.py report {run} --out REPORT_DIR"),
+        ]
+    else:
+        commands.append(("train on", f"{PROGRAM} --resume {run} --total-steps {2 * config.total_steps}"))
     console.print("\nNext:")
     for what, command in commands:
         console.print(f"  {command:70}  # {what}", soft_wrap=True)

@@ -57,6 +57,7 @@ _CORA = TrainConfig(
     checkpoint_every_steps=1_000_000,
     log_every_steps=50_000,
     evaluation_episodes=None,  # the sequence's own evaluations say more
+    evaluation_greedy=False,
     videos=False,
     sequence=SequenceConfig(steps_per_task=5_000_000, evaluate_every_steps=250_000),
 )
@@ -116,6 +117,7 @@ PRESETS: dict[str, Preset] = {
             checkpoint_every_steps=20_000,
             log_every_steps=3_200,
             evaluation_episodes=None,
+            evaluation_greedy=False,
             videos=False,
             sequence=SequenceConfig(
                 steps_per_task=40_000,

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,7 +18,11 @@ from common.config import plain
 from common.files import atomic_write
 
 FILE = "continual.jsonl"
-BOUNDARY, BETWEEN, RECOVERY = "boundary", "between", "recovery"
+BOUNDARY, BETWEEN, RECOVERY, PLASTICITY = "boundary", "between", "recovery", "plasticity"
+
+
+Place = tuple[str, str, str, int]
+"""Task, split, condition and episode of a measurement."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,14 @@ class Measurement:
     Attributes:
         step: environment steps of training so far.
         stage: at a boundary, how many stages have ended; in between, the number of the one under way, from 1.
-        kind: at a boundary between stages, in between, or of recovery without gradient.
+        kind: at a boundary between stages, in between, of recovery without gradient, or of plasticity: then what
+            stands for returns is a number about the network.
         task: its text form.
         split: the levels, as the settings name them.
         returns: raw returns of the episodes.
         steps: environment steps that the evaluation took.
-        condition: of recovery, what the core remembered at first and whether it could write.
+        condition: of recovery, what the core remembered at first and whether it could write; of plasticity, which
+            number it is.
         episode: of recovery, which of the episodes in a row these are, from 1; else 0.
     """
 
@@ -52,15 +58,20 @@ class Measurement:
         """Mean return."""
         return fmean(self.returns)
 
+    @property
+    def place(self) -> Place:
+        """What tells it from others of the same kind and step."""
+        return self.task, self.split, self.condition, self.episode
+
     @classmethod
     def from_json(cls, data: Any) -> Measurement:
         """What a line holds. Raises `ValueError`, `TypeError` or `KeyError` if it is something else."""
-        kinds = {"step": int, "stage": int, "steps": int, "episode": int}
-        values = {item.name: kinds.get(item.name, str)(data[item.name]) for item in fields(cls)}
         returns = tuple(float(value) for value in data["returns"])
         if not returns:
             raise ValueError("no returns")
-        return cls(**{**values, "returns": returns})
+        step, stage, steps, episode = (int(data[name]) for name in ("step", "stage", "steps", "episode"))
+        kind, task, split, condition = (str(data[name]) for name in ("kind", "task", "split", "condition"))
+        return cls(step, stage, kind, task, split, returns, steps, condition, episode)
 
 
 class ContinualLog:

@@ -24,6 +24,7 @@ from evaluation.report.plots import STYLE, Plot, common_curve, draw_band, draw_p
 from evaluation.report.statistics import Interval
 from evaluation.report.tables import NOTHING, Table, interval_text, number, runs_text
 from policies import name_of
+from records.continual import PLASTICITY
 
 METRICS: tuple[tuple[str, Metric, int], ...] = (
     ("final performance", study_of.final_performance, 3),
@@ -57,8 +58,9 @@ def all_items(study: ContinualStudy) -> list[Table | Plot]:
     for split in study.splits:
         items += pair_tables(study, split)
     recovery = [recovery_table(study)] if any(one.recovery for one in _runs(study)) else []
+    network = [network_table(study)] if any(_network(method) for method in study.methods) else []
     unfinished = [unfinished_table(study)] if study.unfinished else []
-    return [*items, *recovery, cost_table(study), *unfinished]
+    return [*items, *recovery, *network, cost_table(study), *unfinished]
 
 
 def _runs(study: ContinualStudy) -> Iterator[study_of.Sequenced]:
@@ -238,6 +240,39 @@ def _recovery(study: ContinualStudy, method: Method, task: str) -> dict[str, lis
         condition: [float(np.mean(by_episode[episode])) for episode in sorted(by_episode)]
         for condition, by_episode in found.items()
     }
+
+
+def _network(method: Method) -> dict[str, dict[int, list[float]]]:
+    """Numbers about the networks of a method's runs, by name and number of the stage that has ended."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for one in method.runs:
+        for measured in one.measured:
+            if measured.kind == PLASTICITY:
+                found.setdefault(measured.condition, {}).setdefault(measured.stage, []).append(measured.mean)
+    return found
+
+
+def network_table(study: ContinualStudy) -> Table:
+    """How the networks change from stage to stage."""
+    last = max(
+        stage for method in study.methods for by_stage in _network(method).values() for stage in by_stage
+    )
+    rows = tuple(
+        (
+            method.label,
+            name,
+            *(number(float(np.mean(by_stage.get(stage, [math.nan])))) for stage in range(1, last + 1)),
+        )
+        for method in study.methods
+        for name, by_stage in _network(method).items()
+    )
+    note = (
+        "While the task of the stage that has just ended is played, mean over runs. Dormant: share of units whose mean "
+        "absolute activation is at most 0.025 of that of all. Effective rank: the exponential of the entropy of the "
+        "normalised singular values."
+    )
+    header = ("method", "number", *(f"after stage {stage}" for stage in range(1, last + 1)))
+    return Table("continual-network", "Can the networks still learn?", header, rows, (note,))
 
 
 def cost_table(study: ContinualStudy) -> Table:
