@@ -179,8 +179,12 @@ class Policy(nn.Module):
             TypeError: `rgb` is not uint8 or `episode_start` not bool.
             ValueError: shapes do not fit together.
         """
+        self.choose_gates(state)
+        return self.from_features(self.features(rgb, reward), state, episode_start)
+
+    def from_features(self, features: Tensor, state: State, episode_start: Tensor) -> PolicyOutput:
+        """As `forward`, from what `features` gave (T, B, F)."""
         state, task = self._split(state)
-        features = self._core_input(rgb, reward)
         hidden, state = self.core(features, state, episode_start)
         return self._output(features, hidden, state, task)
 
@@ -198,7 +202,7 @@ class Policy(nn.Module):
     ) -> tuple[PolicyOutput, list[Reading]]:
         """As `forward`, and what the core did at the last step: numbers for each environment."""
         state, task = self._split(state)
-        features = self._core_input(rgb, reward)
+        features = self.features(rgb, reward)
         hidden, state, readings = self.core.examine(features, state, episode_start)
         return self._output(features, hidden, state, task), readings
 
@@ -219,12 +223,17 @@ class Policy(nn.Module):
             raise ValueError(
                 "this policy is told its task: its state must say which, as initial_state(task=...) does"
             )
-        task = state[TASK]
-        for gate in self._gates:
-            gate.choose(task)
-        return {name: tensor for name, tensor in state.items() if name != TASK}, task
+        self.choose_gates(state)
+        return {name: tensor for name, tensor in state.items() if name != TASK}, state[TASK]
 
-    def _core_input(self, rgb: Tensor, reward: Tensor) -> Tensor:
+    def choose_gates(self, state: State) -> None:
+        """From now on, units are silent by the tasks that stand in `state`; `forward` does so by itself."""
+        if TASK in state:
+            for gate in self._gates:
+                gate.choose(state[TASK])
+
+    def features(self, rgb: Tensor, reward: Tensor) -> Tensor:
+        """What the core is given (T, B, F): the encoder's view of the images, and the last reward."""
         if rgb.dim() != 5:
             raise ValueError(f"rgb must be (T, B, H, W, C), got {tuple(rgb.shape)}")
         if reward.shape != (*rgb.shape[:2], 1):

@@ -7,11 +7,13 @@ class is one more base of `RetentionConfig`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from agents.retention.base import Retention, Rollouts
 from agents.retention.clear import Clear, ClearConfig
 from agents.retention.combined import SEPARATOR, Combined
 from agents.retention.ewc import Ewc, EwcConfig, OnlineEwc
+from agents.retention.generative import GenerativeConfig, GenerativeReplay
 from agents.retention.lwf import LearningWithoutForgetting, LwfConfig
 from agents.retention.si import SiConfig, SynapticIntelligence
 from agents.retention.wpl import WeightPlasticityLoss, WplConfig
@@ -29,6 +31,7 @@ RETENTIONS: dict[str, type[Retention]] = {
         LearningWithoutForgetting,
         ContextGating,
         Clear,
+        GenerativeReplay,
         WeightPlasticityLoss,
     )
 }
@@ -36,8 +39,18 @@ RETENTIONS: dict[str, type[Retention]] = {
 
 
 @dataclass(frozen=True)
-class RetentionConfig(EwcConfig, SiConfig, LwfConfig, XdgConfig, ClearConfig, WplConfig):
+class RetentionConfig(GenerativeConfig, EwcConfig, SiConfig, LwfConfig, WplConfig, XdgConfig, ClearConfig):
     """The settings of all methods. One that is not used is not looked at."""
+
+    def contradictions(self) -> list[str]:
+        """What does not go together in the settings of each."""
+        bases: list[Any] = [base for base in type(self).__mro__ if base is not RetentionConfig]
+        return [
+            problem
+            for base in bases
+            if "contradictions" in vars(base)
+            for problem in base.contradictions(self)
+        ]
 
 
 def retention_names(names: str) -> list[str]:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from agents.losses import action_log_probs, entropy, policy_gradient_loss, value_loss
 from agents.retention.base import Retention
-from agents.retention.store import UnrollStore
+from agents.retention.store import UnrollStore, offer
 from agents.rollout import Batch
 from agents.vtrace import vtrace
 from common.config import Range
@@ -33,6 +33,11 @@ from policies import PolicyOutput
 
 if TYPE_CHECKING:
     from agents.learner import Learner
+
+SEQUENCES = (
+    *("rgb", "reward_input", "episode_start", "actions", "log_probs", "values", "rewards", "dones", "logits"),
+)
+"""What of a batch is stored, besides its initial state."""
 
 STORED, FRESH = "stored", "fresh"
 
@@ -111,13 +116,15 @@ class Clear(Retention):
         count = round(self.config.replay_ratio * self._fresh_steps / self._length)
         if self.config.replay_ratio == 0.0 or len(self.store) == 0:
             return {}
-        return self.learn_from(self.store.sample(max(1, count), self.learner.policy.device), scale)
+        sequences, state = self.store.sample(max(1, count), self.learner.policy.device)
+        return self.learn_from(Batch(**sequences, initial_state=state, final_state={}), scale)
 
     def learn_from(self, batch: Batch, scale: float) -> dict[str, Tensor]:
         """Add the gradient of the loss on these unrolls; returns what to log."""
         batch = self._started(batch)
         output = self.learner.policy(batch.rgb, batch.reward_input, batch.initial_state, batch.episode_start)
-        policy_cloning, value_cloning = cloning(output, batch)
+        assert batch.logits is not None
+        policy_cloning, value_cloning = cloning(output, batch.logits, batch.values)
         config = self.config
         loss = config.clear_policy_cost * policy_cloning + config.clear_value_cost * value_cloning
         if self._follows_reward:
@@ -173,7 +180,7 @@ class Clear(Retention):
 
     def commit(self, rollout: Batch) -> None:
         if self.config.replay_ratio > 0.0:
-            self.store.offer(rollout)
+            offer(self.store, {name: getattr(rollout, name) for name in SEQUENCES}, rollout.initial_state)
 
     def state(self) -> dict[str, Any]:
         return self.store.state()
@@ -182,13 +189,14 @@ class Clear(Retention):
         self.store.load_state(state)
 
 
-def cloning(output: PolicyOutput, batch: Batch) -> tuple[Tensor, Tensor]:
-    """KL(mu || pi) and the squared error of the value, means over steps; `output` has one observation more."""
-    assert batch.logits is not None
-    acted = F.log_softmax(batch.logits, -1)
-    now = F.log_softmax(output.logits[: len(batch.actions)], -1)
+def cloning(output: PolicyOutput, logits: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(mu || pi) and the squared error of the value, means over steps, with what was said of them in acting.
+
+    `output` may have an observation more.
+    """
+    acted, now = F.log_softmax(logits, -1), F.log_softmax(output.logits[: len(logits)], -1)
     divergence = (acted.exp() * (acted - now)).sum(-1).mean()
-    return divergence, (output.value[: len(batch.actions)] - batch.values).square().mean()
+    return divergence, (output.value[: len(values)] - values).square().mean()
 
 
 def without_steps(batch: Batch, count: int, state: dict[str, Tensor]) -> Batch:

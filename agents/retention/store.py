@@ -19,8 +19,8 @@ from torch import Tensor
 
 from agents.checkpoint import CheckpointError
 from agents.retention.unrolls import BatchBuffer, Rows, Segment, rows_of, write_segment
-from agents.rollout import Batch
 from common.errors import UserError
+from policies import State
 
 SEGMENT_ROWS = 64
 """Unrolls of a segment."""
@@ -71,13 +71,15 @@ class UnrollStore:
                 "put it back, or begin anew"
             )
 
-    def offer(self, rollout: Batch) -> None:
-        """Offer every unroll of a rollout."""
+    def offer(self, count: int, rows_at: Callable[[list[int]], Rows]) -> None:
+        """Offer so many unrolls; `rows_at` gives the rows of those with certain numbers, and is asked for few."""
         if not self._open:
-            self._begin(rows_of(rollout, [0]))
-        places = [self._place() for _ in range(rollout.actions.shape[1])]
+            self._begin(rows_at([0]))
+        places = [self._place() for _ in range(count)]
         accepted = [(column, place) for column, place in enumerate(places) if place is not None]
-        rows = rows_of(rollout, [column for column, _ in accepted])
+        if not accepted:
+            return
+        rows = rows_at([column for column, _ in accepted])
         for index, (_, place) in enumerate(accepted):
             self._put(place, {name: tensor[index] for name, tensor in rows.items()})
         self._compact()
@@ -151,8 +153,12 @@ class UnrollStore:
 
     # Reading
 
-    def sample(self, count: int, device: torch.device) -> Batch:
-        """So many unrolls, drawn evenly; different ones, as long as there are enough."""
+    def sample(self, count: int, device: torch.device) -> tuple[dict[str, Tensor], State]:
+        """So many unrolls, drawn evenly; different ones, as long as there are enough.
+
+        Returns:
+            Sequences (T, B, ...) by name, and the states that they begin with (B, ...).
+        """
         numbers: list[int] = []
         while len(numbers) < count:
             numbers += torch.randperm(len(self), generator=self._generator).tolist()[: count - len(numbers)]
@@ -161,7 +167,7 @@ class UnrollStore:
         for index, number in enumerate(numbers):
             segment, row = self._places[number]
             buffer.put(index, self._row(int(segment), int(row)))
-        return buffer.batch(device)
+        return buffer.tensors(device)
 
     def _row(self, segment: int, row: int) -> Mapping[str, Any]:
         if segment == self._number:
@@ -220,3 +226,9 @@ class UnrollStore:
 def _room(like: Tensor) -> Tensor:
     """Zeros for a whole segment of rows like those of `like` (n, ...)."""
     return torch.zeros(SEGMENT_ROWS, *like.shape[1:], dtype=like.dtype)
+
+
+def offer(store: UnrollStore, sequences: Mapping[str, Tensor], state: State) -> None:
+    """Offer every unroll of sequences (T, B, ...) that begin with `state` (B, ...)."""
+    count = next(iter(sequences.values())).shape[1]
+    store.offer(count, lambda columns: rows_of(sequences, state, columns))

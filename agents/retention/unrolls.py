@@ -14,28 +14,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.checkpoint import CheckpointError, Place, check_digest, read_layout, write_checkpoint
-from agents.rollout import Batch
+from policies import State
 
 Rows = dict[str, Tensor]
-"""Tensors (n, ...) of n unrolls: those of a `Batch` with time second, and those of its initial state."""
+"""Tensors (n, ...) of n unrolls: sequences (n, T, ...), and parts of the state that they begin with."""
 
-SEQUENCES = (
-    *("rgb", "reward_input", "episode_start", "actions", "log_probs", "values", "rewards", "dones", "logits"),
-)
 STATE = "state/"
 """What the names of the parts of the initial state begin with."""
 
 
-def rows_of(rollout: Batch, columns: Sequence[int]) -> Rows:
-    """The unrolls of some environments, on the CPU."""
-    chosen = torch.tensor(columns, dtype=torch.int64, device=rollout.actions.device)
-    rows = {name: getattr(rollout, name).index_select(1, chosen).transpose(0, 1) for name in SEQUENCES}
-    state = {f"{STATE}{name}": part.index_select(0, chosen) for name, part in rollout.initial_state.items()}
-    return {name: tensor.detach().cpu() for name, tensor in {**rows, **state}.items()}
+def rows_of(sequences: Mapping[str, Tensor], state: State, columns: Sequence[int]) -> Rows:
+    """The unrolls of some environments, on the CPU, of sequences (T, B, ...) and states (B, ...)."""
+    device = next(iter(sequences.values())).device
+    chosen = torch.tensor(columns, dtype=torch.int64, device=device)
+    rows = {name: tensor.index_select(1, chosen).transpose(0, 1) for name, tensor in sequences.items()}
+    parts = {f"{STATE}{name}": tensor.index_select(0, chosen) for name, tensor in state.items()}
+    return {name: tensor.detach().cpu() for name, tensor in {**rows, **parts}.items()}
 
 
 class BatchBuffer:
-    """A batch that is filled unroll by unroll."""
+    """Sequences side by side, filled unroll by unroll."""
 
     def __init__(self, shapes: Mapping[str, tuple[torch.dtype, Sequence[int]]], size: int) -> None:
         """`shapes` are types and shapes of one row; `size` is the number of unrolls."""
@@ -57,11 +55,10 @@ class BatchBuffer:
         for name, tensor in self._state.items():
             _copy(tensor[index], row[name])
 
-    def batch(self, device: torch.device) -> Batch:
-        """The whole batch; its final state is not known."""
+    def tensors(self, device: torch.device) -> tuple[dict[str, Tensor], State]:
+        """The sequences (T, B, ...) and the states that they begin with (B, ...)."""
         sequences = {name: tensor.to(device) for name, tensor in self._sequences.items()}
-        state = {name.removeprefix(STATE): tensor.to(device) for name, tensor in self._state.items()}
-        return Batch(**sequences, initial_state=state, final_state={})
+        return sequences, {n.removeprefix(STATE): tensor.to(device) for n, tensor in self._state.items()}
 
 
 def _copy(target: Tensor, source: Tensor | NDArray[Any]) -> None:

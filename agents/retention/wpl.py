@@ -145,8 +145,8 @@ class WeightPlasticityLoss(Consolidating, QuadraticPenalty):
             )
             # Per step, as all sensitivities are.
             kept.append(_gradients(score / len(unroll.actions) ** 0.5, private, self.weights))
-        both = [torch.stack(rows) for rows in zip(*kept, strict=True)]
-        return CrossTerm.of(*both, self.config.wpl_floor, _flat(self.weights.values()))
+        own, shared = (torch.stack(rows) for rows in zip(*kept, strict=True))
+        return CrossTerm.of(own, shared, self.config.wpl_floor, _flat(self.weights.values()))
 
     @torch.no_grad()
     def add_gradients(self, scale: float) -> dict[str, Tensor]:
@@ -190,8 +190,7 @@ def single_unrolls(rollouts: Rollouts, count: int, rollout_count: int) -> Iterat
 
 def _gradients(objective: Tensor, private: Weights, shared: Weights) -> tuple[Tensor, Tensor]:
     parameters = [*private.parameters, *shared.parameters]
-    found = torch.autograd.grad(objective, parameters, allow_unused=True)
-    whole = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+    whole = list(torch.autograd.grad(objective, parameters, materialize_grads=True))
     border = len(private.parameters)
     return _flat(whole[:border]), _flat(whole[border:])
 

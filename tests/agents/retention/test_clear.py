@@ -78,7 +78,7 @@ def test_cloning_written_out(learner: MakeLearner, random_batch: MakeBatch) -> N
             mu, pi = batch.logits[t, env].softmax(0), output.logits[t, env].softmax(0)
             divergence += float((mu * (mu / pi).log()).sum().detach())
             squares += float((output.value[t, env] - batch.values[t, env]).square().detach())
-    found = cloning(output, batch)
+    found = cloning(output, batch.logits, batch.values)
     assert float(found[0].detach()) == pytest.approx(divergence / 6, rel=1e-5)
     assert float(found[1].detach()) == pytest.approx(squares / 6, rel=1e-5)
 
@@ -92,7 +92,8 @@ def test_a_stored_unroll_says_what_was_said_in_acting(core: str, tiny: Tiny, toy
     agent.retention.store.__init__(lambda row_bytes: 100, torch.Generator())  # type: ignore[attr-defined,misc]
     for batch in agent._consolidation_rollouts(3):
         method.commit(batch)
-    stored = method.store.sample(12, torch.device("cpu"))
+    sequences, state = method.store.sample(12, torch.device("cpu"))
+    stored = Batch(**sequences, initial_state=state, final_state={})
     assert stored.episode_start[1:].any()
     with torch.no_grad():
         output = agent.policy(stored.rgb, stored.reward_input, stored.initial_state, stored.episode_start)
@@ -134,10 +135,9 @@ def test_as_many_steps_are_replayed_as_asked(
         counts: list[int] = []
         sample = method.store.sample
 
-        def counting(count: int, device: Any, sample: Any = sample, counts: Any = counts) -> Batch:
+        def counting(count: int, device: Any, sample: Any = sample, counts: Any = counts) -> Any:
             counts.append(count)
-            found: Batch = sample(count, device)
-            return found
+            return sample(count, device)
 
         method.store.sample = counting
         for seed in range(3):

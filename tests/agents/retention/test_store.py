@@ -13,6 +13,8 @@ import torch
 
 from agents.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
 from agents.learner import Learner
+from agents.retention import store as store_module
+from agents.retention.clear import SEQUENCES
 from agents.retention.store import SEGMENT_ROWS, UnrollStore
 from agents.retention.unrolls import Segment
 from agents.rollout import Batch
@@ -45,6 +47,15 @@ def numbered(first: int, count: int, steps: int = 2) -> Batch:
     )
 
 
+def offer(store: UnrollStore, batch: Batch) -> None:
+    store_module.offer(store, {name: getattr(batch, name) for name in SEQUENCES}, batch.initial_state)
+
+
+def sample(store: UnrollStore, count: int) -> Batch:
+    sequences, state = store.sample(count, CPU)
+    return Batch(**sequences, initial_state=state, final_state={})
+
+
 def store_of(capacity: int, directory: Path | None = None, seed: int = 0) -> UnrollStore:
     store = UnrollStore(lambda row_bytes: capacity, torch.Generator().manual_seed(seed))
     if directory is not None:
@@ -54,7 +65,7 @@ def store_of(capacity: int, directory: Path | None = None, seed: int = 0) -> Unr
 
 def kept(store: UnrollStore) -> list[int]:
     """The numbers of all stored unrolls, which are whole."""
-    batch = store.sample(len(store), CPU)
+    batch = sample(store, len(store))
     numbers = batch.actions[0]
     expected = replace(numbered(0, 1), final_state={})
     for name, tensor in vars(batch).items():
@@ -73,7 +84,7 @@ def kept(store: UnrollStore) -> list[int]:
 def test_everything_is_there_as_long_as_there_is_room(on_disk: bool, tmp_path: Path) -> None:
     store = store_of(300, tmp_path / "replay" if on_disk else None)
     for first in range(0, 299, 23):
-        store.offer(numbered(first, 23))
+        offer(store, numbered(first, 23))
     assert kept(store) == list(range(299))
     assert len(list((tmp_path / "replay").glob("*.ckpt"))) == (299 // SEGMENT_ROWS if on_disk else 0)
 
@@ -85,7 +96,7 @@ def test_every_unroll_is_kept_with_the_same_probability() -> None:
     for seed in range(repeats):
         store = store_of(capacity, seed=seed)
         for first in range(0, offered, 5):
-            store.offer(numbered(first, 5, steps=1))
+            offer(store, numbered(first, 5, steps=1))
         counts[kept(store)] += 1
     expected = repeats * capacity / offered
     statistic = ((counts - expected) ** 2 / expected).sum() / (1 - capacity / offered)
@@ -94,36 +105,36 @@ def test_every_unroll_is_kept_with_the_same_probability() -> None:
 
 def test_samples_are_even_and_without_repetition() -> None:
     store = store_of(50)
-    store.offer(numbered(0, 50))
-    drawn = [store.sample(20, CPU).actions[0].tolist() for _ in range(200)]
+    offer(store, numbered(0, 50))
+    drawn = [sample(store, 20).actions[0].tolist() for _ in range(200)]
     assert all(len(set(numbers)) == 20 for numbers in drawn)
     counts = np.bincount(np.concatenate(drawn), minlength=50)
     assert ((counts - 80.0) ** 2 / 80.0).sum() / (1 - 20 / 50) < 90.0
-    assert sorted(store.sample(120, CPU).actions[0].tolist()).count(7) in (2, 3)
+    assert sorted(sample(store, 120).actions[0].tolist()).count(7) in (2, 3)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_it_goes_on_from_a_checkpoint_as_if_nothing_had_happened(on_disk: bool, tmp_path: Path) -> None:
     directory = tmp_path / "replay" if on_disk else None
 
-    def offer(store: UnrollStore, first: int, last: int) -> UnrollStore:
+    def offer_all(store: UnrollStore, first: int, last: int) -> UnrollStore:
         for number in range(first, last, 25):
-            store.offer(numbered(number, 25))
+            offer(store, numbered(number, 25))
         return store
 
-    whole = offer(store_of(100, directory), 0, 1000)
-    first = offer(store_of(100, directory), 0, 500)
+    whole = offer_all(store_of(100, directory), 0, 1000)
+    first = offer_all(store_of(100, directory), 0, 500)
     write_checkpoint(tmp_path / "half", {"store": first.state(), "random": first._generator.get_state()})
-    offer(first, 500, 700)  # what the killed process still did
+    offer_all(first, 500, 700)  # what the killed process still did
     content = read_checkpoint(tmp_path / "half.ckpt")
     again = store_of(100)
     again.load_state(content["store"])
     again._generator.set_state(content["random"])
     if directory is not None:
         again.use_directory(directory)
-    offer(again, 500, 1000)
+    offer_all(again, 500, 1000)
     assert kept(again) == kept(whole)
-    one, other = (store.sample(30, CPU) for store in (again, whole))
+    one, other = (sample(store, 30) for store in (again, whole))
     assert torch.equal(one.rgb, other.rgb)
     assert again.state()["files"] == whole.state()["files"]
 
@@ -133,7 +144,7 @@ def test_rows_that_are_of_no_use_are_given_up(tmp_path: Path) -> None:
     store = store_of(150, tmp_path / "replay")
     states = []
     for number in range(0, 20_000, 100):
-        store.offer(numbered(number, 100, steps=1))
+        offer(store, numbered(number, 100, steps=1))
         if number == 1_000:
             states.append(store.state() | {"places": store.state()["places"].copy()})
         store.prune({Path("kept.ckpt"): state for state in states})
@@ -149,7 +160,7 @@ def test_rows_that_are_of_no_use_are_given_up(tmp_path: Path) -> None:
 
 def test_a_missing_segment_is_named(tmp_path: Path) -> None:
     store = store_of(200, tmp_path / "replay")
-    store.offer(numbered(0, 150))
+    offer(store, numbered(0, 150))
     segments = sorted((tmp_path / "replay").glob("*.ckpt"))
     segments[1].unlink()
     again = store_of(200)
@@ -161,13 +172,13 @@ def test_a_missing_segment_is_named(tmp_path: Path) -> None:
 
 def test_a_damaged_segment_is_named(tmp_path: Path) -> None:
     store = store_of(200, tmp_path / "replay")
-    store.offer(numbered(0, 150))
+    offer(store, numbered(0, 150))
     path = min((tmp_path / "replay").glob("*.ckpt"))
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=rf"{path.name} is damaged"):
-        store.sample(150, CPU)
+        sample(store, 150)
     path.write_bytes(data[:-50])
     with pytest.raises(CheckpointError, match=rf"{path.name} is not a whole"):
         Segment(path)
@@ -178,7 +189,7 @@ def test_segments_never_change(tmp_path: Path) -> None:
     names = []
     for offset in (0, 1):
         store = store_of(200, tmp_path / "replay")
-        store.offer(numbered(offset, 64))
+        offer(store, numbered(offset, 64))
         names.append(store.state()["files"]["0"])
     assert names[0] != names[1]
     assert len(list((tmp_path / "replay").glob("00000000-*.ckpt"))) == 2
@@ -191,12 +202,12 @@ def test_a_directory_that_cannot_be_written_is_tried_again(
     place.write_text("in the way")
     store = UnrollStore(lambda row_bytes: 400, torch.Generator())
     store._directory = place
-    store.offer(numbered(0, 100))
+    offer(store, numbered(0, 100))
     assert "stored unrolls cannot be written" in caplog.text
     assert kept(store) == list(range(100))
     assert list(store.state()["in_memory"]) == ["0"]
     place.unlink()
-    store.offer(numbered(100, 100))
+    offer(store, numbered(100, 100))
     assert not store.state()["in_memory"]
     assert kept(store) == list(range(200))
 
@@ -204,9 +215,9 @@ def test_a_directory_that_cannot_be_written_is_tried_again(
 def test_what_does_not_fit_a_checkpoint_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agents.retention.store.MAX_BYTES_IN_CHECKPOINT", 1_000)
     store = store_of(200)
-    store.offer(numbered(0, 63))
+    offer(store, numbered(0, 63))
     store.state()
-    store.offer(numbered(63, 10))
+    offer(store, numbered(63, 10))
     with pytest.raises(UserError, match=r"do not go into a checkpoint: store fewer \(retain.replay_steps\)"):
         store.state()
 
