@@ -122,8 +122,8 @@ PRESETS: dict[str, Preset] = {
             sequence=SequenceConfig(
                 steps_per_task=40_000,
                 evaluate_every_steps=10_000,
-                evaluation_episodes=5,
-                boundary_episodes=20,
+                evaluation_episodes=4,
+                boundary_episodes=10,
             ),
         ),
         {"ppo": PPOConfig(minibatches=4, rollout_steps=32)},

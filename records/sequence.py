@@ -74,10 +74,7 @@ class SequenceConfig:
                 f"sequence.{name} is given, but there is no sequence: give sequence.steps_per_task"
                 for name in given
             ]
-        found = []
-        if self.joint and self.first_stage_steps is not None:
-            found.append("sequence.joint has no first stage: leave sequence.first_stage_steps out")
-        return found + self._split_problems()
+        return self._split_problems()
 
     def _split_problems(self) -> list[str]:
         found = []

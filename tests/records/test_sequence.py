@@ -131,7 +131,6 @@ def test_all_environments_play_the_task_of_the_stage() -> None:
             "sequence.evaluation_splits: unknown levels 'test9'",
         ),
         ({"sequence": {"cycles": 0}}, "sequence.cycles is 0: give 1 or more"),
-        ({"sequence": {"joint": True, "first_stage_steps": 9000}}, "sequence.joint has no first stage"),
         ({"sequence": {"joint": True}, "tasks": {"id": "told"}}, "sequence.joint plays all tasks at once"),
         (
             {"games": ["maze"], "sequence": {"joint": True, "tasks": ["maze", "maze/hard"]}},
