@@ -164,7 +164,7 @@ def _with_sequence(config: TrainConfig, given: Mapping[str, object], problems: l
         problems.append(
             f"games are {', '.join(config.games)}, but sequence.tasks play {', '.join(games)}: leave one of them out"
         )
-    if "total_steps" not in given and tasks:
+    if "total_steps" not in given and tasks and not config_problems(config.sequence):
         config = replace(config, total_steps=config.sequence.total_steps(len(tasks)))
     if "tasks.count" not in given and "policy.tasks.count" not in given:
         count = 1 if config.sequence.joint else max(1, len(tasks))
