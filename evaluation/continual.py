@@ -77,7 +77,8 @@ def area(steps: Matrix, values: Matrix) -> float:
 def learned(p: Matrix) -> Matrix:
     """The score on each task when its first stage ended (n,)."""
     count = p.shape[1]
-    return p[np.arange(1, count + 1), np.arange(count)]
+    found: Matrix = p[np.arange(1, count + 1), np.arange(count)]
+    return found
 
 
 def final_performance(p: Matrix) -> float:
