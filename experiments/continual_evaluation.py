@@ -47,16 +47,17 @@ class ContinualEvaluation(BaseCallback):
         self._log.keep(lambda measured: step is not None and measured.step <= step)
 
     def at_boundary(self, agent: Agent, stages: int) -> None:
-        """Score every task after so many stages.
+        """Score every task after so many stages, and look at the network and at what comes back by playing.
 
         Raises:
             Stopped: it was asked to; what was scored is kept.
             OSError: the file cannot be written.
         """
-        self._measure(agent, stages, BOUNDARY, self._config.sequence.boundary_episodes)
         if stages > 0 and not self._config.sequence.joint:
             self._measure_plasticity(agent, self._plan.stages[stages - 1])
             self._measure_recovery(agent, self._plan.stages[:stages])
+        # Last, since a stage that has these scores is taken for one that has all.
+        self._measure(agent, stages, BOUNDARY, self._config.sequence.boundary_episodes)
 
     def _on_rollout_start(self) -> None:
         agent = self.model

@@ -161,7 +161,8 @@ class ContinualStudy:
     def normalized(self, returns: Matrix, split: str) -> Matrix:
         """Returns (..., n) on the common scale."""
         low, high = np.array([self._bounds(task, split) for task in self.tasks]).T
-        return (returns - low) / np.where(high > low, high - low, np.nan)
+        scaled: Matrix = (returns - low) / np.where(high > low, high - low, np.nan)
+        return scaled
 
     def _bounds(self, task: Task, split: str) -> tuple[float, float]:
         """What scores 0 and what scores 1."""
@@ -401,7 +402,8 @@ def cost_of(one: Sequenced) -> Cost:
 
     def column(name: str) -> Matrix:
         values = np.array([float(row.get(name) or "nan") for row in rows])
-        return values[np.isfinite(values) & (values > 0)]
+        known: Matrix = values[np.isfinite(values) & (values > 0)]
+        return known
 
     speeds, memory = column("time/sps"), column("memory/peak_gb")
     consolidation = math.nan

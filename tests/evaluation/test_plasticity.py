@@ -34,7 +34,7 @@ def test_measuring_changes_nothing_and_repeats() -> None:
     assert torch.equal(torch.get_rng_state(), drawn)
     assert measure(agent, Task("maze"), num_threads=0) == first
     assert_same(dict(agent.policy.state_dict()), before)
-    norm = sum(float(w.double().square().sum()) for w in agent.policy.parameters()) ** 0.5
+    norm = sum(float(w.detach().double().square().sum()) for w in agent.policy.parameters()) ** 0.5
     assert first["weight norm"] == pytest.approx(norm) == pytest.approx(weight_norm(agent.policy))
     assert 0 <= first["dormant encoder units"] < 1
     assert 1 <= first["effective rank of the core"] <= min(agent.policy.core.output_size, STREAMS * STEPS)

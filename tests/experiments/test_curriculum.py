@@ -14,13 +14,14 @@ import pytest
 from agents import read_checkpoint
 from agents.retention import RETENTIONS, Retention, Rollouts
 from common.errors import UserError
+from evaluation.plasticity import NUMBERS
 from experiments import continual_evaluation
 from experiments.curriculum import current_stage, stage_seed
 from experiments.launch import resume, train
 from experiments.stopping import Heartbeat, StopOnRequest
 from helpers import assert_same, tiny_run
 from records.config import TrainConfig
-from records.continual import BETWEEN, BOUNDARY, FILE, ContinualLog
+from records.continual import BETWEEN, BOUNDARY, FILE, ContinualLog, Measurement
 from records.directory import RunDirectory, checkpoint_step
 from records.state import Phase, state_of
 
@@ -88,6 +89,10 @@ def steps_of(run: RunDirectory) -> list[int]:
     return [checkpoint_step(path) for path in run.checkpoint_files()]
 
 
+def scores_of(run: RunDirectory) -> list[Measurement]:
+    return [one for one in ContinualLog(run.path / FILE).read() if one.kind in (BOUNDARY, BETWEEN)]
+
+
 def assert_same_runs(one: RunDirectory, other: RunDirectory) -> None:
     assert steps_of(one) == steps_of(other)
     for path in one.checkpoint_files():
@@ -104,7 +109,7 @@ def test_stages_end_at_rollouts_and_do_not_drift(finished: RunDirectory) -> None
 
 
 def test_every_task_is_scored_at_boundaries_and_in_between(finished: RunDirectory) -> None:
-    measured = ContinualLog(finished.path / FILE).read()
+    measured = scores_of(finished)
     places = [(one.step, one.stage, one.kind, one.task, len(one.returns)) for one in measured]
     expected = []
     for step, stage, kind, episodes in [
@@ -118,6 +123,12 @@ def test_every_task_is_scored_at_boundaries_and_in_between(finished: RunDirector
         expected += [(step, stage, kind, task, episodes) for task in ("bossfight", "dodgeball")]
     assert places == expected
     assert all(one.steps > 0 for one in measured)
+    others = [one for one in ContinualLog(finished.path / FILE).read() if one not in measured]
+    assert [(one.step, one.task) for one in others[:: len(NUMBERS)]] == [
+        (240, "bossfight"),
+        (400, "dodgeball"),
+    ]
+    assert {one.condition for one in others} == set(NUMBERS)
 
 
 @pytest.mark.parametrize("step", [160, 240, 320])
@@ -229,7 +240,7 @@ def test_the_ends_of_stages_are_kept(tmp_path: Path) -> None:
     assert train(tiny_sequence(keep_checkpoints=1, sequence=changes), run.path) == 0
     assert steps_of(run) == [240, 400, 640, 800]
     assert not run.best_file.exists()
-    assert [one.stage for one in ContinualLog(run.path / FILE).read()] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert [one.stage for one in scores_of(run)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def test_joint_training_plays_all_games_and_is_scored_at_the_same_times(
@@ -239,7 +250,7 @@ def test_joint_training_plays_all_games_and_is_scored_at_the_same_times(
     assert train(tiny_sequence(sequence={"joint": True}), run.path) == 0
     for path in run.checkpoint_files():
         assert read_checkpoint(path)["run"]["collector"]["games"] == 2 * ["bossfight", "dodgeball"]
-    ours, theirs = (ContinualLog(one.path / FILE).read() for one in (run, finished))
+    ours, theirs = (scores_of(one) for one in (run, finished))
     assert [(one.step, one.task) for one in ours] == [(one.step, one.task) for one in theirs]
 
 

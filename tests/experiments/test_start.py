@@ -78,7 +78,9 @@ def test_heads_of_tasks_begin_with_that_of_the_first(expert: RunDirectory) -> No
 
 def test_another_network_is_refused_before_anything_is_created(expert: RunDirectory, tmp_path: Path) -> None:
     other = following(expert, core={"width": 16, "heads": 2, "feedforward": 8, "layers": 1})
-    with pytest.raises(UserError, match=r"holds another network, which differs in actor\.weight"):
+    with pytest.raises(
+        UserError, match=r"holds another network, which differs in core\.input_linear\.weight"
+    ):
         train(other, tmp_path / "run")
     with pytest.raises(UserError, match="does not exist"):
         train(following(tmp_path / "nothing"), tmp_path / "run")
