@@ -83,7 +83,7 @@ class Agent(BaseAlgorithm):
         env: GymEnv | None,
         config: AgentConfig | None = None,
         *,
-        retention: Retention | str = "none",
+        retention: Retention | str | None = None,
         retain: RetentionConfig | None = None,
         seed: int | None = None,
         device: torch.device | str = "auto",
@@ -99,7 +99,7 @@ class Agent(BaseAlgorithm):
             policy: name of a core ("srwm", "lstm", ...) with the paper's sizes, or a whole configuration.
             env: environments to train in; None only for an agent that will just predict.
             config: hyperparameters; the defaults of the algorithm if None.
-            retention: a method of continual learning, or the names of some, joined by "+"; "none" for fine-tuning.
+            retention: a method of continual learning, or the names of some, joined by "+"; None for fine-tuning.
             retain: settings of methods that go by name.
             seed: of everything random, the environments included; None draws one.
             device: "cpu", "cuda" or "auto".
@@ -129,8 +129,11 @@ class Agent(BaseAlgorithm):
         self.policy_config = (
             policy_config(policy, **policy_kwargs or {}) if isinstance(policy, str) else policy
         )
-        self._retention = make_retention(retention, retain) if isinstance(retention, str) else retention
+        if retention is None or isinstance(retention, str):
+            retention = make_retention(retention or "none", retain)
+        self._retention = retention
         self.task = self.consolidation_steps = 0
+        raise_problems(self._retention.problems(self.policy_config, self.config))
         self.policy_config = self._retention.policy_config(self.policy_config, seed or 0)
         self.experiment: dict[str, Any] = {}
         self.stop_when: Callable[[], bool] | None = None
@@ -249,12 +252,16 @@ class Agent(BaseAlgorithm):
         Returns:
             False if `stop_when` asked to stop before the consolidation was complete: nothing has changed then, and what
             `save` writes is as the present task ended.
+
+        Raises:
+            UserError: there are no present environments, or the new ones are not as many.
         """
-        if self.retention.needs_boundaries:
-            try:
-                self.retention.end_task(self.task, self._consolidation_rollouts)
-            except Interrupted:
-                return False
+        env = self._wrap_env(env, self.verbose)
+        if self.env is None or env.num_envs != self.n_envs:
+            present = "none" if self.env is None else self.n_envs
+            raise UserError(f"a task can only be left for as many environments: there are {present} now")
+        if not self._leave_task():
+            return False
         before = self.actors.collector.core_state
         self.set_env(env)
         self.task = task
@@ -269,6 +276,17 @@ class Agent(BaseAlgorithm):
         self.actors.tell(task)
         self.actors.follow_learner()
         self._boundary = self._run_state()
+        return True
+
+    def _leave_task(self) -> bool:
+        """Let the method of continual learning consolidate; whether it could."""
+        replaying = self.learner.replaying.get_state()
+        try:
+            if self.retention.needs_boundaries:
+                self.retention.end_task(self.task, self._consolidation_rollouts)
+        except Interrupted:
+            self.learner.replaying.set_state(replaying)
+            return False
         return True
 
     def _consolidation_rollouts(self, count: int) -> Iterator[Batch]:
@@ -590,6 +608,7 @@ class Agent(BaseAlgorithm):
         """
         if exclude or include:
             raise UserError("a checkpoint is always whole: exclude and include are not supported")
+        raise_problems(self.retention.saving_problems())
         image_shape, num_actions = image_and_actions(self.observation_space, self.action_space)
         content = AgentContent(
             algorithm=self.algorithm,

@@ -59,7 +59,7 @@ class SignedFrames(VecEnv):
         rgb[np.arange(self.num_envs), 4:, :, self._bright] = 255
         return {"rgb": rgb, "reward": rewards[:, None]}
 
-    def reset(self) -> dict[str, NDArray[Any]]:  # type: ignore[override]
+    def reset(self) -> dict[str, NDArray[Any]]:
         return self._observe(np.zeros(self.num_envs, np.float32), np.ones(self.num_envs, bool))
 
     def step_async(self, actions: NDArray[Any]) -> None:

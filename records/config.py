@@ -240,15 +240,18 @@ def _sequence_problems(config: TrainConfig) -> list[str]:
 
 
 def _retention_problems(config: TrainConfig) -> list[str]:
-    """What is wrong with the methods of continual learning, and with what they need of the run."""
-    found = retention_problems(config.retention, config.policy)
-    changes = config.sequence.active and not config.sequence.joint
-    if found or changes or not make_retention(config.retention, config.retain).needs_boundaries:
+    """Why the methods of continual learning cannot be used with this network, this algorithm and these tasks."""
+    found = retention_problems(config.retention)
+    if found or config_problems(config.retain) or config_problems(config.policy):
         return found
-    return [
-        f"retention {config.retention} acts where the task changes, which it never does here: give "
-        "sequence.steps_per_task, or retain.every to let it act every so many steps"
-    ]
+    method = make_retention(config.retention, config.retain)
+    found += method.problems(config.policy, config.agent)
+    if method.needs_boundaries and (config.sequence.joint or not config.sequence.active):
+        found.append(
+            f"retention {config.retention} acts where the task changes, which it never does here: give "
+            "sequence.steps_per_task, or retain.every to let it act every so many steps"
+        )
+    return found
 
 
 def _stage_problems(config: TrainConfig, num_tasks: int) -> list[str]:

@@ -18,8 +18,8 @@ from agents.retention.lwf import LearningWithoutForgetting, LwfConfig
 from agents.retention.si import SiConfig, SynapticIntelligence
 from agents.retention.wpl import WeightPlasticityLoss, WplConfig
 from agents.retention.xdg import ContextGating, XdgConfig
+from common.config import problems
 from common.errors import raise_problems, unknown_name
-from policies import PolicyConfig
 
 RETENTIONS: dict[str, type[Retention]] = {
     method.name: method
@@ -58,8 +58,8 @@ def retention_names(names: str) -> list[str]:
     return [name.strip() for name in names.split(SEPARATOR)]
 
 
-def retention_problems(names: str, policy: PolicyConfig | None = None) -> list[str]:
-    """What is wrong with a text that names methods, and with `policy` for them, a line each."""
+def retention_problems(names: str) -> list[str]:
+    """What is wrong with a text that names methods, a line each."""
     parts = retention_names(names)
     found = [unknown_name("retention", name, RETENTIONS) for name in parts if name not in RETENTIONS]
     if not found and len(parts) > 1:
@@ -70,12 +70,6 @@ def retention_problems(names: str, policy: PolicyConfig | None = None) -> list[s
         ]
         if "none" in parts:
             found.append(f"retention {names}: none cannot be combined with others: leave it out")
-    if not found and policy is not None and not policy.tasks.told:
-        found += [
-            f"retention {name} needs a policy that is told its task: use tasks.id told"
-            for name in parts
-            if RETENTIONS[name].needs_identity
-        ]
     return found
 
 
@@ -83,9 +77,9 @@ def make_retention(names: str, config: RetentionConfig | None = None) -> Retenti
     """The method called `names`, or several, joined by "+".
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none of that name, or settings are impossible.
     """
-    raise_problems(retention_problems(names))
+    raise_problems(retention_problems(names) + ([] if config is None else problems(config, "retain.")))
     methods = [RETENTIONS[name](config) for name in retention_names(names)]
     return methods[0] if len(methods) == 1 else Combined(methods)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from torch import Tensor
 
+from agents.config import AgentConfig
 from agents.rollout import Batch
 from common.config import Range
 from policies import PolicyConfig, PolicyOutput
@@ -67,6 +68,12 @@ class Retention:
         """`config` None is for the default settings."""
         self.config = self.config_class() if config is None else config
 
+    def problems(self, policy: PolicyConfig, agent: AgentConfig) -> list[str]:
+        """Why it cannot be used with this network and this algorithm, a line each."""
+        if self.needs_identity and not policy.tasks.told:
+            return [f"retention {self.name} needs a policy that is told its task: use tasks.id told"]
+        return []
+
     def policy_config(self, config: PolicyConfig, seed: int) -> PolicyConfig:
         """What the method needs of a network that is about to be made with `config`."""
         return config
@@ -79,6 +86,10 @@ class Retention:
 
     def prune(self, kept: Mapping[Path, Mapping[str, Any]]) -> None:
         """Delete files that neither this agent nor the checkpoints `kept` need (the retention state of each)."""
+
+    def saving_problems(self) -> list[str]:
+        """Why its state cannot go into a checkpoint now, a line each."""
+        return []
 
     # Tasks
 

@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from agents.config import AgentConfig
 from agents.losses import action_log_probs, entropy, policy_gradient_loss, value_loss
 from agents.retention.base import Retention
 from agents.retention.store import UnrollStore, offer
 from agents.rollout import Batch
 from agents.vtrace import vtrace
 from common.config import Range
-from common.errors import UserError
-from policies import PolicyOutput
+from policies import PolicyConfig, PolicyOutput
 
 if TYPE_CHECKING:
     from agents.learner import Learner
@@ -74,6 +74,11 @@ class ClearConfig:
         return [f"retain.replay_state is {self.replay_state!r}: give {STORED}, {FRESH} or a number of steps"]
 
 
+def warm_up_steps(config: ClearConfig) -> int:
+    """Steps of a replayed unroll that are only for warming up the state."""
+    return int(config.replay_state) if config.replay_state.isdecimal() else 0
+
+
 def capacity(config: ClearConfig, rollout_steps: int, row_bytes: int) -> int:
     """How many unrolls of so many steps and bytes are stored."""
     unrolls = config.replay_steps // rollout_steps
@@ -90,15 +95,18 @@ class Clear(Retention):
     inert: ClassVar[dict[str, Any]] = {"replay_ratio": 0.0}
     keeps_files = True
 
+    def problems(self, policy: PolicyConfig, agent: AgentConfig) -> list[str]:
+        found = super().problems(policy, agent)
+        if (warm_up := warm_up_steps(self.config)) >= agent.rollout_steps:
+            found.append(
+                f"retain.replay_state takes {warm_up} steps of unrolls that have {agent.rollout_steps}: give fewer"
+            )
+        return found
+
     def attach(self, learner: Learner) -> None:
         self.learner, config = learner, self.config
         self._length = learner.config.rollout_steps
-        warm_up = config.replay_state
-        self._warm_up = int(warm_up) if warm_up.isdecimal() else 0
-        if self._warm_up >= self._length:
-            raise UserError(
-                f"retain.replay_state takes {warm_up} steps of unrolls that have {self._length}: give fewer"
-            )
+        self._warm_up = warm_up_steps(config)
         self.store = UnrollStore(partial(capacity, config, self._length), learner.replaying)
         self._fresh_steps = 0
 
@@ -107,6 +115,9 @@ class Clear(Retention):
 
     def prune(self, kept: Mapping[Path, Mapping[str, Any]]) -> None:
         self.store.prune(kept)
+
+    def saving_problems(self) -> list[str]:
+        return self.store.saving_problems()
 
     def terms(self, batch: Any, output: PolicyOutput) -> dict[str, Tensor]:
         self._fresh_steps = batch.actions.numel()

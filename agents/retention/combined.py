@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from agents.config import AgentConfig
 from agents.retention.base import Retention, Rollouts
 from agents.rollout import Batch
 from policies import PolicyConfig, PolicyOutput
@@ -30,6 +31,9 @@ class Combined(Retention):
         self.keeps_files = any(method.keeps_files for method in methods)
         self.needs_identity = any(method.needs_identity for method in methods)
 
+    def problems(self, policy: PolicyConfig, agent: AgentConfig) -> list[str]:
+        return [problem for method in self.methods for problem in method.problems(policy, agent)]
+
     def policy_config(self, config: PolicyConfig, seed: int) -> PolicyConfig:
         for method in self.methods:
             config = method.policy_config(config, seed)
@@ -41,11 +45,14 @@ class Combined(Retention):
 
     def use_directory(self, directory: Path) -> None:
         for method in self.methods:
-            method.use_directory(directory)
+            method.use_directory(directory / method.name)
 
     def prune(self, kept: Mapping[Path, Mapping[str, Any]]) -> None:
         for method in self.methods:
             method.prune({path: self._part(method, state) for path, state in kept.items()})
+
+    def saving_problems(self) -> list[str]:
+        return [problem for method in self.methods for problem in method.saving_problems()]
 
     def begin_task(self, task: int) -> None:
         for method in self.methods:

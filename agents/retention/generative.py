@@ -178,9 +178,12 @@ class GenerativeReplay(Consolidating):
     def prune(self, kept: Mapping[Path, Mapping[str, Any]]) -> None:
         self._kept.prune({path: state["kept"] for path, state in kept.items()})
 
+    def saving_problems(self) -> list[str]:
+        return self._kept.saving_problems()
+
     # Tasks
 
-    def begin_task(self, task: int) -> None:
+    def begin_section(self, task: int) -> None:
         self._task = task
 
     def consolidate(self, task: int, rollouts: Rollouts) -> None:

@@ -61,7 +61,7 @@ class LearningWithoutForgetting(Consolidating):
         self._following: State | None = None
         self._task, self._left = 0, list[int]()
 
-    def begin_task(self, task: int) -> None:
+    def begin_section(self, task: int) -> None:
         self._task, self._state = task, None
 
     def consolidate(self, task: int, rollouts: Rollouts) -> None:

@@ -182,18 +182,18 @@ class UnrollStore:
 
     # State
 
-    def state(self) -> dict[str, Any]:
-        """For a checkpoint; nothing is copied.
-
-        Raises:
-            UserError: without a directory, more is stored than a checkpoint takes.
-        """
+    def saving_problems(self) -> list[str]:
+        """One line if, without a directory, more is stored than a checkpoint takes."""
         size = sum(t.nbytes for rows in self._in_memory.values() for t in rows.values())
-        if size > MAX_BYTES_IN_CHECKPOINT:
-            raise UserError(
-                f"{size / 2**20:,.0f} MiB of stored unrolls do not go into a checkpoint: store fewer "
-                "(retain.replay_steps), or on disk (retention.use_directory)"
-            )
+        if size <= MAX_BYTES_IN_CHECKPOINT:
+            return []
+        return [
+            f"{size / 2**20:,.0f} MiB of stored unrolls do not go into a checkpoint: store fewer "
+            "(retain.replay_steps), or on disk (retention.use_directory)"
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; nothing is copied."""
         return {
             "places": self._places,
             "seen": self.seen,

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
+from agents.config import AgentConfig
 from agents.retention.base import Retention
 from common.config import Range
-from common.errors import UserError
 from policies import PolicyConfig
 
 
@@ -38,9 +38,10 @@ class ContextGating(Retention):
     config_class = XdgConfig
     inert: ClassVar[dict[str, Any]] = {"gated_share": 0.0}
 
+    def problems(self, policy: PolicyConfig, agent: AgentConfig) -> list[str]:
+        return super().problems(policy, agent) or self.policy_config(policy, 0).tasks.contradictions()
+
     def policy_config(self, config: PolicyConfig, seed: int) -> PolicyConfig:
-        if not config.tasks.told:
-            raise UserError("retention xdg chooses units by the task: use tasks.id told")
         share, apart = self.config.gated_share, self.config.gated_apart
         tasks = replace(config.tasks, gated_share=share, gated_apart=apart, gate_seed=seed)
         return replace(config, tasks=tasks)

@@ -14,6 +14,7 @@ from agents import IMPALA
 from agents.acting import Actor
 from agents.learner import Learner
 from agents.losses import action_log_probs
+from agents.retention import RetentionConfig
 from agents.retention.clear import cloning
 from agents.rollout import Batch
 from policies import Policy, PolicyConfig
@@ -168,6 +169,6 @@ def test_the_state_that_replay_begins_with(learner: MakeLearner, random_batch: M
         torch.testing.assert_close(cut.initial_state[name], tensor)
 
 
-def test_a_warm_up_longer_than_an_unroll_is_refused(learner: MakeLearner) -> None:
+def test_a_warm_up_longer_than_an_unroll_is_refused(tiny: Tiny, toy: MakeEnv) -> None:
     with pytest.raises(ValueError, match=r"retain.replay_state takes 6 steps of unrolls that have 6"):
-        learner("clear", replay_state="6")
+        IMPALA(tiny(), toy(4), retention="clear", retain=RetentionConfig(replay_state="6"), rollout_steps=6)

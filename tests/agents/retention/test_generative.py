@@ -121,10 +121,10 @@ def test_nothing_changes_before_the_first_task_is_left(
     method: Any = made.retention
     method.end_task(0, rollouts(batch))
     method.begin_task(1)
-    for each in (plain, made):
+    for each in (plain, plain, made, made):  # at the first update, the policy is still what it was
         metrics = each.learn(batch, 0)
     assert metrics is not None
-    assert metrics["generative_replay"] >= 0.0
+    assert metrics["generative_replay"] > -1e-6
     assert not torch.equal(plain.policy.actor.weight, made.policy.actor.weight)  # type: ignore[arg-type]
 
 
