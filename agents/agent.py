@@ -76,6 +76,7 @@ class Agent(BaseAlgorithm):
         stop_when: asked often during `learn`, also between two updates; once it says yes, the phase of learning that
             is under way is undone and `learn` returns.
         diagnostics: directory for what numbers that are not finite can be understood from; None writes nothing.
+        decay_span: environment steps between which a learning rate falls that does so; None for the whole training.
     """
 
     algorithm: ClassVar[str]
@@ -151,6 +152,7 @@ class Agent(BaseAlgorithm):
         self.experiment: dict[str, Any] = {}
         self.stop_when: Callable[[], bool] | None = None
         self.diagnostics: Path | None = None
+        self.decay_span: tuple[int, int] | None = None
         self._boundary: dict[str, Any] | None = None
         keep_large_buffers()
         super().__init__(
@@ -171,6 +173,10 @@ class Agent(BaseAlgorithm):
             return float(self._schedule(progress_remaining))
         share = max(0.0, progress_remaining) if self.config.learning_rate_decay else 1.0
         return self.config.learning_rate * share
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        begin, end = (0, total_timesteps) if self.decay_span is None else self.decay_span
+        super()._update_current_progress_remaining(num_timesteps - begin, end - begin)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:

@@ -61,13 +61,21 @@ class InspectedPlayer(Player):
         env: N games; it is reset.
         seed: of sampled actions.
         greedy: take the most likely action instead of drawing one.
+        tasks: as for `Player`.
 
     Attributes:
         greedy: may be changed at any time.
     """
 
-    def __init__(self, policy: Policy, env: ProcgenVecEnv, seed: int = 0, greedy: bool = True) -> None:
-        super().__init__(policy, [env], [self._choose_action])
+    def __init__(
+        self,
+        policy: Policy,
+        env: ProcgenVecEnv,
+        seed: int = 0,
+        greedy: bool = True,
+        tasks: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(policy, [env], [self._choose_action], tasks)
         self.env, self.greedy = env, greedy
         self._generator = torch.Generator(policy.device).manual_seed(seed)
         self._returns = np.zeros(env.num_envs)

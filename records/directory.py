@@ -12,6 +12,7 @@
     replay/          unrolls that a method of continual learning has stored
     diagnostics/     what went wrong, where something did
     evaluation.json  scores at the end
+    continual.jsonl  of tasks one after another: returns on each of them in the course of training
     videos/          one mp4 per game
 
 The directory of a suite holds those of its runs, and suite.json, which says what they are.

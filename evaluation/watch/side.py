@@ -15,7 +15,7 @@ from envs.levels import MAX_LEVEL
 from envs.native import ACTION_NAMES
 from evaluation.inspection import InspectedPlayer, StepView
 from evaluation.intervention import Intervention, policy_under, unsupported
-from evaluation.loading import TrainingInfo
+from evaluation.loading import TrainingInfo, task_numbers
 from evaluation.play import native_mode
 from evaluation.watch.history import FULL, HALF, FrameRecord, Numbers
 from policies import name_of
@@ -103,7 +103,8 @@ class Side:
             blank=config.blank,
         )
         policy = policy_under(watched.agent, watched.intervention)
-        self.player = InspectedPlayer(policy, env, config.seed, watched.greedy)
+        tasks = task_numbers(watched.agent, config.games, config.mode)
+        self.player = InspectedPlayer(policy, env, config.seed, watched.greedy, tasks)
         self._scores: list[list[float]] = [[] for _ in config.games]
         self._records: list[FrameRecord] = []
 
