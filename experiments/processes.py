@@ -29,7 +29,7 @@ def share_problems(config: TrainConfig, processes: int) -> list[str]:
         return [
             f"{config.num_envs} environments cannot be shared equally by {processes} processes: use {near}"
         ]
-    sequence = ["a sequence of tasks is not for several processes: use one"] if config.sequence.active else []
+    sequence = ["sequences of tasks are not for several processes: use one"] if config.sequence.active else []
     return [
         *sequence,
         *config.agent.problems(config.num_envs, processes),

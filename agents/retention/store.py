@@ -19,13 +19,28 @@ from torch import Tensor
 
 from agents.checkpoint import CheckpointError
 from agents.retention.unrolls import BatchBuffer, Rows, Segment, rows_of, write_segment
-from common.errors import UserError
+from agents.schema import Array, Named, Table, Text, Whole
+from common.errors import UserError, shown
 from policies import State
 
 SEGMENT_ROWS = 64
 """Unrolls of a segment."""
 MAX_BYTES_IN_CHECKPOINT = 512 << 20
 """Of unrolls that have no directory."""
+
+_ROWS = Named(Array(("uint8", "bool", "int64", "float16", "bfloat16", "float32", "float64")))
+INDEX = Table(
+    {
+        "places": Array(("int64",), 2),
+        "seen": Whole(),
+        "number": Whole(),
+        "filled": Whole(),
+        "files": Named(Text()),
+        "in_memory": Named(_ROWS),
+        "open": _ROWS,
+    }
+)
+"""What a checkpoint holds of a store."""
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +192,14 @@ class UnrollStore:
         if segment not in self._mapped:
             if self._directory is None:
                 raise UserError("the stored unrolls are in a directory: name it with retention.use_directory")
-            self._mapped[segment] = Segment(self._directory / self._files[segment])
+            found = Segment(self._directory / self._files[segment])
+            if found.shapes != {
+                name: (tensor.dtype, tensor.shape[1:]) for name, tensor in self._open.items()
+            }:
+                raise CheckpointError(
+                    f"{found.path} holds unrolls of another kind: the checkpoint's are not there"
+                )
+            self._mapped[segment] = found
         return self._mapped[segment].row(row)
 
     # State
@@ -205,9 +227,15 @@ class UnrollStore:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go on from what `state` returned, which may have come from a file.
+
+        Raises:
+            ValueError: it is of another form, or its parts do not fit together.
+        """
         if self._is_at(state):
             return
+        INDEX.check(state, "index of stored unrolls")
+        _check_places(state)
         self._places = np.array(state["places"], dtype=np.int64).reshape(-1, 2)
         self.seen, self._number, self._filled = (int(state[name]) for name in ("seen", "number", "filled"))
         self._files = {int(number): str(name) for number, name in state["files"].items()}
@@ -221,6 +249,25 @@ class UnrollStore:
     def _is_at(self, state: Mapping[str, Any]) -> bool:
         """Whether `state` is that of this store, as it is: a phase that is undone has stored nothing."""
         return state["places"] is self._places and int(state["seen"]) == self.seen
+
+
+def _check_places(state: Mapping[str, Any]) -> None:
+    """Refuse an index that names rows which are not there, or files elsewhere."""
+    if strange := [name for name in state["files"].values() if Path(name).name != name]:
+        raise ValueError(f"its stored unrolls are in {shown(strange[0])}, which is not the name of a file")
+    whole = {int(number): SEGMENT_ROWS for number in (*state["files"], *state["in_memory"])}
+    rows = {**whole, int(state["number"]): int(state["filled"])}
+    tables = [
+        (state["filled"], state["open"]),
+        *((SEGMENT_ROWS, table) for table in state["in_memory"].values()),
+    ]
+    places = np.array(state["places"]).reshape(-1, 2).tolist()
+    if any(not 0 <= row < rows.get(segment, 0) for segment, row in places) or len(places) > state["seen"]:
+        raise ValueError("its index of stored unrolls names some that are not there")
+    if any(t.ndim == 0 or len(t) != size for size, table in tables for t in table.values()) or (
+        places and not state["open"]
+    ):
+        raise ValueError("its stored unrolls are not as many as its index says")
 
 
 def _room(like: Tensor) -> Tensor:

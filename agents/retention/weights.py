@@ -52,7 +52,8 @@ class Weights:
         Raises:
             ValueError: they are of other parameters.
         """
-        if sorted(stored) != sorted(self.names):
+        shapes = {name: parameter.shape for name, parameter in zip(self.names, self.parameters, strict=True)}
+        if {name: tensor.shape for name, tensor in stored.items()} != shapes:
             raise ValueError("what a method of continual learning has stored is of another network")
         return [
             torch.empty_like(parameter).copy_(stored[name])

@@ -211,6 +211,40 @@ def test_a_directory_that_cannot_be_written_is_tried_again(
     assert kept(store) == list(range(200))
 
 
+CHANGES: dict[str, tuple[str, Any]] = {
+    "a file elsewhere": ("files", {"0": "../0.ckpt"}),
+    "no file for a place": ("files", {}),
+    "a row beyond the open segment": ("filled", 3),
+    "a place before the first": ("places", np.array([[-1, 0]])),
+    "places of another form": ("places", torch.zeros(100, 2)),
+    "fewer offered than kept": ("seen", 5),
+    "no rows at all": ("open", {}),
+    "rows of no length": ("open", {"rgb": torch.tensor(1)}),
+    "a negative number": ("seen", -1),
+    "a segment without a number": ("in_memory", {"x": {}}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_index_that_cannot_be_is_refused(name: str, tmp_path: Path) -> None:
+    store = store_of(200, tmp_path)
+    offer(store, numbered(0, 100))
+    key, value = CHANGES[name]
+    with pytest.raises(ValueError, match=r"its .*|invalid literal"):
+        store_of(200, tmp_path).load_state({**store.state(), key: value})
+
+
+def test_a_file_of_other_unrolls_is_named(tmp_path: Path) -> None:
+    store, other = store_of(200, tmp_path / "a"), store_of(200, tmp_path / "b")
+    offer(store, numbered(0, 100))
+    offer(other, numbered(0, 100, steps=3))
+    for file in (tmp_path / "b").iterdir():
+        (name,) = store.state()["files"].values()
+        file.rename(tmp_path / "a" / name)
+    with pytest.raises(CheckpointError, match=r"0\.ckpt|holds unrolls of another kind"):
+        kept(store)
+
+
 def test_what_does_not_fit_a_checkpoint_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agents.retention.store.MAX_BYTES_IN_CHECKPOINT", 1_000)
     store = store_of(200)
