@@ -231,7 +231,7 @@ def over_runs(values: Matrix) -> Interval[float]:
 
 def _same_but_for_method(one: Method, other: Method) -> bool:
     def settings(method: Method) -> dict[str, str]:
-        ignored = ("label", "retention", "retain.", "sequence.joint")
+        ignored = ("label", "retention", "retain.", "sequence.joint", "tasks.count")
         return {name: value for name, value in method.first.run.kind if not name.startswith(ignored)}
 
     config = other.first.run.config

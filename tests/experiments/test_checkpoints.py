@@ -200,5 +200,5 @@ def test_the_checkpoint_that_is_gone_on_from_is_not_written_again(
 def test_pruning_leaves_other_files_alone(agent: FakeAgent, run: RunDirectory) -> None:
     walk(begin(agent, run, 10), agent, 10, 20)
     (run.checkpoints / "mine.ckpt").touch()
-    prune(run, 1, None)
+    prune(run, 1, ())
     assert {path.name for path in run.checkpoints.iterdir()} == {"mine.ckpt", run.checkpoint_at(20).name}
