@@ -18,8 +18,11 @@ from agents.episodes import EpisodeLog
 from agents.exchange import Exchange
 from agents.numerics import reset_where_not_finite
 from agents.rewards import make_reward_transform
-from agents.rollout import RolloutStore
+from agents.rollout import Batch, RolloutStore
 from policies import Policy
+
+SPREAD_ENVS = 2
+"""Environments whose rollouts are run through again, step by step, for an entry of the log."""
 
 
 class ActorSide:
@@ -112,6 +115,12 @@ class ActorSide:
         values = torch.stack([value.double() for value in found.values()])
         (means,) = self.exchange.mean(values.unsqueeze(0), torch.ones_like(values[:1]))
         return dict(zip(found, means.tolist(), strict=True))
+
+    def rate_spreads(self, rollout: Batch) -> dict[str, float]:
+        """How much the core's rates change over a rollout, in its first environments."""
+        few = rollout.select(torch.arange(min(SPREAD_ENVS, rollout.rgb.shape[1]), device=self._device))
+        found = self._policy.rate_spreads(few.rgb, few.reward_input, few.initial_state, few.episode_start)
+        return {tag: float(value) for tag, value in found.items()}
 
     # State
 

@@ -152,6 +152,7 @@ class Agent(BaseAlgorithm):
         self.experiment: dict[str, Any] = {}
         self.stop_when: Callable[[], bool] | None = None
         self.diagnostics: Path | None = None
+        self._learned_from: Batch | None = None
         self.decay_span: tuple[int, int] | None = None
         self._boundary: dict[str, Any] | None = None
         keep_large_buffers()
@@ -439,7 +440,7 @@ class Agent(BaseAlgorithm):
                     self.n_envs * self.exchange.size * self.config.rollout_steps
                 )
                 if rollouts % log_interval == 0:
-                    self._log(metrics or {})
+                    self._log(metrics or {}, self._learned_from)
         callback.on_training_end()
         return self
 
@@ -557,6 +558,7 @@ class Agent(BaseAlgorithm):
         self._update_learning_rate(self.optimizer)
         with stage("learning"):
             metrics = self.learner.learn(rollout, self.num_timesteps)
+        self._learned_from = rollout
         self._n_updates = self.learner.updates
         self.actors.times.learning += time.perf_counter() - began
         return metrics
@@ -571,7 +573,8 @@ class Agent(BaseAlgorithm):
         self._log({})
 
     @stage("logging")
-    def _log(self, metrics: Metrics) -> None:
+    def _log(self, metrics: Metrics, rollout: Batch | None = None) -> None:
+        """Write an entry of the log; `rollout` is what was learned from just now, if its memory is still its own."""
         time_before, steps_before = self._logged
         self._logged = (time.perf_counter(), self.num_timesteps)
         seconds, steps = self._logged[0] - time_before, self.num_timesteps - steps_before
@@ -583,7 +586,8 @@ class Agent(BaseAlgorithm):
         record("train/updates", self.learner.updates)
         if self.config.on_nan == "skip":
             record("train/skipped_updates", self.learner.skipped)
-        for tag, value in self.actors.core_metrics(self.stream).items():
+        spreads = {} if rollout is None else self.actors.rate_spreads(rollout)
+        for tag, value in (self.actors.core_metrics(self.stream) | spreads).items():
             record(f"core/{tag}", value)
         record("time/sps", steps / seconds)
         for part, spent in asdict(self.actors.times).items():

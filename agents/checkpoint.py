@@ -23,7 +23,7 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -435,9 +435,9 @@ def _unpack(value: Any, tensors: MutableMapping[str, Any], depth: int) -> Any:
     tensor = tensors.pop(value[_MARK])  # once: as bytes, each use would take its memory again
     if isinstance(tensor, Place):
         return tensor
-    made: dict[str, Callable[[], Any]] = {
-        "bytes": lambda: tensor.numpy().tobytes(),
-        "array": tensor.numpy,
-        "tensor": lambda: tensor,
-    }
-    return made[value["as"]]()
+    kind = value["as"]
+    if kind not in ("bytes", "array", "tensor"):
+        raise ValueError(f"no kind {shown(kind)}")
+    if kind == "bytes":
+        return tensor.numpy().tobytes()
+    return tensor.numpy() if kind == "array" else tensor

@@ -35,6 +35,8 @@ LIMIT, NO_LIMIT = timedelta(minutes=30), timedelta(days=365)
 GRACE = timedelta(seconds=30)
 """More than was asked for: who hangs says so itself, if it can, before the others give up."""
 BEAT_SECONDS = 1.0
+LINGER_SECONDS = 5.0
+"""For which process 0 stays after an error that the others may have, too."""
 ALIVE = "alive"
 """Counts, in the store that all processes see, the signs of life of those that others wait for."""
 
@@ -63,7 +65,7 @@ def joined() -> Iterator[Exchange]:
         raise UserError(
             f"process {place.rank} of {place.size} could not join the others: {_first_line(error)}"
         ) from error
-    with _heard_if_first(place), _saying_once():
+    with _heard_if_first(place), _saying_once(place):
         yield DistributedExchange(place, LIMIT, dist.group.WORLD)
         # After an error others may not answer any more: the end of the process closes what is open.
         dist.destroy_process_group()
@@ -86,19 +88,30 @@ def _heard_if_first(place: Place) -> Iterator[None]:
 
 
 @contextmanager
-def _saying_once() -> Iterator[None]:
+def _saying_once(place: Place) -> Iterator[None]:
     """An error that another process has raised, too, and says, ends this one without a word."""
     try:
         yield
     except (UserError, RunError, OSError) as error:
-        name = f"said/{hashlib.sha256(str(error).encode()).hexdigest()}"
         try:
-            said = _store().add(name, 1) > 1
-        except RuntimeError:  # whoever keeps the store has left
+            said = _said_elsewhere(str(error), place)
+        except RuntimeError:  # whoever keeps the counters has left
             said = False
         if not said:
             raise
         raise SystemExit(RUN_FAILED if isinstance(error, RunError) else USER_ERROR) from None
+
+
+def _said_elsewhere(text: str, place: Place) -> bool:
+    """Whether another process was the first to ask this about `text`."""
+    store, name = _store(), f"said/{hashlib.sha256(text.encode()).hexdigest()}"
+    said: bool = store.add(name, 1) > 1
+    end = time.monotonic() + LINGER_SECONDS
+    # torchrun keeps the counters itself. Without it process 0 does, and leaves last, if the others come soon.
+    keeper = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    while keeper and store.add(name, 0) < place.size and time.monotonic() < end:
+        time.sleep(0.02)
+    return said
 
 
 _waits = itertools.count()
@@ -108,7 +121,9 @@ _waits = itertools.count()
 def _store() -> Any:
     """Counters that all processes see, of this start of them alone."""
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return dist.PrefixStore(f"start{start}", dist.distributed_c10d._get_default_store())
+    return torch.distributed.distributed_c10d.PrefixStore(
+        f"start{start}", dist.distributed_c10d._get_default_store()
+    )
 
 
 class DistributedExchange(Exchange):

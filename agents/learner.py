@@ -194,6 +194,7 @@ class Learner(ABC):
         self.retention.see_gradients(scale)
         said = said | self.retention.add_gradients(scale)
         self._stop_point()
+        blocks = {name: block.norm() for name, block in self.policy.gradient_blocks().items()}
         norm = self._clip(total, batch)
         self.optimizer.step()
         self.retention.after_step()
@@ -202,6 +203,7 @@ class Learner(ABC):
             "loss": total.detach() / scale,
             **{tag: value.detach() for tag, value in (losses.metrics | terms | said).items()},
             "grad_norm": norm,
+            **{f"grad_norm/{name}": of_block for name, of_block in blocks.items()},
         }
         return Update(metrics, scale)
 

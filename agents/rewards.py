@@ -102,8 +102,8 @@ class NormalizedReward:
         self._envs: dict[str, NDArray[np.intp]] = {}
 
     def __call__(self, rewards: Floats, dones: Bools, games: Games) -> Floats:
-        learned: Floats = self.rollout(rewards[None], dones[None], [games], Exchange())[0]
-        return learned
+        (found,) = self.rollout(rewards[None], dones[None], [games], Exchange())
+        return np.asarray(found)
 
     def rollout(self, rewards: Floats, dones: Bools, games: Sequence[Games], exchange: Exchange) -> Floats:
         envs = [self._envs_of(present) for present in games]
@@ -122,7 +122,7 @@ class NormalizedReward:
                 scaled[t, own] = rewards[t, own] / deviations[game][t]
         return np.clip(scaled, -self.clip, self.clip)
 
-    def _updated(self, parts: Sequence[dict[str, Moments]], steps: int) -> dict[str, Moments]:
+    def _updated(self, parts: Sequence[dict[str, Moments]], steps: int) -> dict[str, NDArray[np.float64]]:
         """Update the statistics with the moments of all processes' returns; each game's deviation after each step."""
         deviations = {}
         for game in dict.fromkeys(game for part in parts for game in part):

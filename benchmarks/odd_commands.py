@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import resource
 import shutil
@@ -21,18 +22,18 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Annotated, Any
 
 from benchmarks.commands import command as ordinary_command
 from benchmarks.faults.process import load_everything, tiny_run
 from benchmarks.machine import describe_machine
 from common.cli import run_command, run_with_options
-from common.config import Option, options
+from common.config import Option, Range, options
 from evaluation import command_line as scoring
 from evaluation.report import command_line as report
 from evaluation.watch import command_line as watch
@@ -47,6 +48,8 @@ PATIENCE = 60.0
 """Seconds of the clock for the same, since the machine has other work."""
 MEMORY = 6 << 30
 LONGEST_LINE = 2200
+SERVES = b"Watching at"
+"""What a program says that goes on until it is asked to leave."""
 
 ODD = (
     *(
@@ -285,11 +288,10 @@ def plain(random: Random, folder: Path) -> Command:
 KINDS = (*(train,) * 8, resume, settings_file, settings_file, score, score, look, compare, plan, plain, plain)
 
 
-def commands(seed: int, count: int, folder: Path) -> Iterator[Command]:
-    """Always the same for a seed; `folder` holds a run, and files that commands name."""
-    for number in range(count):
-        random = Random(f"{seed} {number}")
-        yield random.choice(KINDS)(random, folder)
+def command_of(seed: int, number: int, folder: Path) -> Command:
+    """Always the same for a seed and a number; `folder` holds a run, and files that commands name."""
+    random = Random(f"{seed} {number}")
+    return random.choice(KINDS)(random, folder)
 
 
 @dataclass
@@ -311,7 +313,7 @@ def attempt(command: Command, place: Path, tally: Tally) -> None:
     pid = os.fork()
     if not pid:
         _become(command, place, output)
-    code, asked = _wait(pid)
+    code, asked = _wait(pid, output)
     said = output.read_text(encoding="utf-8", errors="replace")
     left = [path.name for path in place.iterdir()]
     tally.tried += 1
@@ -349,7 +351,7 @@ def _become(command: Command, place: Path, output: Path) -> None:
         os._exit(code)
 
 
-def _wait(pid: int) -> tuple[int | None, bool]:
+def _wait(pid: int, output: Path) -> tuple[int | None, bool]:
     """The exit code (None where it had to be killed), and whether it was asked to leave."""
     asked = False
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
@@ -358,7 +360,9 @@ def _wait(pid: int) -> tuple[int | None, bool]:
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 return os.waitstatus_to_exitcode(status), asked
-            time.sleep(0.01)
+            if not asked and output.exists() and SERVES in output.read_bytes():
+                break
+            time.sleep(0.02)
         asked = True
         os.killpg(pid, number)
     os.waitpid(pid, 0)
@@ -397,6 +401,67 @@ def _judged(
     return "worked", None if code == 0 else f"it ended with {code}"
 
 
+def try_commands(
+    count: int,
+    folder: Path,
+    seed: int = 0,
+    only: Sequence[int] = (),
+    jobs: int = 1,
+    seconds: float = math.inf,
+) -> Tally:
+    """Draw and run commands, in `jobs` processes side by side; none is begun after so many `seconds`. `folder` is for
+    their files."""
+    end = time.monotonic() + seconds
+    load_everything()
+    for module in ("aiohttp", "matplotlib.pyplot", "rliable"):
+        import_module(module)
+    with contextlib.redirect_stdout(sys.stderr):
+        launch.train(tiny_run(total_steps=80, evaluation_episodes=None), folder / "run")
+    numbers = list(only or range(count))
+    workers = [_Worker(folder, seed, numbers[part::jobs], part, end) for part in range(jobs)]
+    tallies = [worker.tally() for worker in workers]
+    return Tally(
+        sum(tally.tried for tally in tallies),
+        sum((tally.ends for tally in tallies), Counter()),
+        [problem for tally in tallies for problem in tally.problems],
+        max(tally.slowest for tally in tallies),
+    )
+
+
+class _Worker:
+    """A process that tries the commands of some numbers, one after the other."""
+
+    def __init__(self, folder: Path, seed: int, numbers: Sequence[int], part: int, end: float) -> None:
+        self._results = folder / f"tally{part}.json"
+        self._pid = os.fork()
+        if self._pid:
+            return
+        code, tally, own = 70, Tally(), folder / f"files{part}"
+        try:
+            shutil.copytree(folder / "run", own / "run")
+            for number in numbers:
+                if time.monotonic() > end:
+                    break
+                before = len(tally.problems)
+                attempt(command_of(seed, number, own), own / "place", tally)
+                for problem in tally.problems[before:]:
+                    print(json.dumps(problem | {"number": number}), file=sys.stderr, flush=True)
+                if tally.tried % 50 == 0:
+                    print(f"{part}: {tally.tried} {dict(tally.ends)}", file=sys.stderr, flush=True)
+            self._results.write_text(json.dumps(asdict(tally)), encoding="utf-8")
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def tally(self) -> Tally:
+        """What has become of its commands, once it has tried them all."""
+        os.waitpid(self._pid, 0)
+        found = json.loads(self._results.read_text(encoding="utf-8"))
+        return Tally(found["tried"], Counter(found["ends"]), found["problems"], found["slowest"])
+
+
 @dataclass(frozen=True)
 class Options:
     """What to try.
@@ -405,62 +470,39 @@ class Options:
         examples: number of command lines.
         seed: of the commands.
         only: numbers of single ones, to look at what became of them.
+        jobs: processes side by side.
+        minutes: after which no further command is begun; none for no such limit.
         out: file for the result; none only prints it.
     """
 
-    examples: int = 2000
+    examples: Annotated[int, Range(1, 10**6)] = 2000
     seed: int = 0
     only: tuple[int, ...] = ()
+    jobs: Annotated[int, Range(1, 1024)] = 1
+    minutes: Annotated[float | None, Range(0, 10**6)] = None
     out: Path | None = None
-
-
-def try_commands(
-    count: int,
-    folder: Path,
-    seed: int = 0,
-    only: Sequence[int] = (),
-    every_hundred: Callable[[Tally], None] = lambda tally: None,
-) -> Tally:
-    """Draw and run commands; `folder` is for their files, and `every_hundred` sees how far it is."""
-    load_everything()
-    for module in ("aiohttp", "matplotlib.pyplot", "rliable"):
-        import_module(module)
-    tally = Tally()
-    with contextlib.redirect_stdout(sys.stderr):
-        launch.train(tiny_run(total_steps=80, evaluation_episodes=None), folder / "run")
-    for number, command in enumerate(commands(seed, count, folder)):
-        if only and number not in only:
-            continue
-        before = len(tally.problems)
-        attempt(command, folder / "place", tally)
-        for problem in tally.problems[before:]:
-            problem["number"] = number
-            print(json.dumps(problem), file=sys.stderr, flush=True)
-        if tally.tried % 100 == 0:
-            every_hundred(tally)
-    return tally
 
 
 def main(options: Options) -> int:
     """Try the commands and tell how they ended; returns the exit code."""
-
-    def write(tally: Tally) -> None:
-        result = {
-            "command": f"python -m benchmarks.odd_commands --examples {options.examples} --seed {options.seed}",
-            "machine": describe_machine(),
-            "tried": tally.tried,
-            "ends": dict(tally.ends),
-            "cpu_limit_seconds": CPU_SECONDS,
-            "slowest_seconds": round(tally.slowest, 1),
-            "problems": tally.problems,
-        }
-        print(json.dumps({**result, "machine": "", "problems": len(tally.problems)}), flush=True)
-        if options.out is not None:
-            options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
     with tempfile.TemporaryDirectory(prefix="odd-commands-") as folder:
-        tally = try_commands(options.examples, Path(folder), options.seed, options.only, write)
-    write(tally)
+        seconds = math.inf if options.minutes is None else 60 * options.minutes
+        tally = try_commands(
+            options.examples, Path(folder), options.seed, options.only, options.jobs, seconds
+        )
+    result = {
+        "command": f"python -m benchmarks.odd_commands --examples {options.examples} --seed {options.seed}",
+        "machine": describe_machine(),
+        "tried": tally.tried,
+        "minutes": options.minutes,
+        "ends": dict(tally.ends),
+        "cpu_limit_seconds": CPU_SECONDS,
+        "slowest_seconds": round(tally.slowest, 1),
+        "problems": tally.problems,
+    }
+    print(json.dumps(result, indent=2))
+    if options.out is not None:
+        options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return int(bool(tally.problems))
 
 

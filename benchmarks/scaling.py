@@ -11,11 +11,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
 
@@ -107,13 +106,14 @@ def _measured(size: int, threads: int, rollouts: int) -> dict[str, float]:
     return found
 
 
-def _first_of(size: int, work: Any) -> Any:
+def _first_of(size: int, work: Callable[[int], dict[str, float]]) -> dict[str, float]:
     with TemporaryDirectory() as folder:
         team = Team(size, work, Path(folder))
         codes = team.wait()
         if any(codes):
             raise RuntimeError(f"{codes}: {team.said()}")
-        return team.result(0)
+        found: dict[str, float] = team.result(0)
+        return found
 
 
 def _speeds(repetitions: int, rollouts: int) -> list[Figure]:

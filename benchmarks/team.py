@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 import signal
@@ -64,6 +65,7 @@ class Team:
             os.dup2(target, 1)
             os.dup2(target, 2)
             sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+            logging.getLogger().handlers.clear()  # of whoever has forked us, such as pytest's
             found = work(rank)
             (self.folder / f"result{rank}").write_bytes(pickle.dumps(found))
             code = found if isinstance(found, int) else 0

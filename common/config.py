@@ -307,7 +307,7 @@ def _value_problems(wanted: FieldType, value: Any, name: str) -> list[str]:
     except ValueError as error:
         return [f"{name} is {shown(value)}: give {error}"]
     found = []
-    for item in value if wanted.is_tuple else [value]:
+    for item in (value or ()) if wanted.is_tuple else [value]:
         for constraint in wanted.constraints if item is not None else ():
             if isinstance(constraint, Range):
                 or_none = ", or none" if wanted.optional else ""

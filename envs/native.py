@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
+from gymnasium.error import ClosedEnvironmentError
 from numpy.typing import NDArray
 
 from common.errors import UserError
@@ -101,7 +102,7 @@ class NativeEnv:
         # reentrant. An instance that nobody closed is closed by the garbage collector, which may run while that very
         # lock is held, and would wait for ever: unless its function is there already.
         _ = self._env._c_lib.libenv_close
-        self.num_envs = num_envs
+        self.num_envs, self._closed = num_envs, False
         # Views of the buffers that the library writes; `get_info` would observe again and loop over environments.
         info = self._env._info
         self.level_seed: NDArray[np.int32] = info["level_seed"]
@@ -112,32 +113,45 @@ class NativeEnv:
 
     def act(self, actions: NDArray[np.int32]) -> None:
         """Start one step with actions (B,); returns at once when the instance has threads."""
-        self._env.act(actions)
+        self._library.act(actions)
 
     def end_episodes(self) -> None:
         """Start a step that ends every episode: the next `observe` shows first frames of new ones."""
-        self._env.act(np.full(self.num_envs, _END_EPISODE, dtype=np.int32))
+        self._library.act(np.full(self.num_envs, _END_EPISODE, dtype=np.int32))
 
     def observe(self) -> tuple[NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]]:
         """Wait for the step: rewards (B,), images (B, 64, 64, 3), first-frame flags (B,).
 
         These are copies, never written again; the other buffers change with each step.
         """
-        reward, observation, first = self._env.observe()
+        reward, observation, first = self._library.observe()
         return reward, observation["rgb"], first
 
     def get_states(self) -> list[bytes]:
         """The state of each environment, 20 to 30 kB each: level generator, level and everything in it."""
-        states: list[bytes] = self._env.get_state()
+        states: list[bytes] = self._library.get_state()
         return states
 
     def set_state(self, env: int, state: bytes) -> None:
         """Put one environment into a state of the same game; a damaged state ends the process."""
-        self._env.call_c_func("set_state", env, state, len(state))
+        self._library.call_c_func("set_state", env, state, len(state))
 
     def close(self) -> None:
         """Free the instance. May be called twice."""
+        self._closed = True
         self._env.close()
+
+    @property
+    def _library(self) -> Any:
+        if self._closed:
+            raise ClosedEnvironmentError("this environment has been closed: make a new one")
+        return self._env
+
+    def __getstate__(self) -> Any:
+        raise TypeError(
+            "an environment lives in the native library and cannot be pickled: make it in the process that plays it; "
+            "get_state and set_state carry over where it stands"
+        )
 
 
 def level_state(game: str, mode: str, level_seed: int) -> bytes:

@@ -217,7 +217,7 @@ class StreamVecEnv(VecEnv):
             "levels": self.levels.name,
             "task_duration": str(self.task_duration),
             "num_envs": self.num_envs,
-            **({} if self.blank is None else {"blank": self.blank}),
+            "blank": self.blank,
         }
 
     def get_state(self) -> State:
@@ -228,7 +228,7 @@ class StreamVecEnv(VecEnv):
         self._require_idle("get_state")
         pending = self._seeds[0]
         return {
-            **self._identity(),
+            **{name: value for name, value in self._identity().items() if value is not None},
             **{name: getattr(self, name).copy() for name in _COUNTERS},
             "seed": self.current_seed,
             "pending_seed": -1 if pending is None else pending,

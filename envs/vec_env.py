@@ -348,7 +348,7 @@ class ProcgenVecEnv(VecEnv):
             "mode": self.mode,
             "levels_start": self.levels.start,
             "levels_count": self.levels.count,
-            **({} if self.blank is None else {"blank": self.blank}),
+            "blank": self.blank,
         }
 
     def get_state(self) -> State:
@@ -363,7 +363,7 @@ class ProcgenVecEnv(VecEnv):
         sizes = np.array([len(state) for state in states], dtype=np.int64)
         pending = self._seeds[0]
         return {
-            **self._identity(),
+            **{name: value for name, value in self._identity().items() if value is not None},
             "seed": self.current_seed,
             "pending_seed": -1 if pending is None else pending,
             "unplayed": int(self._unplayed),

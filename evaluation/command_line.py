@@ -23,6 +23,7 @@ from evaluation.loading import TrainingInfo, find_checkpoint, load_agent
 from evaluation.progress import show_progress
 from evaluation.recording.options import Recording, file_problems
 from evaluation.recording.record import record
+from evaluation.recording.trace import trace_bytes
 from evaluation.scoring.protocol import ALL_SPLITS, DEFAULT_NUM_ENVS, Protocol
 from evaluation.scoring.results import write_results
 from evaluation.scoring.shared import evaluate_together
@@ -30,6 +31,8 @@ from evaluation.scoring.table import print_table
 from records.config import device_problems
 
 PROGRAM = "python eval.py"
+LARGE_TRACE = 10_000_000
+"""Bytes above which it is worth saying how a trace gets smaller."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,39 @@ def _record(
 ) -> None:
     """Record what is asked for, and say where it is."""
     meta = {"checkpoint": str(checkpoint), "trained_steps": agent.num_timesteps}
+    if recording.trace is not None:
+        console.print(_trace_note(agent, protocol, recording), soft_wrap=True)
     with show_progress(console, "recording", "frames") as report:
         record(agent, protocol, recording, meta=meta, report=report)
     for path in recording.video_files(protocol.games):
         console.print(f"Video: {path}", soft_wrap=True)
     if recording.trace is not None:
-        console.print(f"Trace: {recording.trace}", soft_wrap=True)
+        size = Path(recording.trace).stat().st_size
+        console.print(f"Trace: {recording.trace} ({_megabytes(size)})", soft_wrap=True)
+
+
+def _trace_note(agent: Agent, protocol: Protocol, recording: Recording) -> str:
+    """How large a trace will be, and what makes it smaller."""
+    step = trace_bytes(
+        agent.policy, len(protocol.games), 1, recording.trace_frames, min(1, recording.trace_weights_every)
+    )
+    if recording.video_episodes:
+        return f"A step of the trace takes up to {_megabytes(step)} before it is compressed"
+    size = trace_bytes(
+        agent.policy,
+        len(protocol.games),
+        recording.frames,
+        recording.trace_frames,
+        recording.trace_weights_every,
+    )
+    note = f"The trace of {recording.frames} steps takes about {_megabytes(size)} before it is compressed"
+    if recording.trace_weights_every == 1 and size > LARGE_TRACE:
+        note += ", nearly all of it weights: --trace-weights-every 15 keeps those of one step in 15"
+    return note
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size < 1e8 else f"{size / 1e6:.0f} MB"
 
 
 def parse(words: Sequence[str]) -> Options:

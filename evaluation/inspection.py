@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,34 @@ class StepView:
     weights: dict[str, Tensor]
 
 
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """Where an `InspectedPlayer` stands between two steps: everything that decides how it goes on.
+
+    Attributes:
+        env: State of the environments, as `ProcgenVecEnv.get_state` gives it.
+        state: What the policy remembers.
+        rewards: The previous rewards that the policy sees next (N, 1).
+        active, starts, returns, steps: Of each game (N,).
+        draws: State of the generator that actions are drawn with.
+    """
+
+    env: Mapping[str, Any]
+    state: State
+    rewards: Numbers
+    active: NDArray[np.bool_]
+    starts: NDArray[np.bool_]
+    returns: Numbers
+    steps: Numbers
+    draws: Tensor
+
+    def native(self, game: int) -> NDArray[np.uint8]:
+        """The native state of one game."""
+        ends = np.cumsum(self.env["native_sizes"])
+        blob: NDArray[np.uint8] = self.env["native"]
+        return blob[ends[game] - self.env["native_sizes"][game] : ends[game]]
+
+
 class InspectedPlayer(Player):
     """Plays one ProcGen environment step by step and shows each step: `view`, then `collect`.
 
@@ -94,6 +122,32 @@ class InspectedPlayer(Player):
         """
         self.state = {**policy.restarted(self.state), **policy.core.memory(self.state)}
         self.policy = policy
+
+    def moment(self) -> Moment:
+        """Where it stands, between two steps. Nothing in it is written again."""
+        return Moment(
+            env=self.env.get_state(),
+            state=self.state,
+            rewards=self._observations[0]["reward"].copy(),
+            active=self.active.copy(),
+            starts=self.starts.copy(),
+            returns=self._returns.copy(),
+            steps=self._steps.copy(),
+            draws=self._generator.get_state(),
+        )
+
+    def go_back(self, moment: Moment) -> None:
+        """Stand where `moment` stood; with the same policy, everything goes on as it went then.
+
+        A policy with another reset rule goes on with the same memory, as in `change_policy`.
+        """
+        self._observations[0] = {**self.env.set_state(dict(moment.env)), "reward": moment.rewards}
+        fresh = self.policy.restarted(moment.state)
+        same_rule = fresh.keys() == moment.state.keys()
+        self.state = moment.state if same_rule else {**fresh, **self.policy.core.memory(moment.state)}
+        self.active, self.starts = moment.active.copy(), moment.starts.copy()
+        self._returns, self._steps = moment.returns.copy(), moment.steps.copy()
+        self._generator.set_state(moment.draws)
 
     def view(self, forced: NDArray[np.int64] | None = None) -> StepView:
         """Look at the games, choose actions and start a step; `forced` as for `act`."""

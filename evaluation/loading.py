@@ -17,6 +17,7 @@ from envs import Task, parse_task
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
 from evaluation.trained import trained_checkpoint, trained_names
 from records import selection
+from records.directory import RunDirectory, checkpoint_step
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,13 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
             f"a {SUFFIX} file, or a trained agent ({names})"
         )
     return selection.find_checkpoint(path)
+
+
+def checkpoints_beside(checkpoint: Path) -> dict[int, Path]:
+    """All checkpoints of the run that a checkpoint is of, by steps of training; none if it is of no run."""
+    run = RunDirectory(checkpoint.parent.parent)
+    files = {checkpoint_step(path): path for path in run.checkpoint_files()}
+    return files if checkpoint in files.values() else {}
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,10 @@ class Player:
         starts: which observations are the first of an episode, as the policy sees it (N,); may be changed, too.
     """
 
+    _state: State
+    _apart: State
+    _whole: State | None  # all states together, once somebody has asked for them
+
     def __init__(
         self,
         policy: Policy,
@@ -97,13 +101,18 @@ class Player:
         """What the policy remembers of all N environments."""
         if self._gathered.all():
             return self._state
-        rows = self._rows(self._gathered)
-        return {name: rest.index_copy(0, rows, self._state[name]) for name, rest in self._apart.items()}
+        if self._whole is None:
+            rows = self._rows(self._gathered)
+            self._whole = {
+                name: rest.index_copy(0, rows, self._state[name]) for name, rest in self._apart.items()
+            }
+        return self._whole
 
     @state.setter
     @torch.inference_mode(False)
     def state(self, state: State) -> None:
         self._gathered = np.ones(self.num_envs, dtype=bool)
+        self._whole = None
         self._state, self._apart = state, {name: tensor.clone() for name, tensor in state.items()}
 
     def _rows(self, chosen: NDArray[np.bool_]) -> Tensor:
@@ -135,7 +144,7 @@ class Player:
         """Choose actions for the active environments and start a step.
 
         Args:
-            forced: actions (N,) to take instead of the policy's.
+            forced: actions (N,) to take instead of the policy's; negative ones leave it to the policy.
         """
         self._actions = np.full(self.num_envs, NO_OP)
         if not self.active.any():
@@ -147,8 +156,11 @@ class Player:
         )
         with stage("acting"):
             output = self._run_policy(rgb, reward, self._state, starts)
-        self._state = output.state
-        self._actions[self.active] = self._choose(output.logits[0]) if forced is None else forced[self.active]
+        self._state, self._whole = output.state, None
+        chosen = self._choose(output.logits[0])
+        if forced is not None:
+            chosen = np.where(forced[self.active] < 0, chosen, forced[self.active])
+        self._actions[self.active] = chosen
         parts = zip(self.envs, self.split(self.active), self.split(self._actions), strict=True)
         for env, active, actions in parts:
             if active.any():

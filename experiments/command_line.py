@@ -76,6 +76,7 @@ def overview() -> str:
         f"  {PROGRAM} [PRESET] --config FILE [OPTIONS] start a run with the settings in a file",
         f"  {PROGRAM} --resume RUN_DIR                 continue a run; --total-steps N extends it",
         f"  {PROGRAM} suite                            sets of runs",
+        f"  {PROGRAM} memory                           cores on small tasks that nobody solves without memory",
         "  torchrun --standalone --nproc-per-node N train.py ...   the same in N processes: GPUs or cores",
         "",
         "Presets:",

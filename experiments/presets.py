@@ -48,11 +48,11 @@ _PAPER = TrainConfig(
     evaluation_splits=ALL_SPLITS,
 )
 
-# What learns most within minutes on a few processor cores: docs/learning.md.
+# A light encoder, and sampled actions in scores and videos: the most likely action of a policy that has not learned
+# much is often the same at every step. docs/learning.md says why these values.
 _LIGHT = TrainConfig(
     policy=policy_config("srwm_sharp", encoder="space_to_depth"),
-    agent=AppoConfig(),
-    # The most likely action of a policy that has not learned much is often the same at every step.
+    agent=AppoConfig(learning_rate=2e-4),
     evaluation_greedy=False,
 )
 
@@ -85,8 +85,8 @@ PRESETS: dict[str, Preset] = {
         "SRWM with APPO on six easy games, 5 minutes on 2 cores with scores and videos: to see all work",
         replace(
             _LIGHT,
-            total_steps=264_000,
-            checkpoint_every_steps=132_000,
+            total_steps=198_000,
+            checkpoint_every_steps=99_000,
             log_every_steps=6_600,
             evaluation_episodes=10,
         ),
@@ -94,9 +94,16 @@ PRESETS: dict[str, Preset] = {
         {"ppo": PPOConfig(minibatches=2, rollout_steps=32)},
     ),
     "learn": Preset(
-        "SRWM with APPO on one game, 15 minutes on 2 cores: to see it learn; choose the game with --games",
-        replace(_LIGHT, games=("starpilot",), num_envs=64, total_steps=1_280_000, log_every_steps=12_800),
-        {"ppo": PPOConfig()},
+        "feed-forward PPO on one easy game, 15 minutes on 2 cores: to see it learn; choose the game with --games",
+        replace(
+            _LIGHT,
+            games=("fruitbot",),
+            num_envs=64,
+            total_steps=1_310_720,
+            policy=policy_config("feedforward", encoder="space_to_depth"),
+            agent=PPOConfig(),
+            log_every_steps=16_384,
+        ),
     ),
     "paper-easy6": Preset(
         "the SRWM paper's six easy games with its hyperparameters, 300 M steps",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from common.config import OneOf, Range, check, choice, plain, problems, read
 from common.errors import UserError, raise_problems
-from policies.cores.base import CoreConfig, Reading
+from policies.cores.base import CoreConfig, Kind, Reading
 from policies.cores.srwm import SrwmConfig
 from policies.encoders.base import EncoderConfig
 from policies.encoders.impala import ImpalaEncoderConfig
@@ -149,6 +149,10 @@ class Policy(nn.Module):
         """See `Core.step_factors`."""
         return {f"core.{name}": factor for name, factor in self.core.step_factors().items()}
 
+    def gradient_blocks(self) -> dict[str, Tensor]:
+        """See `Core.gradient_blocks`."""
+        return self.core.gradient_blocks()
+
     def initial_state(
         self, batch_size: int, device: torch.device | str | None = None, task: int | Tensor = 0
     ) -> State:
@@ -203,6 +207,29 @@ class Policy(nn.Module):
         "layer0/shift_norm"."""
         _, readings = self.examine(rgb, reward, state, episode_start)
         return {reading.tag: reading.values.mean() for reading in readings}
+
+    @torch.no_grad()
+    def rate_spreads(
+        self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor
+    ) -> dict[str, Tensor]:
+        """How much the core's rates change from step to step: by tag such as "layer0/rate_y_spread", the standard
+        deviation over the sequence's steps, head by head; the mean over heads and environments. Empty for a core that
+        has no rates."""
+        if not self.core.self_modifying:
+            return {}
+        state, _ = self._split(state)
+        x = self.features(rgb, reward)
+        rates: dict[str, list[Tensor]] = {}
+        for step, start in zip(x.split(1), episode_start.split(1), strict=True):
+            _, state, readings = self.core.examine(step, state, start)
+            for reading in readings:
+                if reading.kind is Kind.RATE:
+                    found = reading.values if reading.heads is None else reading.heads
+                    rates.setdefault(reading.tag, []).append(found)
+        return {
+            f"{tag}_spread": torch.stack(steps).std(dim=0, correction=0).mean()
+            for tag, steps in rates.items()
+        }
 
     @torch.no_grad()
     def examine(

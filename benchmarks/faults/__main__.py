@@ -9,17 +9,20 @@ one) and are left out without it. The exit code is 1 if anything was not survive
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from benchmarks.faults.cases import CASES
 from benchmarks.faults.process import load_everything
 from benchmarks.faults.workspace import Workspace
 from benchmarks.machine import describe_machine
 from common.cli import run_with_options
+from common.config import Range
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Options:
         flips: how many bits are flipped, one at a time.
         mutations: how many checkpoints with wrong values and a right checksum are read.
         seed: of the moments and places.
+        jobs: processes side by side, where a fault is tried in many.
+        minutes: after which no further checkpoints with wrong values are begun; none for no such limit.
         folder: where runs are made; none for the system's temporary directory.
         out: file for the results, which are added to those that it holds; none only prints them.
     """
@@ -41,6 +46,8 @@ class Options:
     flips: int = 1000
     mutations: int = 5000
     seed: int = 0
+    jobs: Annotated[int, Range(1, 1024)] = 1
+    minutes: Annotated[float | None, Range(0, 10**6)] = None
     folder: Path | None = None
     out: Path | None = None
 
@@ -57,7 +64,9 @@ def main(options: Options) -> int:
         results = json.loads(options.out.read_text(encoding="utf-8"))["faults"]
     failed = False
     with tempfile.TemporaryDirectory(prefix="faults-", dir=options.folder) as folder:
-        workspace = Workspace(Path(folder), options.kills, options.flips, options.mutations, options.seed)
+        minutes = math.inf if options.minutes is None else options.minutes
+        counts = options.kills, options.flips, options.mutations
+        workspace = Workspace(Path(folder), *counts, options.seed, options.jobs, minutes)
         for name in options.only or CASES:
             began = time.monotonic()
             found = CASES[name](workspace)

@@ -28,8 +28,10 @@ from envs import ProcgenVecEnv
 CPU_SECONDS = 10.0
 MEMORY = 2 << 30
 """Bytes that a process may take beyond what it has before it reads a file."""
-AT_ONCE = 100
+AT_ONCE = 40
 """Files that one process reads."""
+TRAINED = 4
+"""Of so many files, one is trained with, too: that takes longest."""
 
 ODD: tuple[Any, ...] = (
     *(
@@ -192,8 +194,8 @@ def _change_data(file: File, random: Random) -> None:
     file.data[number] = (fill * length)[:length] if random.random() < 0.7 else random.randbytes(length)
 
 
-def refusal(path: Path, env: ProcgenVecEnv) -> str | None:
-    """Load `path`, act with it and train with it; what it is refused with, or None.
+def refusal(path: Path, env: ProcgenVecEnv, *, train: bool = True) -> str | None:
+    """Load `path` and act with it, and train with it, too; what it is refused with, or None.
 
     Raises:
         Exception: it is neither refused in a line nor taken.
@@ -201,10 +203,11 @@ def refusal(path: Path, env: ProcgenVecEnv) -> str | None:
     try:
         agent = agents.load(path, device="cpu")
         _act(agent)
-        agent = agents.load(path, env, device="cpu")
-        agent.learn(env.num_envs * agent.config.rollout_steps, reset_num_timesteps=False)
-        agent.save(path.with_suffix(".again"))
-        agents.load(path.with_suffix(".again"), device="cpu")
+        if train:
+            agent = agents.load(path, env, device="cpu")
+            agent.learn(env.num_envs * agent.config.rollout_steps, reset_num_timesteps=False)
+            agent.save(path.with_suffix(".again"))
+            agents.load(path.with_suffix(".again"), device="cpu")
     except (UserError, RunError) as error:
         said = str(error)
         if "\n" in said or len(said) > 5000 or not said.isprintable():
@@ -222,45 +225,60 @@ def _act(agent: Agent) -> None:
 def changed_values(workspace: Workspace) -> Outcome:
     """A checkpoint with wrong values and a right checksum is refused in a line, or works, within bounds."""
     outcome = Outcome()
-    original = File.read(_small(workspace).read_bytes())
+    original = File.read(workspace.undisturbed.checkpoint_files()[-1].read_bytes())
     seeds = [workspace.random.randrange(2**63) for _ in range(workspace.mutations)]
+    parts = [seeds[begin : begin + AT_ONCE] for begin in range(0, len(seeds), AT_ONCE)]
     refused, slowest = 0, 0.0
-    for begin in range(0, len(seeds), AT_ONCE):
-        for found in _in_a_process(original, seeds[begin : begin + AT_ONCE], workspace.folder):
+    end = time.monotonic() + 60 * workspace.minutes
+    for begin in range(0, len(parts), workspace.jobs):
+        if time.monotonic() > end:
+            break
+        readers = [
+            _Reader(original, part, workspace.folder) for part in parts[begin : begin + workspace.jobs]
+        ]
+        for found in (found for reader in readers for found in reader.results()):
             outcome.count([found["problem"]] if found["problem"] else [])
             refused += found["refused"]
             slowest = max(slowest, found["seconds"])
+        print(f"{outcome.survived} of {outcome.tried}, {refused} refused", file=sys.stderr, flush=True)
     outcome.more |= {
         "refused": refused,
-        "slowest_seconds": round(slowest, 2),
+        "slowest_cpu_seconds": round(slowest, 2),
         "cpu_limit_seconds": CPU_SECONDS,
         "memory_limit_mb": MEMORY >> 20,
     }
     return outcome
 
 
-def _small(workspace: Workspace) -> Path:
-    """A checkpoint of two games."""
-    return workspace.undisturbed.checkpoint_files()[-1]
+class _Reader:
+    """A process that reads the files of some seeds; where one ends it, another goes on behind it."""
 
+    def __init__(self, original: File, seeds: Sequence[int], folder: Path) -> None:
+        self._original, self._seeds, self._folder = original, seeds, folder
+        self._found: list[dict[str, Any]] = []
+        self._start()
 
-def _in_a_process(original: File, seeds: Sequence[int], folder: Path) -> list[dict[str, Any]]:
-    """What became of the file of each seed; a file that ends the process is the problem of its seed."""
-    found: list[dict[str, Any]] = []
-    while len(found) < len(seeds):
+    def _start(self) -> None:
         reader, writer = os.pipe()
-        pid = os.fork()
-        if not pid:
+        self._pid = os.fork()
+        if not self._pid:
             os.close(reader)
-            _read_files(original, seeds[len(found) :], folder, writer)
+            _read_files(self._original, self._seeds[len(self._found) :], self._folder, writer)
         os.close(writer)
-        with os.fdopen(reader, encoding="utf-8") as lines:
-            found += [json.loads(line) for line in lines]
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if code != 0:
-            problem = f"seed {seeds[len(found)]} ended the process with {code}"
-            found.append({"problem": problem, "refused": False, "seconds": CPU_SECONDS})
-    return found
+        self._reader = reader
+
+    def results(self) -> list[dict[str, Any]]:
+        """What became of the file of each seed; one that ends the process is the problem of its seed."""
+        while True:
+            with os.fdopen(self._reader, encoding="utf-8") as lines:
+                self._found += [json.loads(line) for line in lines]
+            code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+            if code != 0:
+                problem = f"seed {self._seeds[len(self._found)]} ended the process with {code}"
+                self._found.append({"problem": problem, "refused": False, "seconds": CPU_SECONDS})
+            if len(self._found) >= len(self._seeds):
+                return self._found
+            self._start()
 
 
 def _read_files(original: File, seeds: Sequence[int], folder: Path, writer: int) -> None:
@@ -269,14 +287,14 @@ def _read_files(original: File, seeds: Sequence[int], folder: Path, writer: int)
         size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
         env = ProcgenVecEnv(["bigfish", "dodgeball"], 4, num_threads=0)
-        path = folder / "mutated.ckpt"
+        path = folder / f"mutated{os.getpid()}.ckpt"
         with os.fdopen(writer, "w", encoding="utf-8", buffering=1) as lines, redirect_stdout(sys.stderr):
             for seed in seeds:
                 path.write_bytes(mutated(original, Random(seed)))
                 began, said, problem = time.process_time(), None, ""
                 signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # its signal ends the process
                 try:
-                    said = refusal(path, env)
+                    said = refusal(path, env, train=seed % TRAINED == 0)
                 except Exception as error:
                     problem = f"seed {seed}: {error!r}"[:500]
                 signal.setitimer(signal.ITIMER_PROF, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import random
 import time
 from collections.abc import Callable
@@ -35,8 +36,18 @@ class Outcome:
 class Workspace:
     """Where faults happen, and a run that nothing happens to."""
 
-    def __init__(self, folder: Path, kills: int, flips: int, mutations: int, seed: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        kills: int,
+        flips: int,
+        mutations: int,
+        seed: int,
+        jobs: int = 1,
+        minutes: float = math.inf,
+    ) -> None:
         self.folder, self.kills, self.flips, self.mutations = folder, kills, flips, mutations
+        self.jobs, self.minutes = jobs, minutes
         self.random = random.Random(seed)
         self._number = 0
 

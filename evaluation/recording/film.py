@@ -13,7 +13,7 @@ from PIL import Image
 
 from envs import BUTTON_COMBOS
 from envs.native import FRAMES_PER_SECOND
-from evaluation.inspection import StepView, layer_of
+from evaluation.inspection import Numbers, StepView, layer_of
 from evaluation.recording.options import Recording
 from evaluation.recording.overlay import HISTORY, Caption, Grid, PolicyPanel, TilePainter, frame_size_for
 from evaluation.recording.trace import Frame
@@ -56,6 +56,11 @@ def film_writer(
         yield add
 
 
+def written_shares(view: StepView) -> list[Numbers]:
+    """Of each layer, the share of its output that it owes to the weights that it has written, by game."""
+    return [share for name, share in view.readings[Kind.SHARE].items() if name.endswith("_share")]
+
+
 class _Tile:
     """What a film shows of one environment."""
 
@@ -68,8 +73,8 @@ class _Tile:
             self._which = f", {which} of {recording.video_candidates}"
         self._caption: Caption | None = None
         self._last_return: float | None = None
-        # Value, reward, start and norms of the latest steps.
-        self._history: deque[tuple[float, float, bool, list[float]]] = deque(maxlen=HISTORY)
+        # Value, reward, start, norms and shares of the latest steps.
+        self._history: deque[tuple[float, float, bool, list[float], list[float]]] = deque(maxlen=HISTORY)
 
     def paint(self, painter: TilePainter, frame: Frame) -> Image.Image:
         """The tile of the next frame."""
@@ -77,7 +82,8 @@ class _Tile:
         if frame.active[env]:
             self._caption = self._describe(view)
             norms = [float(norms[env]) for norms in view.readings[Kind.NORM].values()]
-            moment = float(view.values[env]), float(step.rewards[env]), bool(view.starts[env]), norms
+            written = [float(share[env]) for share in written_shares(view)]
+            moment = float(view.values[env]), float(step.rewards[env]), bool(view.starts[env]), norms, written
             self._history.append(moment)
         elif self._caption is not None:
             self._caption = replace(self._caption, ended=True)
@@ -103,7 +109,7 @@ class _Tile:
         )
 
     def _panel(self, view: StepView) -> PolicyPanel:
-        values, rewards, starts, norms = zip(*self._history, strict=True)
+        values, rewards, starts, norms, shares = zip(*self._history, strict=True)
         rates: dict[str, list[float]] = {}
         for name, rate in view.readings[Kind.RATE].items():
             rates.setdefault(layer_of(name), []).append(float(rate[self._env]))
@@ -115,6 +121,7 @@ class _Tile:
             probabilities=view.probabilities[self._env].tolist(),
             action=int(view.actions[self._env]),
             norms=list(zip(*norms, strict=True)),
+            shares=list(zip(*shares, strict=True)),
             rates=list(rates.values()),
             weights=weights,
             weights_name=weights_name,

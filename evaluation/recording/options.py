@@ -36,6 +36,7 @@ class Recording:
         video_head: whose weights the full overlay shows.
         trace: write everything that happened in the recording to this file (.npz), with or without a film.
         trace_frames: keep what the policy saw in it.
+        trace_weights_every: keep the weights in it only every so many steps; 0 for never.
     """
 
     video: Annotated[str | None, Shown("FILE", "none")] = None
@@ -52,6 +53,7 @@ class Recording:
     video_head: Annotated[int, Range(0, MAX_SIZE), Shown("N")] = 0
     trace: Annotated[str | None, Shown("FILE.npz", "none")] = None
     trace_frames: Flag = False
+    trace_weights_every: Annotated[int, Range(0), Shown("N")] = 1
 
     @property
     def frames(self) -> int:
@@ -81,6 +83,8 @@ class Recording:
             )
         if self.trace_frames and self.trace is None:
             found.append("--trace-frames keeps frames in a trace: name its file with --trace")
+        if self.trace_weights_every != 1 and self.trace is None:
+            found.append("--trace-weights-every is about a trace: name its file with --trace")
         return found
 
     def file_problems(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import cycle
 
 import numpy as np
@@ -83,6 +83,7 @@ class PolicyPanel:
             oldest first; the last is the present one.
         probabilities: The probability of each action now; `action` was chosen.
         norms: How far each layer's weights have moved, at each of the latest steps.
+        shares: Share of each layer's output that it owes to what it has written, at each of the latest steps.
         rates: The self-generated rates of each layer now.
         weights: W_t - W_0 of one head (rows, columns) now; None if nothing modifies itself.
         weights_name: Which weights these are.
@@ -94,6 +95,7 @@ class PolicyPanel:
     probabilities: Sequence[float]
     action: int
     norms: Sequence[Sequence[float]] = ()
+    shares: Sequence[Sequence[float]] = ()
     rates: Sequence[Sequence[float]] = ()
     weights: NDArray[np.float32] | None = None
     weights_name: str = ""
@@ -110,6 +112,7 @@ class TilePainter:
     def __init__(self, frame_size: int, style: str = "scores") -> None:
         self.frame_size, self._style = frame_size, style
         self._unit = frame_size / 320
+        self._keyboards: dict[frozenset[str], Image.Image] = {}
         framed = style != "plain"
         self.header = self._px(26) if framed else 0
         self.footer = self._px(48) if framed else 0
@@ -123,9 +126,6 @@ class TilePainter:
     def _px(self, length: float) -> int:
         """A length at 320 pixels as one at this size, rounded to an even number."""
         return 2 * round(length * self._unit / 2)
-
-    def _font(self, size: float) -> Font:
-        return _load_font(size * self._unit)
 
     def paint(
         self, frame: NDArray[np.uint8], caption: Caption, panel: PolicyPanel | None = None
@@ -148,10 +148,10 @@ class TilePainter:
             return tile
         draw = ImageDraw.Draw(tile)
         middle, edge = self.header / 2, self._px(8)
-        draw.text((edge, middle), caption.game, BRIGHT, self._font(TITLE), anchor="lm")
-        draw.text((self.frame_size - edge, middle), caption.place, DIM, self._font(TEXT), anchor="rm")
+        self._write(draw, (edge, middle), caption.game, BRIGHT, TITLE, "lm")
+        self._write(draw, (self.frame_size - edge, middle), caption.place, DIM, TEXT, "rm")
         self._numbers(draw, caption)
-        self._keys(draw, caption.keys)
+        self._paste_keys(tile, caption.keys)
         if self._style == "full" and panel is not None:
             self._paint_panel(tile, draw, panel)
         return tile
@@ -166,8 +166,8 @@ class TilePainter:
             nonlocal bottom
             gap, line = self._px(2), self._px(18)
             middle = bottom + gap + line / 2
-            draw.text((left, middle), label, DIM, self._font(TEXT), anchor="lm")
-            draw.text((right, middle), number, BRIGHT, self._font(TEXT), anchor="rm")
+            self._write(draw, (left, middle), label, DIM, TEXT, "lm")
+            self._write(draw, (right, middle), number, BRIGHT, TEXT, "rm")
             top = bottom + gap + line
             bottom = top + height
             return left, top, right, bottom
@@ -181,8 +181,12 @@ class TilePainter:
         _columns(draw, box, panel.probabilities, lit)
         if panel.norms:
             now = "  ".join(f"{norm[-1]:.2f}" for norm in panel.norms)
-            box = section("|W - W0|", now, self._px(62))
+            box = section("|W - W0|", now, self._px(40))
             _curves(draw, box, panel.norms, LAYER_COLOURS, panel.starts, zero=True)
+        if panel.shares:
+            now = "  ".join(f"{share[-1]:.2f}" for share in panel.shares)
+            box = section("of the output", now, self._px(22))
+            _curves(draw, box, panel.shares, LAYER_COLOURS, panel.starts, zero=True)
         if panel.rates:
             box = section("rates", "", self._px(30))
             layers = zip(panel.rates, cycle(LAYER_COLOURS), strict=False)
@@ -207,24 +211,60 @@ class TilePainter:
             for row, (label, value) in enumerate(fields):
                 y = top + self.footer * (0.3 + 0.42 * row)
                 colour = ACCENT if label == "last" and caption.just_ended else BRIGHT
-                draw.text((self._px(left), y), label, DIM, self._font(TEXT), anchor="lm")
-                draw.text((self._px(right), y), value, colour, self._font(TEXT), anchor="rm")
+                self._write(draw, (self._px(left), y), label, DIM, TEXT, "lm")
+                self._write(draw, (self._px(right), y), value, colour, TEXT, "rm")
 
-    def _keys(self, draw: ImageDraw.ImageDraw, pressed: Collection[str]) -> None:
-        pitch = self._px(18)
-        left = self.frame_size - self._px(8) - pitch * _KEYS_WIDE
-        top = self.header + self.frame_size + (self.footer - pitch * _KEYS_HIGH) / 2
-        size = pitch - max(2, self._px(2))
-        for key, (column, row) in {**_LETTERS, **_ARROWS}.items():
-            x, y = left + column * pitch, top + row * pitch
-            lit = key in pressed
-            draw.rounded_rectangle((x, y, x + size, y + size), size / 5, ACCENT if lit else KEY)
-            colour = BACKGROUND if lit else KEY_LABEL
-            centre = (x + size / 2, y + size / 2)
-            if key in _ARROWS:
-                draw.regular_polygon((centre, size / 3), 3, _ROTATIONS[key], colour)
-            else:
-                draw.text(centre, key, colour, self._font(LETTER), anchor="mm")
+    def _paste_keys(self, tile: Image.Image, pressed: Collection[str]) -> None:
+        keys = self._keyboard(frozenset(pressed))
+        left = self.frame_size - self._px(8) - keys.width
+        tile.paste(keys, (left, self.header + self.frame_size + (self.footer - keys.height) // 2))
+
+    def _keyboard(self, pressed: frozenset[str]) -> Image.Image:
+        """The keys, some of them lit; there are few such pictures, so each is drawn once."""
+        if pressed not in self._keyboards:
+            pitch = self._px(18)
+            picture = Image.new("RGB", (math.ceil(pitch * _KEYS_WIDE), pitch * _KEYS_HIGH), PANEL)
+            draw = ImageDraw.Draw(picture)
+            for key, (column, row) in {**_LETTERS, **_ARROWS}.items():
+                self._draw_key(draw, key, column * pitch, row * pitch, key in pressed)
+            self._keyboards[pressed] = picture
+        return self._keyboards[pressed]
+
+    def _draw_key(self, draw: ImageDraw.ImageDraw, key: str, x: float, y: float, lit: bool) -> None:
+        size = self._px(18) - max(2, self._px(2))
+        draw.rounded_rectangle((x, y, x + size, y + size), size / 5, ACCENT if lit else KEY)
+        colour = BACKGROUND if lit else KEY_LABEL
+        centre = (x + size / 2, y + size / 2)
+        if key in _ARROWS:
+            draw.regular_polygon((centre, size / 3), 3, _ROTATIONS[key], colour)
+        else:
+            self._write(draw, centre, key, colour, LETTER, "mm")
+
+    def _write(
+        self,
+        draw: ImageDraw.ImageDraw,
+        place: tuple[float, float],
+        text: str,
+        colour: Colour,
+        size: float,
+        anchor: str,
+    ) -> None:
+        """Text whose anchor point (as Pillow names it) is at `place`."""
+        if not text:
+            return
+        (left, top), mask = _text_mask(text, size * self._unit, anchor)
+        draw.bitmap((round(place[0]) + left, round(place[1]) + top), mask, colour)
+
+
+@lru_cache(maxsize=4096)
+def _text_mask(text: str, size: float, anchor: str) -> tuple[tuple[int, int], Image.Image]:
+    """A text as a mask, and where it lies relative to its anchor point. Most texts of a film are shown many times, and
+    to draw the letters anew takes longer than anything else in a frame."""
+    font = _load_font(size)
+    left, top, right, bottom = (round(edge) for edge in font.getbbox(text, anchor=anchor))
+    mask = Image.new("L", (right - left + 2, bottom - top + 2))
+    ImageDraw.Draw(mask).text((1 - left, 1 - top), text, 255, font, anchor=anchor)
+    return (left - 1, top - 1), mask
 
 
 def _curves(

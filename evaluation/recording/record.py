@@ -61,7 +61,9 @@ def record(
             writers.append(stack.enter_context(film_writer(recording, protocol, games)))
         if recording.trace is not None:
             about = {**_meta(protocol, recording, games, policy), **(meta or {})}
-            trace = trace_writer(recording.trace, length, about, recording.trace_frames)
+            trace = trace_writer(
+                recording.trace, length, about, recording.trace_frames, recording.trace_weights_every
+            )
             writers.append(stack.enter_context(trace))
         for done, frame in enumerate(_frames(player, length, replays), 1):
             for write in writers:

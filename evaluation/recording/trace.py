@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import zipfile
@@ -16,12 +17,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.native import IMAGE_SHAPE
 from evaluation.inspection import StepView
 from evaluation.play import Step
+from policies import Policy
 
 SUFFIX = ".npz"
+_BYTES_OF_A_STEP = 150
+"""Of one game, numbers alone."""
 FORMAT = "procgen-srwm trace"
 VERSION = 2
+WEIGHTS = "weights/"
+"""What the names of the arrays begin with that hold weights."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +56,27 @@ class Frame:
             "ended": step.ended,
             "active": self.active,
             **{f"readings/{name}": values for name, values in readings.items()},
-            **{f"weights/{name}": tensor.numpy() for name, tensor in view.weights.items()},
+            **{f"{WEIGHTS}{name}": tensor.numpy() for name, tensor in view.weights.items()},
         }
+
+
+def trace_bytes(policy: Policy, games: int, steps: int, frames: bool = False, weights_every: int = 1) -> int:
+    """About how many bytes the arrays of a trace have, before they are compressed (to a half to a third, mostly)."""
+    written = policy.core.written_weights(policy.initial_state(1)).values()
+    weights = (
+        sum(tensor.nbytes for tensor in written) * math.ceil(steps / weights_every) if weights_every else 0
+    )
+    step = _BYTES_OF_A_STEP + (math.prod(IMAGE_SHAPE) if frames else 0)
+    return games * (weights + steps * step)
 
 
 @contextmanager
 def trace_writer(
-    path: str | os.PathLike[str], steps: int, meta: Mapping[str, Any], frames: bool = False
+    path: str | os.PathLike[str],
+    steps: int,
+    meta: Mapping[str, Any],
+    frames: bool = False,
+    weights_every: int = 1,
 ) -> Iterator[Callable[[Frame], None]]:
     """Gives a function that adds the next step to a trace.
 
@@ -68,6 +89,7 @@ def trace_writer(
         steps: that will be added, T.
         meta: facts about the recording, plain JSON values.
         frames: whether to keep what the policy saw.
+        weights_every: of so many steps the first one's weights are kept; 0 for none.
 
     Raises:
         OSError: the file cannot be written.
@@ -83,14 +105,21 @@ def trace_writer(
             index = next(indices)
             pictures = {"frames": frame.view.rgb} if frames else {}
             for name, values in {**frame.arrays(), **pictures}.items():
+                every = weights_every if name.startswith(WEIGHTS) else 1
+                if not every or index % every:
+                    continue
                 if name not in arrays:
                     arrays[name] = np.lib.format.open_memmap(
-                        f"{folder}/{len(arrays)}.npy", "w+", values.dtype, (steps, *values.shape)
+                        f"{folder}/{len(arrays)}.npy",
+                        "w+",
+                        values.dtype,
+                        (math.ceil(steps / every), *values.shape),
                     )
-                arrays[name][index] = values
+                arrays[name][index // every] = values
 
         yield add
-        about = np.array(json.dumps({"format": FORMAT, "version": VERSION, **meta}))
+        facts = {"format": FORMAT, "version": VERSION, "weights_every": weights_every, **meta}
+        about = np.array(json.dumps(facts))
         with zipfile.ZipFile(f"{folder}/archive", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, array in {"meta": about, **arrays}.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:

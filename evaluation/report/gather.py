@@ -224,7 +224,7 @@ def comparison_problems(runs: Sequence[Run]) -> list[str]:
     for what, verb, kinds in (
         ("mode", "has", grouped(runs, lambda run: run.config.mode)),
         ("training levels", "has", grouped(runs, lambda run: run.config.levels)),
-        ("black frames", "has", grouped(runs, lambda run: run.config.blank or "none")),
+        ("blanking", "has", grouped(runs, lambda run: run.config.blank or "none")),
         ("games", "plays", sets),
     ):
         if len(kinds) > 1:

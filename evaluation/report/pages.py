@@ -9,7 +9,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -28,8 +28,46 @@ _WORDS = ("runs", "unfinished", "continual-unfinished")
 """Tables of texts rather than of numbers."""
 
 
+COMMON_TITLE = "Notes to several of these"
+COMMON_ANCHOR = "notes"
+SEE_COMMON = f"More under “{COMMON_TITLE}”."
+
+
+@dataclass(frozen=True)
+class CommonNotes:
+    """Notes that are the same for several tables and plots.
+
+    Attributes:
+        titles: Whose they are.
+        notes: A line each.
+    """
+
+    titles: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def say_once(items: Sequence[Table | Plot]) -> tuple[list[Table | Plot], list[CommonNotes]]:
+    """The items with the notes that are theirs alone, and the others by whose they are, each of them once."""
+    titles: dict[str, tuple[str, ...]] = {}
+    for item in items:
+        for note in dict.fromkeys(item.notes):
+            titles[note] = (*titles.get(note, ()), item.title)
+    common = {note: whose for note, whose in titles.items() if len(whose) > 1}
+    groups: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for note, whose in common.items():
+        groups[whose] = (*groups.get(whose, ()), note)
+    alone = []
+    for item in items:
+        own = tuple(note for note in item.notes if note not in common)
+        if len(own) < len(item.notes):
+            own = (*own, SEE_COMMON)
+        alone.append(replace(item, notes=own))
+    return alone, [CommonNotes(whose, notes) for whose, notes in groups.items()]
+
+
 def markdown(title: str, introduction: Sequence[str], items: Sequence[Table | Plot]) -> str:
     """The report as Markdown, with the plots as files in the folder `PLOTS`."""
+    items, common = say_once(items)
     parts = [f"# {title}", *introduction]
     for item in items:
         parts.append(f"## {item.title}")
@@ -38,6 +76,11 @@ def markdown(title: str, introduction: Sequence[str], items: Sequence[Table | Pl
         else:
             parts.append(_markdown_table(item))
         parts.append("\n".join(f"- {note}" for note in item.notes))
+    if common:
+        parts.append(f"## {COMMON_TITLE}")
+    for group in common:
+        parts.append(f"{', '.join(group.titles)}:")
+        parts.append("\n".join(f"- {note}" for note in group.notes))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -52,20 +95,33 @@ def _markdown_table(table: Table) -> str:
 
 def page(title: str, introduction: Sequence[str], items: Sequence[Table | Plot]) -> str:
     """The report as one HTML page, plots included, that opens without a network."""
+    items, common = say_once(items)
     sections = []
     for item in items:
         body = _html_figure(item) if isinstance(item, Plot) else _html_table(item)
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in item.notes)
-        listed = f'<ul class="notes">{notes}</ul>' if notes else ""
         sections.append(
-            f'<section id="{_anchor(item)}"><h2>{html.escape(item.title)}</h2>\n{body}\n{listed}</section>'
+            f'<section id="{_anchor(item)}"><h2>{html.escape(item.title)}</h2>\n{body}\n'
+            f"{_html_notes(item.notes)}</section>"
         )
-    links = "".join(f'<a href="#{_anchor(item)}">{html.escape(item.title)}</a>' for item in items)
+    links = [(_anchor(item), item.title) for item in items]
+    if common:
+        links.append((COMMON_ANCHOR, COMMON_TITLE))
+        body = "\n".join(
+            f"<p>{html.escape(', '.join(group.titles))}:</p>\n{_html_notes(group.notes)}" for group in common
+        )
+        sections.append(f'<section id="{COMMON_ANCHOR}"><h2>{COMMON_TITLE}</h2>\n{body}</section>')
+    contents = "".join(f'<a href="#{anchor}">{html.escape(text)}</a>' for anchor, text in links)
     words = "".join(f"<p>{html.escape(text)}</p>\n" for text in introduction)
     template = resources.files("evaluation.report").joinpath("page.html").read_text(encoding="utf-8")
     return Template(template).substitute(
-        title=html.escape(title), introduction=words, links=links, sections="\n".join(sections)
+        title=html.escape(title), introduction=words, links=contents, sections="\n".join(sections)
     )
+
+
+def _html_notes(notes: Sequence[str]) -> str:
+    see = f'<a href="#{COMMON_ANCHOR}">{SEE_COMMON}</a>'
+    lines = "".join(f"<li>{see if note == SEE_COMMON else html.escape(note)}</li>" for note in notes)
+    return f'<ul class="notes">{lines}</ul>' if lines else ""
 
 
 def _anchor(item: Table | Plot) -> str:

@@ -216,7 +216,7 @@ def aggregate_plot(study: Study) -> Plot:
     note = (
         "Interquartile mean over runs and games; bar: 95 % stratified bootstrap interval (none for one seed)."
     )
-    return Plot("aggregates", "All games together", svg_of(figure, "aggregates"), (note,))
+    return Plot("aggregates", "All games together, plotted", svg_of(figure, "aggregates"), (note,))
 
 
 def profile_plot(study: Study) -> Plot:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 import threading
@@ -11,6 +10,7 @@ import webbrowser
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -18,7 +18,7 @@ from common.cli import Flag, Shown, parse_options
 from common.errors import UserError, raise_problems, shown
 from envs import expand_games
 from evaluation.intervention import Intervention, parse_intervention
-from evaluation.loading import TrainingInfo, load_agent
+from evaluation.loading import TrainingInfo, checkpoints_beside, load_agent
 from evaluation.watch.controls import MAX_SPEED, MIN_SPEED
 from evaluation.watch.runner import SessionRunner
 from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, serve
@@ -92,14 +92,14 @@ def main(words: Sequence[str]) -> int:
     """
     options = parse_options(Options, words, PROGRAM, "checkpoint")
     console = Console(highlight=False)
-    runner = SessionRunner(prepare(options))
+    runner = SessionRunner(prepare(options), render=not options.no_render)
 
     def ready(address: str) -> None:
         console.print(f"Watching at {address}", soft_wrap=True)
         if options.host not in LOOPBACK:
-            console.print("Whoever can reach this machine can watch and control it.", soft_wrap=True)
+            console.print("Whoever has this address can watch and control it.", soft_wrap=True)
         elif os.environ.get("SSH_CONNECTION"):
-            port = address.rstrip("/").rpartition(":")[2]
+            port = urlsplit(address).port
             console.print(
                 f"From your own machine: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE, then open the address there",
                 soft_wrap=True,
@@ -109,8 +109,6 @@ def main(words: Sequence[str]) -> int:
             # In a thread of its own: some browsers keep whoever opens them waiting.
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
-    # The server library's remarks, such as on a browser that left early, do not belong in the terminal.
-    logging.getLogger("aiohttp").setLevel(logging.ERROR)
     try:
         asyncio.run(serve(runner, options.host, options.port, ready))
     except KeyboardInterrupt:
@@ -171,7 +169,7 @@ def prepare(options: Options) -> Session:
         problems += config.problems()
     raise_problems(problems)
     present = [one for one in watched if one is not None]
-    session = Session(present, config, options.history_mb * 2**20, render=not options.no_render)
+    session = Session(present, config, options.history_mb * 2**20)
     session.speed = options.speed or None
     return session
 
@@ -189,4 +187,5 @@ def _watched_agent(
     if loaded is None:
         return None
     greedy = loaded.training.greedy(asked_greedy, asked_sample)
-    return WatchedAgent(loaded.agent, str(loaded.checkpoint), loaded.training, greedy, how)
+    checkpoints = checkpoints_beside(loaded.checkpoint)
+    return WatchedAgent(loaded.agent, str(loaded.checkpoint), loaded.training, greedy, how, checkpoints)

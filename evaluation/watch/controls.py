@@ -13,6 +13,8 @@ from typing import Annotated
 from common.config import Range, check, check_value, field_types
 from common.errors import UserError, unknown_name
 
+ALL_HEADS = -1
+
 MAX_SPEED = 1000.0
 MIN_SPEED = 0.1
 
@@ -88,6 +90,42 @@ class Look(Control):
 
 
 @dataclass(frozen=True)
+class Keep(Control):
+    """Do not forget a step, however long the session goes on."""
+
+    tick: int
+
+
+@dataclass(frozen=True)
+class GoBack(Control):
+    """Play on from before a step that is remembered, with the settings of now."""
+
+    tick: int
+
+
+@dataclass(frozen=True)
+class PlayMyself(Control):
+    """Let a person play a game on a second side, on the levels that the first side plays; None to end that."""
+
+    game: int | None
+
+
+@dataclass(frozen=True)
+class Keys(Control):
+    """The keys that the person holds down, as `envs.BUTTON_COMBOS` names them, in the order of their pressing."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ChooseCheckpoint(Control):
+    """Let another checkpoint of the same run play on a side, from the starts of the levels that are played."""
+
+    steps: int
+    side: int = 0
+
+
+@dataclass(frozen=True)
 class View(Control):
     """How this viewer wants to see it; nobody else is concerned. Fields that are left out stay as they are.
 
@@ -95,13 +133,15 @@ class View(Control):
         game: the index of the one game that is enlarged; -1 for all of them.
         eye: whether to show the 64 x 64 pixels that the policy sees instead of the full rendering.
         large: whether tiles of the grid are large enough to need pictures at full size.
+        seen: indices of the games that are on its screen; of others it is sent numbers alone.
         weights: name of the matrix in the heat maps, such as "layer0/shift"; "" for none.
-        head: of that matrix.
+        head: of that matrix; `ALL_HEADS` for all of them.
     """
 
     game: int | None = None
     eye: bool | None = None
     large: bool | None = None
+    seen: tuple[int, ...] | None = None
     weights: str | None = None
     head: int | None = None
 
@@ -121,6 +161,11 @@ CONTROLS: dict[str, type[Control]] = {
     "actions": ChooseActions,
     "intervene": Intervene,
     "look": Look,
+    "keep": Keep,
+    "go_back": GoBack,
+    "play_myself": PlayMyself,
+    "keys": Keys,
+    "checkpoint": ChooseCheckpoint,
     "view": View,
     "seen": Seen,
 }

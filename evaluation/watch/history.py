@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from evaluation.inspection import Moment
+
 Numbers = dict[str, Any]
 
-HALF, FULL = 256, 512
-"""Height and width of pictures in pixels: for a tile of a grid, and at full render resolution."""
-
-_QUALITY = {HALF: 85, FULL: 88}
+OVERHEAD = 1000
+"""Bytes that a record takes beside its arrays, roughly."""
 
 
 @dataclass(eq=False)
@@ -29,43 +29,58 @@ class FrameRecord:
     Attributes:
         numbers: What the page shows, plain JSON values.
         rgb: What the policy sees (64, 64, 3).
-        frame: The same at full size (512, 512, 3); only of the latest step, and only where games are rendered.
+        native: The game's own state, from which its picture can be rendered.
         weights: W_t - W_0 after the step, by name (heads, rows, columns).
-        pictures: Compressed frames, by their height and width in pixels.
     """
 
     numbers: Numbers
     rgb: NDArray[np.uint8]
-    frame: NDArray[np.uint8] | None
+    native: NDArray[np.uint8]
     weights: Mapping[str, Tensor]
-    pictures: dict[int, bytes] = field(default_factory=dict)
-
-    def picture(self, size: int) -> bytes:
-        """The frame at `size` pixels (`HALF` or `FULL`), or the nearest to it that was kept."""
-        if size not in self.pictures:
-            if self.frame is None:
-                return next(iter(self.pictures.values()), None) or self.eye()
-            image = Image.fromarray(self.frame)
-            if size == HALF:
-                image = image.reduce(FULL // HALF)
-            self.pictures[size] = _compressed(image, "JPEG", quality=_QUALITY[size])
-        return self.pictures[size]
 
     def eye(self) -> bytes:
-        """What the policy sees, without loss."""
-        return _compressed(Image.fromarray(self.rgb), "PNG", compress_level=1)
+        """What the policy sees, as a PNG, without loss."""
+        buffer = io.BytesIO()
+        Image.fromarray(self.rgb).save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
 
     @property
     def bytes(self) -> int:
-        """Memory that it takes, the full frame aside."""
-        pictures = sum(map(len, self.pictures.values()))
-        return self.rgb.nbytes + pictures + sum(w.nbytes for w in self.weights.values()) + 1000
+        """Memory that it takes."""
+        return self.rgb.nbytes + self.native.nbytes + sum(w.nbytes for w in self.weights.values()) + OVERHEAD
 
 
-def _compressed(image: Image.Image, kind: str, **options: int) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
+@dataclass(frozen=True)
+class Tally:
+    """Returns of the episodes of one game so far."""
+
+    episodes: int = 0
+    total: float = 0.0
+    last: float | None = None
+
+    def and_one_of(self, score: float) -> Tally:
+        """With one more episode."""
+        return Tally(self.episodes + 1, self.total + score, score)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean return; None before the first episode has ended."""
+        return self.total / self.episodes if self.episodes else None
+
+
+@dataclass(frozen=True, eq=False)
+class SideMoment:
+    """Where a side stands between two steps.
+
+    Attributes:
+        player: Where its player stands.
+        tallies: Of each game.
+        records: What it showed last.
+    """
+
+    player: Moment
+    tallies: tuple[Tally, ...]
+    records: tuple[FrameRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -76,11 +91,15 @@ class Tick:
         number: Its number, counted from 1 on for as long as the session lives.
         sides: The records by side and game.
         fresh: Which of them are new; in the others the game waits for its other side, at its last record.
+        moments: By side, where it stood before the step.
+        episodes: By game, how many levels of its order had begun.
     """
 
     number: int
     sides: tuple[tuple[FrameRecord, ...], ...]
     fresh: tuple[tuple[bool, ...], ...]
+    moments: tuple[SideMoment, ...]
+    episodes: tuple[int, ...]
 
     def numbers(self) -> list[list[Numbers | None]]:
         """By side and game; None where nothing is new."""
@@ -100,7 +119,7 @@ class History:
 
     Attributes:
         limit: How many bytes may be kept.
-        bytes: How many are in use, the latest full frames aside.
+        bytes: How many are in use.
     """
 
     def __init__(self, limit: int) -> None:
@@ -110,13 +129,10 @@ class History:
         self._sizes: deque[int] = deque()
 
     def add(self, tick: Tick) -> None:
-        """Append a tick. Full frames of the one before are let go."""
-        before, now = self.last.records if self.last else [], tick.records
-        for record in before:
-            if record not in now:
-                record.frame = None
+        """Append a tick."""
+        before = self.last.records if self.last else []
         self._ticks.append(tick)
-        self._sizes.append(sum(record.bytes for record in now if record not in before))
+        self._sizes.append(sum(record.bytes for record in tick.records if record not in before))
         self.bytes += self._sizes[-1]
         while self.bytes > self.limit and len(self._ticks) > 1:
             self._ticks.popleft()

@@ -1,21 +1,31 @@
-"""Serves the page and its WebSocket. Only the files named here are served, and only to pages that came from here."""
+"""Serves the page and its WebSocket. Only the files named here are served, and only to pages that came from here.
+
+Where others than this machine can connect, the printed address carries a token. It is exchanged for a cookie at the
+first visit, and nothing is answered without one of both.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
+import hmac
 import json
+import logging
+import secrets
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from urllib.parse import urlsplit
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from common.errors import UserError
+from evaluation.watch.camera import Camera
+from evaluation.watch.moment import TakenMoment
 from evaluation.watch.runner import SessionRunner
-from evaluation.watch.viewer import Viewer
+from evaluation.watch.viewer import Viewer, Wanted
 
 DEFAULT_HOST = "127.0.0.1"
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -29,6 +39,10 @@ FILES = {
     "main.js": "text/javascript",
     "connection.js": "text/javascript",
     "controls.js": "text/javascript",
+    "difference.js": "text/javascript",
+    "hands.js": "text/javascript",
+    "moment.js": "text/javascript",
+    "panels.js": "text/javascript",
     "tile.js": "text/javascript",
     "charts.js": "text/javascript",
     "timeline.js": "text/javascript",
@@ -63,7 +77,10 @@ async def serve(
     Raises:
         UserError: the port is taken, or the address is not this machine's.
     """
-    app = web.AppRunner(_Pages(runner, host).application(), access_log=None, shutdown_timeout=1.0)
+    token = None if host in LOOPBACK else secrets.token_urlsafe(16)
+    app = web.AppRunner(
+        _Pages(runner, token).application(), access_log=None, shutdown_timeout=1.0, logger=_quiet_log()
+    )
     await app.setup()
     playing = asyncio.ensure_future(runner.run())
     try:
@@ -72,7 +89,7 @@ async def serve(
             await site.start()
         except OSError as error:
             raise UserError(_why(error, host, port)) from error
-        ready(address_of(host, app.addresses[0][1]))
+        ready(address_of(host, app.addresses[0][1], token))
         await playing
     finally:
         playing.cancel()
@@ -82,10 +99,28 @@ async def serve(
         await runner.close()
 
 
-def address_of(host: str, port: int) -> str:
+def _quiet_log() -> logging.Logger:
+    """The server library's log without what strangers send: of a request that is none, it would print a traceback."""
+    log = logging.getLogger("aiohttp.server")
+    if not any(isinstance(one, _OwnFaults) for one in log.filters):
+        log.addFilter(_OwnFaults())
+    return log
+
+
+class _OwnFaults(logging.Filter):
+    """Lets through what went wrong in this program alone."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is to be shown."""
+        error = record.exc_info[1] if record.exc_info else None
+        theirs = error is None or isinstance(error, (HttpProcessingError, ConnectionError))
+        return not theirs
+
+
+def address_of(host: str, port: int, token: str | None = None) -> str:
     """The page's address for a browser on this machine."""
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    return f"http://{name}:{port}/"
+    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
 
 
 def _why(error: OSError, host: str, port: int) -> str:
@@ -99,9 +134,8 @@ def _why(error: OSError, host: str, port: int) -> str:
 class _Pages:
     """What the server answers."""
 
-    def __init__(self, runner: SessionRunner, host: str) -> None:
-        self._runner = runner
-        self._only_loopback = host in LOOPBACK
+    def __init__(self, runner: SessionRunner, token: str | None) -> None:
+        self._runner, self._token = runner, token
         self._sockets: set[web.WebSocketResponse] = set()
 
     def application(self) -> web.Application:
@@ -111,18 +145,55 @@ class _Pages:
         for name in FILES:
             app.router.add_get(f"/{name}", _file(name))
         app.router.add_get("/session", self._session)
+        app.router.add_get("/moment.png", self._moment(TakenMoment.picture, "image/png"))
+        app.router.add_get("/moment.npz", self._moment(TakenMoment.archive, "application/octet-stream"))
         app.on_shutdown.append(self._say_goodbye)
         return app
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse pages of other hosts: a name that was made to point here, or a script that opens our socket."""
-        name = urlsplit(f"//{request.host}").hostname
-        origin = request.headers.get("Origin")
-        foreign = origin is not None and urlsplit(origin).netloc != request.host
-        if foreign or (self._only_loopback and name not in LOOPBACK):
+        """Refuse strangers, and pages of other hosts: a name that was made to point here, or a script that opens our
+        socket."""
+        origin, host = request.headers.get("Origin"), request.headers.get("Host", "")
+        foreign = origin is not None and _parts(origin) != (host, _name(host))
+        if foreign or (self._token is None and _name(host) not in LOOPBACK):
             raise web.HTTPForbidden(text="This page may only be opened at the address that was printed.\n")
+        if self._token is None:
+            return await handler(request)
+        cookie = f"watch-{_port(request)}"
+        if _equal(request.query.get("token"), self._token) and request.path == "/":
+            # The token goes from the address into a cookie, where no screenshot shows it.
+            answer = web.HTTPSeeOther("/")
+            answer.set_cookie(cookie, self._token, httponly=True, samesite="Strict")
+            raise answer
+        if not (
+            _equal(request.cookies.get(cookie), self._token)
+            or _equal(request.query.get("token"), self._token)
+        ):
+            raise web.HTTPForbidden(text="Open the address that was printed, with its token.\n")
         return await handler(request)
+
+    def _moment(
+        self, content: Callable[[TakenMoment, Camera], bytes], kind: str
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        """Answers with a moment as a file."""
+
+        async def answer(request: web.Request) -> web.Response:
+            query = request.query
+            try:
+                tick, side, game = (_number(query.get(name)) for name in ("tick", "side", "game"))
+                wanted = Wanted(weights=query.get("weights", ""), head=_number(query.get("head")) or 0)
+                moment = await self._runner.take(tick, side or 0, game or 0, wanted)
+            except UserError as error:
+                raise web.HTTPNotFound(text=f"{error}\n") from error
+            body = await self._runner.with_camera(moment.games, lambda camera: content(moment, camera))
+            suffix = request.path.rpartition(".")[2]
+            disposition = f'attachment; filename="{moment.name}.{suffix}"'
+            return web.Response(
+                body=body, content_type=kind, headers={**_HEADERS, "Content-Disposition": disposition}
+            )
+
+        return answer
 
     async def _session(self, request: web.Request) -> web.WebSocketResponse:
         """The WebSocket of one viewer: controls come in, states and updates go out."""
@@ -152,6 +223,43 @@ class _Pages:
         for socket in list(self._sockets):
             with contextlib.suppress(ConnectionError):
                 await socket.close(code=WSCloseCode.GOING_AWAY, message=b"the server stopped")
+
+
+def _parts(address: str) -> tuple[str, str | None]:
+    """Host with port, and host, of an address; ("", None) of what is none."""
+    try:
+        parts = urlsplit(address)
+        return parts.netloc, parts.hostname
+    except ValueError:
+        return "", None
+
+
+def _name(host: str) -> str | None:
+    """The name in a Host header; None if there is none."""
+    return _parts(f"//{host}")[1]
+
+
+def _port(request: web.Request) -> int:
+    """At which the server listens: browsers do not tell cookies of two ports apart."""
+    place = request.transport.get_extra_info("sockname") if request.transport else None
+    return int(place[1]) if place else 0
+
+
+def _equal(given: str | None, token: str) -> bool:
+    return given is not None and hmac.compare_digest(given.encode(errors="replace"), token.encode())
+
+
+def _number(text: str | None) -> int | None:
+    """A number in a query; None where it is left out.
+
+    Raises:
+        UserError: it is none.
+    """
+    if text is None:
+        return None
+    if len(text) < 19 and text.removeprefix("-").isdecimal() and text.isascii():
+        return int(text)
+    raise UserError("tick, side, game and head must be whole numbers")
 
 
 def _file(name: str) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -17,7 +17,9 @@ from common.errors import UserError, raise_problems
 from envs import GAMES, expand_games, parse_levels
 from envs.levels import SPLITS
 from evaluation.intervention import Intervention, unsupported
+from evaluation.loading import load_agent
 from evaluation.play import level_order
+from evaluation.readings import WORDS
 from evaluation.watch import controls
 from evaluation.watch.history import History, Tick
 from evaluation.watch.side import SessionConfig, Side, WatchedAgent, action_labels
@@ -25,6 +27,11 @@ from evaluation.watch.side import SessionConfig, Side, WatchedAgent, action_labe
 DEFAULT_SPEED = 15.0
 """ProcGen's human speed."""
 DEFAULT_HISTORY = 512 * 2**20
+
+_SHOW_SOMETHING_NEW = (
+    *(controls.Step, controls.Restart, controls.ChooseGames, controls.ChooseLevels),
+    *(controls.GoBack, controls.PlayMyself, controls.ChooseCheckpoint),
+)
 
 
 class Session:
@@ -34,7 +41,6 @@ class Session:
         watched: one agent, or two that play the same levels in step.
         config: what they play.
         history_bytes: memory for looking back.
-        render: whether games are rendered at full size, which takes most of the time.
 
     Raises:
         UserError: it cannot be played.
@@ -44,8 +50,8 @@ class Session:
         playing: whether steps should follow one another; looking back and single steps pause.
         speed: steps per second that viewers want; None for as fast as possible.
         looking: the tick that viewers look back at; None for the present.
-        full: by game, whether some viewer needs pictures at full size.
         history: what was played.
+        kept: moments that were saved, by the number of their step; they are remembered for as long as their games.
     """
 
     def __init__(
@@ -53,46 +59,70 @@ class Session:
         watched: Sequence[WatchedAgent],
         config: SessionConfig,
         history_bytes: int = DEFAULT_HISTORY,
-        render: bool = True,
     ) -> None:
         if not 1 <= len(watched) <= 2:
             raise ValueError(f"{len(watched)} agents: a session has one or two")
         raise_problems([*config.problems(), *_intervention_problems(watched)])
-        self._history_bytes, self._render = history_bytes, render
+        self._history_bytes = history_bytes
         self.playing = True
         self.speed: float | None = DEFAULT_SPEED
         self.tick = 0
         self.sides: list[Side] = []
+        self._replaced: list[WatchedAgent] = []  # who played where a person plays now
         self._begin(config, watched)
 
-    def _begin(self, config: SessionConfig, watched: Sequence[WatchedAgent]) -> None:
-        """Play `config` from its start."""
+    def _begin(
+        self, config: SessionConfig, watched: Sequence[WatchedAgent], by_hand: int | None = None
+    ) -> None:
+        """Play `config` from its start; by hand in this game of the last side."""
         self.close()
         self.config, self._orders = config, _level_orders(config)
-        self._levels = [next(order) for order in self._orders]
-        self.sides = [Side(one, config, self._levels, self._render) for one in watched]
-        self.full = [False] * len(config.games)
+        hands = [None] * (len(watched) - 1) + [by_hand]
+        self.sides = [Side(one, config, self._levels, hand) for one, hand in zip(watched, hands, strict=True)]
         self.history = History(self._history_bytes)
+        self.kept: dict[int, Tick] = {}
         self.looking: int | None = None
+
+    @property
+    def _levels(self) -> list[int]:
+        """The level that each game plays."""
+        return [order.level for order in self._orders]
+
+    @property
+    def by_hand(self) -> int | None:
+        """The game that a person plays on the last side."""
+        return self.sides[-1].by_hand
+
+    def remembered(self, number: int | None) -> Tick | None:
+        """The step of this number, if it can still be looked at."""
+        if number is None:
+            return None
+        return self.kept.get(number) or self.history.get(number)
 
     def advance(self) -> Tick:
         """Play one step of all games."""
-        views = [side.player.view() for side in self.sides]
+        moments = tuple(side.moment() for side in self.sides)
+        views = [side.view() for side in self.sides]
         fresh = tuple(tuple(side.player.active.tolist()) for side in self.sides)
-        records = tuple(side.records(view, self.full) for side, view in zip(self.sides, views, strict=True))
+        steps = zip(self.sides, views, moments, strict=True)
+        records = tuple(side.records(view, moment) for side, view, moment in steps)
         for side in self.sides:
             side.collect()
         self.tick += 1
-        tick = Tick(self.tick, records, fresh)
+        tick = Tick(self.tick, records, fresh, moments, tuple(order.begun for order in self._orders))
         self.history.add(tick)
-        # A game goes on to its next level once it has ended on all sides.
+        self._go_on_to_next_levels()
+        return tick
+
+    def _go_on_to_next_levels(self) -> None:
+        """A game goes on to its next level once it has ended on all sides."""
         ended = np.flatnonzero(~np.any([side.player.active for side in self.sides], axis=0)).tolist()
         for game in ended:
-            self._levels[game] = next(self._orders[game])
+            self._orders[game].begin_next()
         if ended:
+            levels = [self._orders[game].level for game in ended]
             for side in self.sides:
-                side.player.play_levels(ended, [self._levels[game] for game in ended], after_episode=True)
-        return tick
+                side.player.play_levels(ended, levels, after_episode=True)
 
     def apply(self, control: controls.Control) -> bool:
         """Do what a viewer asks for.
@@ -113,9 +143,19 @@ class Session:
             case controls.Speed(steps_per_second):
                 self.speed = steps_per_second
             case controls.Look(tick):
-                if tick is not None and self.history.get(tick) is None:
-                    raise UserError(f"step {tick} is not remembered: look at {self.history.first} or later")
+                if tick is not None:
+                    self._recall(tick)
                 self.playing, self.looking = self.playing and tick is None, tick
+            case controls.Keep(tick):
+                self.kept[tick] = self._recall(tick)
+            case controls.GoBack(tick):
+                self._go_back(self._recall(tick))
+            case controls.PlayMyself(game):
+                self._play_by_hand(game)
+            case controls.Keys(keys):
+                self.sides[-1].hold(keys)
+            case controls.ChooseCheckpoint(steps, side):
+                self._choose_checkpoint(steps, side)
             case controls.Restart(next_levels):
                 self._restart(next_levels)
             case controls.ChooseGames(games):
@@ -129,13 +169,60 @@ class Session:
                 self._intervene(Intervention(kind, span), side)
             case _:
                 raise UserError(f"{type(control).__name__} concerns one viewer, not the session")
-        return isinstance(
-            control, (controls.Step, controls.Restart, controls.ChooseGames, controls.ChooseLevels)
-        )
+        return isinstance(control, _SHOW_SOMETHING_NEW)
+
+    def _recall(self, number: int) -> Tick:
+        tick = self.remembered(number)
+        if tick is None:
+            raise UserError(f"step {number} is not remembered: look at {self.history.first} or later")
+        return tick
+
+    def _go_back(self, tick: Tick) -> None:
+        """Play on from before a step; numbers of steps go on, so that the way that was left can still be seen."""
+        for side, moment in zip(self.sides, tick.moments, strict=True):
+            side.go_back(moment)
+        for order, begun in zip(self._orders, tick.episodes, strict=True):
+            order.begun = begun
+        self.looking = None
+
+    def _play_by_hand(self, game: int | None) -> None:
+        if game is not None and not 0 <= game < len(self.config.games):
+            raise UserError(f"there is no game {game}: use 0 to {len(self.config.games) - 1}")
+        agents = self._agents
+        if game is None:
+            self._replaced = []
+            self._begin(self.config, agents)
+        else:
+            self._replaced = agents[1:]
+            # The agent looks over the person's shoulder.
+            self._begin(self.config, [agents[0], agents[0]], game)
+
+    @property
+    def _agents(self) -> list[WatchedAgent]:
+        """Those that play, or would play if no person did."""
+        return [side.watched for side in self.sides if side.by_hand is None] + self._replaced
+
+    def _choose_checkpoint(self, steps: int, side: int) -> None:
+        (chosen,) = self._sides(side)
+        known = chosen.watched.checkpoints
+        if steps not in known:
+            raise UserError(
+                f"there is no checkpoint of {steps} steps: there are {', '.join(map(str, known)) or 'none'}"
+            )
+        found: list[str] = []
+        loaded = load_agent(str(known[steps]), str(chosen.watched.agent.device), found)
+        raise_problems(found)
+        assert loaded is not None
+        other = replace(chosen.watched, agent=loaded.agent, name=str(loaded.checkpoint))
+        raise_problems(_intervention_problems([other]))
+        chosen.exchange(other)
+        # Agents are compared from the same start on.
+        self._restart(next_levels=False)
 
     def _restart(self, next_levels: bool) -> None:
         if next_levels:
-            self._levels = [next(order) for order in self._orders]
+            for order in self._orders:
+                order.begin_next()
         games = range(len(self.config.games))
         for side in self.sides:
             side.player.play_levels(games, self._levels, after_episode=False)
@@ -144,7 +231,8 @@ class Session:
     def _change_config(self, config: SessionConfig) -> None:
         raise_problems(config.problems())
         if config.games != self.config.games:
-            self._begin(config, [side.watched for side in self.sides])
+            agents, self._replaced = self._agents, []
+            self._begin(config, agents)
             return
         self.config = config
         self._orders = _level_orders(config)
@@ -176,10 +264,13 @@ class Session:
             "looking": self.looking,
             "tick": self.tick,
             "first": self.history.first,
+            "kept": sorted(self.kept),
+            "by_hand": self.by_hand,
             **plain(self.config),
             "available": [name for name, game in GAMES.items() if self.config.mode in game.modes],
             "splits": list(SPLITS),
             "actions": action_labels(),
+            "words": WORDS,
             "sides": [side.describe() for side in self.sides],
         }
 
@@ -189,9 +280,35 @@ class Session:
             side.player.env.close()
 
 
-def _level_orders(config: SessionConfig) -> list[Iterator[int]]:
+class _LevelOrder:
+    """The levels that a game plays, one after the other, in an order that can be gone back in.
+
+    Attributes:
+        begun: how many of them have begun; the last of these is played.
+    """
+
+    def __init__(self, levels: Iterator[int]) -> None:
+        self._to_come, self._known = levels, [next(levels)]
+        self.begun = 1
+
+    @property
+    def level(self) -> int:
+        """The level that is played."""
+        return self._known[self.begun - 1]
+
+    def begin_next(self) -> None:
+        """Go on to the next one."""
+        self.begun += 1
+        if self.begun > len(self._known):
+            self._known.append(next(self._to_come))
+
+
+def _level_orders(config: SessionConfig) -> list[_LevelOrder]:
     levels = parse_levels(config.split, config.mode)
-    return [level_order(game, config.mode, levels, config.seed, config.level) for game in config.games]
+    return [
+        _LevelOrder(level_order(game, config.mode, levels, config.seed, config.level))
+        for game in config.games
+    ]
 
 
 def _intervention_problems(watched: Sequence[WatchedAgent]) -> list[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,17 +14,20 @@ from torch import Tensor
 from agents import Agent
 from envs import BUTTON_COMBOS, ProcgenVecEnv, environment_problems
 from envs.levels import MAX_LEVEL
-from envs.native import ACTION_NAMES
-from evaluation.inspection import InspectedPlayer, StepView
+from envs.native import ACTION_NAMES, NO_OP
+from evaluation.inspection import InspectedPlayer, Moment, StepView
 from evaluation.intervention import Intervention, policy_under, unsupported
 from evaluation.loading import TrainingInfo, task_numbers
 from evaluation.play import native_mode
-from evaluation.watch.history import FULL, HALF, FrameRecord, Numbers
+from evaluation.watch.history import FrameRecord, Numbers, SideMoment, Tally
 from policies import name_of
 
 MAX_GAMES = 16
-NUM_THREADS = 2
-"""Native threads that step and render the games of a side."""
+NUM_THREADS = 0
+"""Native threads that step the games of a side: without rendering, it is not worth waking any."""
+
+LEAVE_IT = -1
+"""In place of an action: the policy chooses."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class WatchedAgent:
         agent: It is left as it was.
         name: Its name for people, such as the path of its checkpoint.
         greedy: Whether it takes the most likely action instead of drawing one.
+        checkpoints: All of its run, by steps of training; none where there is no run.
     """
 
     agent: Agent
@@ -40,6 +46,7 @@ class WatchedAgent:
     training: TrainingInfo
     greedy: bool = True
     intervention: Intervention = field(default_factory=Intervention)
+    checkpoints: Mapping[int, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,13 +82,13 @@ class SessionConfig:
 
 
 class Side:
-    """A watched agent at play. For each step, call `player.view`, `records` and `collect`.
+    """A watched agent at play. For each step, call `view`, `records` and `collect`.
 
     Args:
         watched: who plays.
         config: what it plays, each game in one environment; sides with equal seeds draw equal actions.
         levels: seeds of the levels to begin with.
-        render: whether frames are rendered at full size; where they are not, there is what the policy sees.
+        by_hand: the game in which a person chooses the actions, while the policy sees and says what it would do.
 
     Attributes:
         watched: who plays, and how it plays now.
@@ -89,15 +96,14 @@ class Side:
     """
 
     def __init__(
-        self, watched: WatchedAgent, config: SessionConfig, levels: Sequence[int], render: bool
+        self, watched: WatchedAgent, config: SessionConfig, levels: Sequence[int], by_hand: int | None = None
     ) -> None:
-        self.watched, self._config = watched, config
+        self.watched, self._config, self.by_hand = watched, config, by_hand
         env = ProcgenVecEnv(
             config.games,
             len(config.games),
             native_mode(config.mode),
             "all",
-            render_mode="rgb_array" if render else None,
             num_threads=NUM_THREADS,
             level_seeds=levels,
             blank=config.blank,
@@ -105,8 +111,33 @@ class Side:
         policy = policy_under(watched.agent, watched.intervention)
         tasks = task_numbers(watched.agent, config.games, config.mode)
         self.player = InspectedPlayer(policy, env, config.seed, watched.greedy, tasks)
-        self._scores: list[list[float]] = [[] for _ in config.games]
+        self._tallies = [Tally() for _ in config.games]
         self._records: list[FrameRecord] = []
+        self._held = self._tapped = NO_OP
+        self._went_back = False
+
+    def hold(self, keys: Collection[str]) -> None:
+        """Press these keys in the game that is played by hand, and no others, until told otherwise."""
+        self._held = action_of(keys)
+        if self._held != NO_OP:
+            self._tapped = self._held
+
+    def view(self) -> StepView:
+        """Look at the games and start a step."""
+        if self.by_hand is None:
+            return self.player.view()
+        forced = np.full(len(self._config.games), LEAVE_IT)
+        # A key that was pressed and let go since the last step counts for one step.
+        forced[self.by_hand] = self._tapped if self._held == NO_OP else self._held
+        self._tapped = NO_OP
+        return self.player.view(forced)
+
+    def exchange(self, watched: WatchedAgent) -> None:
+        """Let another agent go on in this one's place, with a fresh memory."""
+        policy = policy_under(watched.agent, watched.intervention)
+        self.watched = watched
+        self.player.policy, self.player.greedy = policy, watched.greedy
+        self.player.state = policy.restarted(self.player.state)
 
     def choose_actions(self, greedy: bool) -> None:
         """Take the most likely actions from the next step on, or draw them."""
@@ -122,31 +153,40 @@ class Side:
         self.player.change_policy(policy_under(self.watched.agent, intervention))
         self.watched = replace(self.watched, intervention=intervention)
 
-    def records(self, view: StepView, full: Sequence[bool]) -> tuple[FrameRecord, ...]:
+    def records(self, view: StepView, moment: SideMoment) -> tuple[FrameRecord, ...]:
         """What a step that was started shows of each game; one that is not active keeps its last record.
 
         Args:
             view: the step.
-            full: which games need a picture at full size.
+            moment: where it stood before.
         """
         self._records = [
-            self._record(view, game, full[game]) if active else self._records[game]
+            self._record(view, game, moment.player) if active else self._records[game]
             for game, active in enumerate(self.player.active)
         ]
+        self._went_back = False
         return tuple(self._records)
 
-    def _record(self, view: StepView, game: int, full: bool) -> FrameRecord:
+    def _record(self, view: StepView, game: int, moment: Moment) -> FrameRecord:
         weights = {name: tensor[game] for name, tensor in view.weights.items()}
-        record = FrameRecord(self._numbers(view, game), view.rgb[game], view.frames[game], weights)
-        if record.frame is not None:
-            record.picture(FULL if full else HALF)
-        return record
+        return FrameRecord(self._numbers(view, game), view.rgb[game], moment.native(game), weights)
+
+    def moment(self) -> SideMoment:
+        """Where it stands, between two steps."""
+        return SideMoment(self.player.moment(), tuple(self._tallies), tuple(self._records))
+
+    def go_back(self, moment: SideMoment) -> None:
+        """Stand where it stood."""
+        self.player.go_back(moment.player)
+        self._tallies, self._records = list(moment.tallies), list(moment.records)
+        self._went_back = True
 
     def _numbers(self, view: StepView, game: int) -> Numbers:
-        level, scores = int(view.levels[game]), self._scores[game]
+        level, tally = int(view.levels[game]), self._tallies[game]
         return {
             "step": int(view.steps[game]),
             "start": bool(view.starts[game]),
+            "cut": self._went_back,
             "level": level,
             "kind": self.watched.training.level_kind(self._config.games[game], self._config.mode, level),
             "return": float(view.returns[game]),
@@ -157,9 +197,9 @@ class Side:
                 kind.value: {name: _short(values[game]) for name, values in named.items()}
                 for kind, named in view.readings.items()
             },
-            "episodes": len(scores),
-            "mean": float(np.mean(scores)) if scores else None,
-            "last": scores[-1] if scores else None,
+            "episodes": tally.episodes,
+            "mean": tally.mean,
+            "last": tally.last,
             # `collect` fills these in.
             "reward": 0.0,
             "ended": False,
@@ -173,7 +213,7 @@ class Side:
             numbers["reward"], numbers["ended"] = float(step.rewards[game]), bool(step.ended[game])
             if step.ended[game]:
                 score = step.infos[game]["episode"]["r"]
-                self._scores[game].append(score)
+                self._tallies[game] = self._tallies[game].and_one_of(score)
                 numbers["final"] = score
                 numbers["complete"] = step.infos[game]["prev_level_complete"]
         self.player.active &= ~step.ended
@@ -188,6 +228,8 @@ class Side:
             "trained_steps": watched.agent.num_timesteps,
             "greedy": watched.greedy,
             "intervention": asdict(watched.intervention),
+            "checkpoints": sorted(watched.checkpoints),
+            "by_hand": self.by_hand,
             "unsupported": unsupported(policy),
             "weights": [
                 {
@@ -222,6 +264,14 @@ def action_labels() -> list[dict[str, Any]]:
     ]
 
 
-def _short(value: Any) -> float:
-    """A float for JSON with as many digits as a page can show."""
-    return float(f"{float(value):.5g}")
+def action_of(keys: Collection[str]) -> int:
+    """The action that holding these keys means: all of them together, or else the one that was pressed last."""
+    held = [combo for combo in BUTTON_COMBOS if set(combo) == set(keys)]
+    last = [combo for key in list(keys)[-1:] for combo in BUTTON_COMBOS if combo == (key,)]
+    return next((BUTTON_COMBOS.index(combo) for combo in held + last), NO_OP)
+
+
+def _short(value: Any) -> float | None:
+    """A float for JSON with as many digits as a page can show; None for what is not a number."""
+    number = float(f"{float(value):.5g}")
+    return number if math.isfinite(number) else None

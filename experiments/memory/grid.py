@@ -157,7 +157,7 @@ def _cells(
     grid: Grid, given: Lists, variant: Variant, wrong: dict[str, list[str]]
 ) -> Iterator[tuple[str, Cell]]:
     """Label and cell of each combination; `wrong` gets each problem, and the labels of those that have it."""
-    policies = {**grid.settings, **variant.settings, **given}.get("policy", (Cell().policy,))
+    policies = _policies(grid, given, variant)
     for policy in policies:
         name = variant.name or str(policy)
         if variant.name and len(policies) > 1:
@@ -175,6 +175,10 @@ def _cells(
             yield label, cell
 
 
+def _policies(grid: Grid, given: Lists, variant: Variant) -> tuple[Any, ...]:
+    return {**grid.settings, **variant.settings, **given}.get("policy", (Cell().policy,))
+
+
 def _has(policy: object, setting: str) -> bool:
     """Whether a shared setting is for the core `policy`; a core that nobody knows has everything."""
     config = core_configs().get(str(policy))
@@ -185,12 +189,8 @@ def _has(policy: object, setting: str) -> bool:
 
 def _unused(grid: Grid, given: Lists, variants: Sequence[Variant]) -> list[str]:
     """A line for each setting that none of the cores has."""
-    shared = {**grid.settings, **given}
-    policies = {
-        policy
-        for variant in variants
-        for policy in {**grid.settings, **variant.settings, **given}.get("policy", (Cell().policy,))
-    }
+    shared = given if "policy" in given else {**grid.settings, **given}
+    policies = {policy for variant in variants for policy in _policies(grid, given, variant)}
     return [
         f"{name} is a setting of none of the cores: {', '.join(sorted(map(str, policies)))}"
         for name in shared

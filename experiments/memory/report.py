@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from common.files import atomic_write
 from evaluation.report.plots import draw_band, draw_panels
 from experiments.memory.grid import Planned
 from experiments.memory.results import Results
 from experiments.memory.tasks import ANSWERS, TASKS
-from experiments.memory.training import LEVELS, WINDOW, Outcome
+from experiments.memory.training import LEVELS, WINDOW, Outcome, Window
 
 PAGE, CURVES = "memory.md", "curves.svg"
 COLUMNS = 6
@@ -104,14 +105,52 @@ def _each(updates: Sequence[int | None]) -> str:
     return " / ".join("-" if update is None else str(update) for update in updates)
 
 
-def curves(every: Sequence[Row]) -> str:
+def readings_table(members: Sequence[Row]) -> str:
+    """What was seen in the cores of one task, in Markdown: after the first fifty updates, and at the end."""
+    names = _reading_names(members)
+    lines = [
+        _line(["core", *names]),
+        _line(["---", *["---:"] * len(names)]),
+        *(
+            _line([row.label, *(_first_and_last(row, name) for name in names)])
+            for row in members
+            if _reading_names([row])
+        ),
+    ]
+    return "\n".join(lines) if names else ""
+
+
+def _reading_names(members: Sequence[Row]) -> list[str]:
+    windows = (window for row in members for one in row.outcomes for window in one.windows)
+    return list(dict.fromkeys(_without_layer(tag) for window in windows for tag in window.readings))
+
+
+def _without_layer(tag: str) -> str:
+    """A tag without the number of its layer.
+
+    >>> _without_layer("gradient/layer1/q")
+    'gradient/q'
+    """
+    return re.sub(r"layer[0-9]+/", "", tag)
+
+
+def _read(window: Window, name: str) -> float:
+    """The mean of a reading over layers; not a number where there is none."""
+    found = [value for tag, value in window.readings.items() if _without_layer(tag) == name]
+    return float(np.mean(found)) if found else math.nan
+
+
+def _first_and_last(row: Row, name: str) -> str:
+    """Means over seeds."""
+    values = [np.mean([_read(one.windows[place], name) for one in row.outcomes]) for place in (0, -1)]
+    return "" if math.isnan(values[0]) else " → ".join(f"{value:.3g}" for value in values)
+
+
+def accuracy_curves(every: Sequence[Row]) -> str:
     """Accuracy against updates, a panel for each task, as SVG."""
-    labels = list(dict.fromkeys(row.label for row in every))
 
     def draw(task: str, axes: Axes) -> None:
-        for row in every:
-            if row.task == task:
-                draw_band(axes, *_curve(row.outcomes), labels.index(row.label), row.label)
+        _draw(axes, [row for row in every if row.task == task], _labels(every), _accuracy_at)
         axes.axhline(1 / ANSWERS, color="0.6", linewidth=0.8, linestyle=":")
         axes.set_ylim(0, 1.03)
 
@@ -119,33 +158,69 @@ def curves(every: Sequence[Row]) -> str:
     return draw_panels(panels, "updates", "accuracy", "memory", shared=False)
 
 
-def _accuracy_at(outcome: Outcome, update: int) -> float:
-    """Of the stretch that ends at `update`, or before it; where training ended early, the accuracy stays."""
+def reading_curves(members: Sequence[Row]) -> str | None:
+    """What was seen in the cores of one task against updates, a panel for each reading; None if nothing was."""
+
+    def draw(name: str, axes: Axes) -> None:
+        seen = [row for row in members if name in _reading_names([row])]
+        _draw(axes, seen, _labels(members), lambda outcome, update: _read(_until(outcome, update), name))
+
+    panels = [(name, partial(draw, name)) for name in _reading_names(members)]
+    return draw_panels(panels, "updates", "mean over layers", "readings", shared=False) if panels else None
+
+
+def _labels(every: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.label for row in every))
+
+
+def _draw(
+    axes: Axes, members: Sequence[Row], labels: Sequence[str], value: Callable[[Outcome, int], float]
+) -> None:
+    for row in members:
+        updates = sorted({window.update for outcome in row.outcomes for window in outcome.windows})
+        values = np.array([[value(outcome, update) for update in updates] for outcome in row.outcomes])
+        draw_band(axes, np.array(updates), values, labels.index(row.label), row.label)
+
+
+def _until(outcome: Outcome, update: int) -> Window:
+    """The stretch that ends at `update`, or else the last one before it: where training ended early, all stays."""
     before = [window for window in outcome.windows if window.update <= update]
-    return (before or outcome.windows)[max(0, len(before) - 1)].accuracy
+    return before[-1] if before else outcome.windows[0]
 
 
-def _curve(outcomes: Sequence[Outcome]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Updates (n,) and accuracies (seeds, n)."""
-    updates = sorted({window.update for outcome in outcomes for window in outcome.windows})
-    return np.array(updates), np.array(
-        [[_accuracy_at(one, update) for update in updates] for one in outcomes]
-    )
+def _accuracy_at(outcome: Outcome, update: int) -> float:
+    return _until(outcome, update).accuracy
 
 
 def write_page(directory: Path, title: str, every: Sequence[Row]) -> Path:
     """Write tables and curves into `directory`; returns the page."""
+    files = {CURVES: accuracy_curves(every)}
     text = [
-        f"# {title}",
-        "",
-        f"![Accuracy against updates]({CURVES})",
-        "",
+        f"# {title}\n",
+        f"![Accuracy against updates]({CURVES})\n",
         f"Accuracies are those of fifty updates each: of each seed, or mean and range; chance is {1 / ANSWERS:g}. "
-        "Where training ended early, they stay. Time is that of one processor.",
-        "",
+        "Where training ended early, they stay. Time is that of one processor.\n",
         tables(every),
     ]
-    for name, content in ((CURVES, curves(every)), (PAGE, "\n".join(text))):
+    for task in _tasks(every):
+        members = [row for row in every if row.task == task]
+        picture = reading_curves(members)
+        if picture is not None:
+            name = _inside(task)
+            files[name] = picture
+            text += [
+                f"## Inside the cores: {task}\n",
+                "After the first fifty updates → at the end; means over layers and seeds. Gradients are norms by block "
+                "of W_0's columns; docs/metrics.md explains the others.\n",
+                f"{readings_table(members)}\n",
+                f"![Inside the cores against updates]({name})\n",
+            ]
+    for name, content in {**files, PAGE: "\n".join(text)}.items():
         with atomic_write(directory / name) as file:
             file.write(content)
     return directory / PAGE
+
+
+def _inside(task: str) -> str:
+    """Of the picture of what was seen in the cores of a task."""
+    return f"inside-{task}.svg"

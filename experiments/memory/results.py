@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,10 @@ def _parsed(line: str) -> tuple[Cell, Outcome] | None:
     wrong: list[str] = []
     try:
         data = json.loads(line)
-        numbers = {**data["outcome"], "windows": ()}
+        numbers = {name: value for name, value in data["outcome"].items() if name != "windows"}
         outcome = read(Outcome(), numbers, wrong)
         windows = tuple(read(Window(), window, wrong) for window in data["outcome"]["windows"])
         cell = assign(Cell(), data["cell"], wrong)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return None if wrong else (cell, Outcome(**{**vars(outcome), "windows": windows}))
+    return None if wrong else (cell, replace(outcome, windows=windows))

@@ -19,6 +19,7 @@ from policies.registry import CORES, core_configs, name_of
 from policies.resets import MAX_SPAN, parse_reset
 
 _PAPER = ImpalaConfig()
+MAX_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Cell:
     max_grad_norm: Annotated[float, Range(0, open_low=True)] = _PAPER.max_grad_norm
     reset: str = "episode"
     bptt_span: Annotated[int | None, Range(1, MAX_SPAN)] = None
-    seed: int = 0
+    seed: Annotated[int, Range(0, MAX_SEED)] = 0
 
     @property
     def policy(self) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.memory import readings
-from experiments.memory.settings import Cell
+from experiments.memory.settings import MAX_SEED, Cell
 from experiments.memory.sizes import matched
 from experiments.memory.tasks import ANSWERS, FEATURES, TASKS, Batch, Task
 from policies import scale_steps
@@ -24,7 +25,7 @@ WINDOW = 50
 LEVELS = (0.9, 0.95)
 """Accuracies of which it is said when they were reached."""
 TEST_STREAMS = 1000
-_TEST_SEED = 2**32
+_TEST_SEED = MAX_SEED + 1
 """Added to a cell's seed for the batches that it is tested on at the end."""
 
 
@@ -35,7 +36,7 @@ class Window:
     Attributes:
         update: the last one of it.
         accuracy: share of right answers, on batches that were new then.
-        readings: what was seen in the core, by tag ("layer0/shift_norm", "gradient/layer0/beta").
+        readings: what was seen in the core, by tag ("layer0/shift_norm", "gradient/layer0/beta"), where it is finite.
     """
 
     update: int = 0
@@ -102,7 +103,8 @@ def train(cell: Cell, on_window: Callable[[Window], None] = lambda window: None)
         if ended or hits.updates % WINDOW == 0:
             seen = readings.of_core(network.core, _test_batch(task, cell, cell.streams))
             first = windows[-1].update if windows else 0
-            windows.append(Window(hits.updates, hits.accuracy(first), {**gradients.means(), **seen}))
+            seen = {name: value for name, value in {**gradients.means(), **seen}.items() if isfinite(value)}
+            windows.append(Window(hits.updates, hits.accuracy(first), seen))
             on_window(windows[-1])
     return Outcome(
         sum(parameter.numel() for parameter in network.parameters()),

@@ -39,6 +39,8 @@ class Kind(Enum):
     """Learning rates that the core generates for itself, from 0 to 1."""
     WRITTEN = "written"
     """Frobenius norms of what a single step has written."""
+    SHARE = "share"
+    """Shares, from 0 upwards; all but a few are below 1."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ class Reading:
         name: Name of the quantity, such as "shift_norm".
         values: The numbers (B,).
         layer: Index of the layer that it is about; None for the whole core.
+        heads: The numbers head by head (B, H), where `values` are their means; None where there is no such thing.
     """
 
     name: str
     kind: Kind
     values: Tensor
     layer: int | None = None
+    heads: Tensor | None = None
 
     @property
     def tag(self) -> str:
@@ -127,6 +131,11 @@ class Core(nn.Module, ABC):
     def step_factors(self) -> dict[str, Tensor]:
         """By name of a parameter, what its learning rate is multiplied by, element by element (a tensor that can be
         spread to the parameter's shape); 1 for those that are not named. `policies.step_factors` does it."""
+        return {}
+
+    def gradient_blocks(self) -> dict[str, Tensor]:
+        """Gradients, as they are now, of parts of the weights that are worth a look each, by name such as "layer0/q";
+        those that there are none of are left out."""
         return {}
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from policies.cores.base import Kind, Reading, Readings
-from policies.cores.layered import Layer, LayeredCore, OperatorConfig, frozen, norm_of
+from policies.cores.base import Readings
+from policies.cores.layered import Layer, LayeredCore, OperatorConfig, frozen
+from policies.cores.readings import norm_of, rate_of, share_of
 from policies.ops import implementations, requested
 from policies.ops.deltanet import DELTANET, deltanet
 from policies.ops.operator import AUTO
@@ -40,7 +42,10 @@ def run_program(
         weights = frozen(fast, reset)
         y, new_fast = (q.unsqueeze(-2) @ weights).squeeze(-2), weights[-1]
     if readings is not None:
-        readings += [norm_of(new_fast, "fast_norm"), Reading("rate", Kind.RATE, rate.mean(dim=(0, 2)))]
+        readings += [norm_of(new_fast, "fast_norm"), rate_of(rate[0], "rate")]
+        # What a step reads that finds the fast weights empty: what it has just written, if it writes.
+        own = (q * k).sum(dim=-1, keepdim=True) * rate.unsqueeze(-1) * v if writing else torch.zeros_like(y)
+        readings.append(share_of((y - own)[0], y[0], "fast_share"))
     return y, new_fast
 
 
@@ -67,10 +72,20 @@ class DeltaNetLayer(Layer):
         self.memory_shapes["fast"] = (self.heads, self.head_width, self.head_width)
 
     def forward(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
-        """See `Layer.forward`; the readings are the norm of the fast weights and the rate."""
+        """See `Layer.forward`; the readings are the norm of the fast weights, the rate, and the share of the output
+        that earlier steps have written."""
         program = self.slow_net(self.layer_norm(x)).unflatten(-1, (self.heads, -1))
         y, fast = run_program(program, memory["fast"], reset, self.writing, self.implementation, readings)
         return x + self.out_linear(y.flatten(-2)), {"fast": fast}
+
+    def gradient_blocks(self) -> dict[str, Tensor]:
+        """Those of the slow net, by what its outputs are."""
+        gradient = self.slow_net.weight.grad
+        if gradient is None:
+            return {}
+        sizes = [self.head_width] * 3 + [1]
+        blocks = gradient.unflatten(0, (self.heads, -1)).split(sizes, dim=1)
+        return dict(zip(("q", "k", "v", "beta"), blocks, strict=True))
 
     def implementations(self, steps: int) -> dict[str, str]:
         """See `Core.implementations`."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config import Range
-from policies.cores.base import MAX_LAYERS, MAX_SIZE, Core, CoreConfig, Kind, Reading, Readings
+from policies.cores.base import MAX_LAYERS, MAX_SIZE, Core, CoreConfig, Reading, Readings
 from policies.ops.operator import AUTO
 from policies.resets import State
 from policies.tasks import Gate
@@ -101,6 +101,10 @@ class Layer(nn.Module, ABC):
         """See `Core.step_factors`."""
         return {}
 
+    def gradient_blocks(self) -> dict[str, Tensor]:
+        """See `Core.gradient_blocks`."""
+        return {}
+
 
 def input_norm(config: MatrixConfig) -> nn.Module:
     """What comes before a layer's matrices: a layer norm, or nothing."""
@@ -111,11 +115,6 @@ def initial_matrix(config: MatrixConfig, columns: int) -> nn.Parameter:
     """W_0 of each head (H, D, columns), normally distributed with a deviation of `initial_scale` / sqrt(D)."""
     scale = config.initial_scale * config.head_width**-0.5
     return nn.Parameter(torch.randn(config.heads, config.head_width, columns) * scale)
-
-
-def norm_of(weights: Tensor, name: str) -> Reading:
-    """The Frobenius norm of weights (B, H, rows, columns), all heads together."""
-    return Reading(name, Kind.NORM, weights.flatten(1).norm(dim=1))
 
 
 def frozen(weights: Tensor, reset: Tensor) -> Tensor:
@@ -175,6 +174,14 @@ class LayeredCore(Core):
             f"layers.{index}.{name}": factor
             for index, layer, _ in self._stack()
             for name, factor in layer.step_factors().items()
+        }
+
+    def gradient_blocks(self) -> dict[str, Tensor]:
+        """See `Core.gradient_blocks`."""
+        return {
+            f"layer{index}/{name}": gradient
+            for index, layer, _ in self._stack()
+            for name, gradient in layer.gradient_blocks().items()
         }
 
     def _initial_memory(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> State:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config import Range
-from policies.cores.base import Kind, Reading, Readings
+from policies.cores.base import Reading, Readings
 from policies.cores.layered import (
     Layer,
     LayeredCore,
@@ -19,14 +19,13 @@ from policies.cores.layered import (
     frozen,
     initial_matrix,
     input_norm,
-    norm_of,
 )
+from policies.cores.readings import entropy_of, norm_of, rate_of, share_of
 from policies.ops import implementations, requested
 from policies.ops.operator import AUTO
 from policies.ops.srwm import SRWM, read_with, sharpened, srwm
 from policies.resets import State
 
-RATES = ("rate_y", "rate_q", "rate_k", "rate_beta")
 BLOCKS = ("y", "q", "k", "beta")
 
 
@@ -103,12 +102,22 @@ class SrwmLayer(Layer):
         self.step_factor: Tensor | None
         self.register_buffer("step_factor", None, persistent=False)
         if any(factor != 1.0 for factor in config.w0_learning_rate):
-            factors = torch.tensor(config.w0_learning_rate).expand(4)
-            self.step_factor = factors.repeat_interleave(torch.tensor(self.block_sizes))
+            each = (
+                config.w0_learning_rate if len(config.w0_learning_rate) > 1 else config.w0_learning_rate * 4
+            )
+            sized = zip(self.block_sizes, each, strict=True)
+            self.step_factor = torch.cat([torch.full((size,), factor) for size, factor in sized])
 
     def step_factors(self) -> dict[str, Tensor]:
         """See `Core.step_factors`."""
         return {} if self.step_factor is None else {"w0": self.step_factor}
+
+    def gradient_blocks(self) -> dict[str, Tensor]:
+        """Those of W_0's columns, by what they are for."""
+        gradient = self.w0.grad
+        return (
+            {} if gradient is None else dict(zip(BLOCKS, gradient.split(self.block_sizes, -1), strict=True))
+        )
 
     def matrix(self) -> Tensor:
         """W_0 (H, D, E + 2D + 4), with which fresh environments begin."""
@@ -127,23 +136,34 @@ class SrwmLayer(Layer):
             y, new_shift = srwm(heads, w0, shift, reset, self.srwm_implementation, *options)
         else:
             shifts = frozen(shift, reset)
-            y, new_shift = self._columns(heads, w0 + shifts, slice(self.output)), shifts[-1]
+            y, new_shift = self._times(heads, (w0 + shifts)[..., : self.output]), shifts[-1]
         if readings is not None:
-            # The mean over heads of each of the four rates.
-            beta = self._columns(heads, w0 + frozen(shift, reset), slice(-4, None)) + self.rate_offset
-            rates = beta.sigmoid().mean(dim=(0, 2))
             readings.append(norm_of(new_shift, "shift_norm"))
-            for name, rate in zip(RATES, rates.unbind(-1), strict=True):
-                readings.append(Reading(name, Kind.RATE, rate))
+            self._read(heads, w0, frozen(shift, reset), readings)
         return y, new_shift
 
-    def _columns(self, heads: Tensor, matrices: Tensor, columns: slice) -> Tensor:
-        """Some columns of what matrices (T, B, H, D, E + 2D + 4) make of the heads (T, B, H, D)."""
-        phi_x = read_with(heads, self.input_softmax).unsqueeze(-2)
-        return (phi_x @ matrices[..., columns]).squeeze(-2)
+    def _read(self, heads: Tensor, w0: Tensor, shifts: Tensor, readings: list[Reading]) -> None:
+        """What there is to say about one step, apart from what it wrote; shifts (1, B, H, D, E + 2D + 4) are those that
+        the step reads."""
+        z = self._times(heads, w0 + shifts)[0]  # (B, H, E + 2D + 4)
+        y, _, k, beta = z.split(self.block_sizes, dim=-1)
+        rates = (beta + self.rate_offset).sigmoid()
+        readings += [
+            rate_of(rate, f"rate_{name}") for name, rate in zip(BLOCKS, rates.unbind(-1), strict=True)
+        ]
+        moved = self._times(heads, shifts[..., : self.output])[0]
+        readings += [
+            entropy_of(read_with(heads, self.input_softmax)[0], "input_entropy"),
+            entropy_of(k.softmax(dim=-1), "key_entropy"),
+            share_of(moved, y, "shift_share"),
+        ]
+
+    def _times(self, heads: Tensor, matrices: Tensor) -> Tensor:
+        """What matrices (T, B, H, D, N) make of the heads (T, B, H, D)."""
+        return (read_with(heads, self.input_softmax).unsqueeze(-2) @ matrices).squeeze(-2)
 
     def forward(self, x: Tensor, memory: State, reset: Tensor, readings: Readings) -> tuple[Tensor, State]:
-        """See `Layer.forward`; the readings are the shift's norm and the rates."""
+        """See `Layer.forward`; `_read` says what the readings are, and the shift's norm is one more."""
         y, shift = self.run_matrix(x, memory["shift"], reset, readings)
         return x + self.out_linear(y.flatten(-2)), {"shift": shift}
 

@@ -33,12 +33,12 @@ def test_what_is_counted_is_what_is_made(core: str) -> None:
 @pytest.mark.parametrize(
     ("policy", "part"),
     [
-        (policy_config("srwm", core=core_config("srwm", width=65_536, heads=1)), "a network of"),
+        (PolicyConfig(core_config("srwm", width=65_536, heads=1)), "a network of"),
         (
-            policy_config("srwm", core=core_config("srwm", width=65_536, heads=65_536, feedforward=65_536)),
+            PolicyConfig(core_config("srwm", width=65_536, heads=65_536, feedforward=65_536)),
             "a network",
         ),
-        (policy_config("lstm", core=core_config("lstm", hidden=65_536)), "a network of"),
+        (PolicyConfig(core_config("lstm", hidden=65_536)), "a network of"),
         (policy_config("srwm", encoder={"channels": [65_536, 65_536]}), "a network of"),
         (policy_config("srwm", encoder={"channels": [4096]}), "learning from them"),
     ],
@@ -53,7 +53,7 @@ def test_rollouts_and_environments_count() -> None:
     small = policy_config("feedforward")
     assert problems(small) == []
     assert "rollouts of 1,000,000 steps" in problems(small, rollout_steps=1_000_000)[0]
-    assert problems(small, num_envs=16_384, rollout_steps=50)
+    assert problems(small, num_envs=16_384, rollout_steps=100_000)
 
 
 def test_the_largest_batch_is_that_of_the_algorithm() -> None:

@@ -13,11 +13,13 @@ from benchmarks.operators import (
     Case,
     Shape,
     compare,
-    compare_layers,
+    compare_cores,
     make_case,
-    make_layers,
+    make_cores,
     versions,
 )
+from policies.cores.srwm import SrwmConfig
+from policies.cores.srwm_sharp import SrwmSharpConfig
 from policies.ops import OPERATORS
 
 TINY = Shape(7, 3, 2, 4)
@@ -70,16 +72,15 @@ def test_every_version_gets_a_ratio_to_the_plain_loop(operator: str, monkeypatch
 
 
 @pytest.mark.parametrize("shape", [TINY, TINY._replace(steps=1)], ids=str)
-def test_layers_with_options_get_a_ratio_to_the_published_one(
+def test_cores_with_options_get_a_ratio_to_the_published_one(
     shape: Shape, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(operators, "best_seconds", lambda parts, _: _times(parts))
-    figures = compare_layers(shape, shape.steps > 1, 3)
+    monkeypatch.setattr(operators, "best_seconds", lambda parts, *_: _times(parts))
+    figures = compare_cores(shape, shape.steps > 1, 3)
     assert [figure.ratio for figure in figures] == [0.5, 0.25]
     assert [figure.aim for figure in figures] == [0.97, None]
-    published, sharp, _ = make_layers(shape).values()
-    assert published.matrix() is published.w0
-    assert not torch.equal(sharp.matrix(), sharp.w0)
+    configurations = [type(core).config_class for core in make_cores(shape).values()]
+    assert configurations == [SrwmConfig, SrwmSharpConfig, SrwmSharpConfig]
 
 
 def _times(parts: dict[str, object]) -> dict[str, float]:
@@ -103,14 +104,12 @@ def test_the_short_version_covers_sequences_and_single_steps(monkeypatch: pytest
         return []
 
     monkeypatch.setattr(operators, "compare", note)
-    layers: list[Shape] = []
-    monkeypatch.setattr(
-        operators, "compare_layers", lambda shape, backward, repetitions: layers.append(shape)
-    )
+    cores: list[Shape] = []
+    monkeypatch.setattr(operators, "compare_cores", lambda shape, backward, repetitions: cores.append(shape))
     run(operators.parts(quick=True))
     assert {(operator, REFERENCE, True) for operator in MEASURED} <= set(asked)
     assert any(shape.steps == 1 and not backward for _, shape, backward in asked)
-    assert [shape.steps for shape in layers] == [50, 1]
+    assert [shape.steps for shape in cores] == [50, 1]
     short = len(asked)
     asked.clear()
     run(operators.parts())

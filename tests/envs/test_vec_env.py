@@ -1,4 +1,5 @@
 import gc
+import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.error import ClosedEnvironmentError
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecMonitor
 
@@ -491,3 +493,16 @@ def test_an_environment_that_nobody_closed_can_be_collected_at_any_time() -> Non
     with lock:
         threading.Thread(target=collect, daemon=True).start()
         assert done.wait(timeout=20)
+
+
+def test_a_closed_environment_says_so():
+    env = ProcgenVecEnv(["maze"], 2, num_threads=0)
+    env.reset()
+    env.close()
+    with pytest.raises(ClosedEnvironmentError, match="has been closed: make a new one"):
+        env.step(np.zeros(2, dtype=int))
+
+
+def test_pickling_says_what_to_do_instead():
+    with make(["maze"], 2) as env, pytest.raises(TypeError, match="make it in the process that plays it"):
+        pickle.dumps(env)

@@ -49,6 +49,42 @@ def test_every_kind_of_value_can_be_overridden() -> None:
     )
 
 
+def test_the_home_of_a_user_is_not_a_directory_called_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/of/a/user")
+    assert launch("quick --run-dir=~/a").run_dir == "/home/of/a/user/a"
+
+
+LONG = "x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [LONG],
+        ["quick", LONG],
+        ["quick", f"--{LONG}"],
+        ["quick", "--games", LONG],
+        ["quick", "--levels", LONG],
+        ["quick", "--levels", "9" * 5000 + ":1"],
+        ["quick", "--seed", "9" * 5000],
+        ["quick", "--device", LONG],
+        ["quick", "--reset", "9" * 30],
+        ["quick", "--bptt-span", "9" * 30],
+        ["quick", "--agent.learning-rate", "1e308"],
+        ["quick", "--core.layers", "1000000000"],
+        ["quick", "--core.width", "65536", "--core.feedforward", "65536"],
+        ["quick", "--num-envs", "999999999996"],
+        ["quick", "--evaluation-splits", "\x1b[2J\u202e"],
+        ["--resume", "a", LONG],
+    ],
+)
+def test_bad_words_are_refused_in_a_short_and_printable_line(words: list[str]) -> None:
+    with pytest.raises(UserError) as raised:
+        parse(words)
+    assert len(str(raised.value)) <= 1100
+    assert str(raised.value).isprintable()
+
+
 def test_run_dir_is_no_setting() -> None:
     assert launch("quick --run-dir runs/mine").run_dir == "runs/mine"
 

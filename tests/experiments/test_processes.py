@@ -135,11 +135,11 @@ def test_a_killed_process_ends_all_and_the_launcher_starts_them_again(
     assert codes == [1, -signal.SIGKILL]
     assert len(errors(said)) == 1
     assert "another of the 2 processes has left or hangs" in said
-    assert "step_000000000160.ckpt; continue with --resume" in said
+    assert "step_000000000240.ckpt; continue with --resume" in said
     again = {"TORCHELASTIC_RUN_ID": "7", "TORCHELASTIC_RESTART_COUNT": "1"}
     codes, said = run_in(2, tmp_path / "2", words, environment=again)
     assert codes == [0, 0], said
-    assert "Continuing step_000000000160.ckpt" in said
+    assert "Continuing step_000000000240.ckpt" in said
     same_end(RunDirectory(tmp_path / "run"), whole)
     # What has ended needs no third start; another launch is no restart, and is refused.
     codes, said = run_in(2, tmp_path / "3", words, environment=again)

@@ -157,11 +157,40 @@ def test_examining_is_running_and_looking(name: str, steps: int) -> None:
         assert torch.equal(reading.values.mean(), means[reading.tag])
 
 
+@pytest.mark.parametrize("name", ["srwm", "srwm_sharp", "deltanet", "sr_delta"])
+def test_spreads_of_rates_are_over_time(name: str) -> None:
+    policy, inputs = make_policy(name), make_inputs(6)
+    state = policy.initial_state(3)
+    spreads = policy.rate_spreads(inputs.rgb, inputs.reward, state, inputs.episode_start)
+    rates: dict[str, list[torch.Tensor]] = {}
+    for t in range(6):
+        args = inputs.rgb[: t + 1], inputs.reward[: t + 1], state, inputs.episode_start[: t + 1]
+        for reading in policy.examine(*args)[1]:
+            if reading.kind is Kind.RATE:
+                assert reading.heads is not None
+                rates.setdefault(f"{reading.tag}_spread", []).append(reading.heads)
+    assert spreads.keys() == rates.keys()
+    assert len(spreads) == {"deltanet": 2, "sr_delta": 10}.get(name, 8)
+    for tag, steps in rates.items():
+        over_time = torch.stack(steps)  # (T, B, H)
+        expected = (over_time - over_time.mean(dim=0)).square().mean(dim=0).sqrt().mean()
+        assert expected > 0
+        torch.testing.assert_close(spreads[tag], expected, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["lstm", "feedforward", "fake_srwm"])
+def test_cores_without_rates_have_no_spreads(name: str) -> None:
+    policy, inputs = make_policy(name), make_inputs()
+    assert policy.rate_spreads(inputs.rgb, inputs.reward, policy.initial_state(3), inputs.episode_start) == {}
+
+
 def test_readings_say_what_they_are() -> None:
     policy, inputs = make_policy("sr_delta"), make_inputs()
     _, readings = policy.examine(inputs.rgb, inputs.reward, policy.initial_state(3), inputs.episode_start)
     rates = [(Kind.RATE, name) for name in ("rate_y", "rate_q", "rate_k", "rate_beta")]
-    one_layer = [(Kind.NORM, "shift_norm"), *rates, (Kind.NORM, "fast_norm"), (Kind.RATE, "rate")]
+    shares = [(Kind.SHARE, name) for name in ("input_entropy", "key_entropy", "shift_share")]
+    fast = [(Kind.NORM, "fast_norm"), (Kind.RATE, "rate"), (Kind.SHARE, "fast_share")]
+    one_layer = [(Kind.NORM, "shift_norm"), *rates, *shares, *fast]
     assert [(reading.layer, reading.kind, reading.name) for reading in readings] == [
         (layer, kind, name) for layer in range(2) for kind, name in one_layer
     ]

@@ -80,6 +80,7 @@ def test_settings_that_do_not_decide_what_is_learned() -> None:
         {"env_groups": 2},  # each group draws its own levels
         {"seed": 3},
         {"reset": "50"},
+        {"blank": "2 of 4"},
         {"core.heads": 4},
         {"policy": "lstm"},
         {"agent.on_nan": "skip"},

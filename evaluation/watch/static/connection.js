@@ -46,7 +46,7 @@ export function connect(handlers) {
   };
 }
 
-/** Header, pictures and weights of a binary update: see Viewer.update on the server. */
+/** Header, pictures and weights of a binary update: see Update.message on the server. */
 function unpack(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
   const header = JSON.parse(decoder.decode(new Uint8Array(buffer, 4, length)));
@@ -55,7 +55,7 @@ function unpack(buffer) {
   const pictures = header.pictures.map((entry) => ({ ...entry, data: take(entry.bytes) }));
   const weights = header.weights.map((entry) => ({
     ...entry,
-    values: new Float32Array(take(4 * entry.rows * entry.columns)),
+    values: new Float32Array(take(4 * (entry.head < 0 ? entry.heads : 1) * entry.rows * entry.columns)),
   }));
   return [header, pictures, weights];
 }

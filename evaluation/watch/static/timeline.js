@@ -59,9 +59,12 @@ export class Timeline {
     this.range.min = this.first;
     this.range.max = this.last;
     this.range.value = this.tick;
+    this.range.dataset.tick = this.tick;
     const back = this.last - this.tick;
-    this.when.textContent = back ? `step ${this.tick}, ${back} back` : `step ${this.tick}`;
-    this.range.setAttribute("aria-valuetext", this.when.textContent);
+    // Steps are counted from the starts of episodes alone; here it is how far back that matters.
+    const text = back ? `${back} step${back > 1 ? "s" : ""} back` : state.playing ? "now" : "now, paused";
+    if (this.when.textContent !== text) this.when.textContent = text;
+    this.range.setAttribute("aria-valuetext", text);
     this.live.setAttribute("aria-pressed", String(state.playing && state.looking === null));
     this.drawMarks(tiles);
   }
@@ -72,12 +75,12 @@ export class Timeline {
     const { ctx, width, height } = place;
     const span = Math.max(1, this.last - this.first), handle = 16;
     ctx.fillStyle = colour("mark");
-    for (const tile of tiles) {
-      for (const entry of tile.entries) {
-        if (!entry.start || entry.tick < this.first) continue;
-        const x = handle / 2 + ((entry.tick - this.first) / span) * (width - handle);
-        ctx.fillRect(Math.round(x) - 1, height - 6, 2, 5);
+    const places = new Set();
+    for (const { starts } of tiles) {
+      for (const tick of starts) {
+        if (tick >= this.first) places.add(Math.round(handle / 2 + ((tick - this.first) / span) * (width - handle)));
       }
     }
+    for (const x of places) ctx.fillRect(x - 1, height - 6, 2, 5);
   }
 }

@@ -7,6 +7,7 @@ kept together, and found again by a vector that differs from the one kept by the
 from __future__ import annotations
 
 import torch
+from torch.nn import functional as F
 
 from experiments.memory.tasks.base import (
     ANSWERS,
@@ -27,10 +28,9 @@ def draw(generator: torch.Generator, streams: int, length: int) -> Batch:
     vectors = torch.randn(length, streams, VECTOR, generator=generator)
     answers = torch.randint(ANSWERS, (length, streams), generator=generator)
     order = random_orders(generator, streams, length)
-    place = order.unsqueeze(-1).expand_as(vectors)
-    shown = torch.nn.functional.pad(vectors, (0, FEATURES - VECTOR))
+    shown = F.pad(vectors, (0, FEATURES - VECTOR))
     pairs = shown + one_hot(answers, VECTOR, ANSWERS)
-    questions = torch.nn.functional.pad(vectors.gather(0, place), (0, FEATURES - VECTOR))
+    questions = shown.gather(0, order.unsqueeze(-1).expand_as(shown))
     asked = torch.zeros(2 * length, streams, dtype=torch.bool)
     asked[length:] = True
     signal = with_questions(torch.cat([pairs, questions]), asked)

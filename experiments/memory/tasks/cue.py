@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from experiments.memory.tasks.base import ANSWERS, Batch, episode, one_hot, with_questions
+from experiments.memory.tasks.base import ANSWERS, FEATURES, Batch, episode, one_hot, with_questions
 
 AFTERWARDS = 8
 """Steps after the question, in which nothing is asked."""
@@ -14,7 +14,7 @@ def draw(generator: torch.Generator, streams: int, length: int) -> Batch:
     """Episodes in which the cue is asked for `length` steps after it was shown; T is `length` + 9."""
     steps = length + 1 + AFTERWARDS
     cue = torch.randint(ANSWERS, (streams,), generator=generator)
-    signal = torch.zeros(steps, streams, one_hot(cue, 0, ANSWERS).shape[-1])
+    signal = torch.zeros(steps, streams, FEATURES)
     signal[0] = one_hot(cue, 0, ANSWERS)
     asked = torch.zeros(steps, streams, dtype=torch.bool)
     asked[length] = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from experiments.memory.tasks.base import ANSWERS, Batch, episode, one_hot
 
@@ -43,6 +44,6 @@ def _stimuli(generator: torch.Generator, streams: int, steps: int) -> Tensor:
 def _answerable(stimuli: Tensor, changed: Tensor) -> Tensor:
     """Where a stimulus has come before under the same rule: bool (T, B)."""
     item = 2 * stimuli + changed.long()
-    shown = torch.nn.functional.one_hot(item, 2 * STIMULI)
+    shown = F.one_hot(item, 2 * STIMULI)
     before = shown.cumsum(0) - shown
     return before.gather(2, item.unsqueeze(-1)).squeeze(-1) > 0

@@ -13,6 +13,7 @@ import torch
 from agents import IMPALA, Actor
 from envs import ProcgenVecEnv
 from evaluation import Progress, Protocol, Recording, read_trace, record
+from evaluation.recording.trace import trace_bytes
 
 
 def test_a_trace_holds_everything(agent: IMPALA, tmp_path: Path) -> None:
@@ -52,6 +53,31 @@ def test_a_trace_holds_everything(agent: IMPALA, tmp_path: Path) -> None:
     )
     assert arrays["active"].all()
     assert arrays["ended"].any()
+
+
+def test_weights_may_be_kept_now_and_then(agent: IMPALA, tmp_path: Path) -> None:
+    traces = {}
+    for every in (1, 4, 0):
+        recording = Recording(
+            video_seconds=10 / 15, trace=str(tmp_path / "play.npz"), trace_weights_every=every
+        )
+        record(agent, Protocol(("maze",)), recording)
+        about, traces[every] = read_trace(tmp_path / "play.npz")
+        assert about["weights_every"] == every
+        size = sum(array.nbytes for array in traces[every].values())
+        assert trace_bytes(agent.policy, 1, 10, weights_every=every) == pytest.approx(size, rel=0.3)
+    weights = {name for name in traces[1] if name.startswith("weights/")}
+    assert weights
+    for name, array in traces[1].items():
+        if name in weights:
+            assert np.array_equal(traces[4][name], array[::4])
+            assert name not in traces[0]
+        else:
+            assert np.array_equal(traces[4][name], array)
+            assert np.array_equal(traces[0][name], array)
+    assert Recording(trace_weights_every=2).problems() == [
+        "--trace-weights-every is about a trace: name its file with --trace"
+    ]
 
 
 def test_a_trace_that_fails_leaves_nothing(agent: IMPALA, tmp_path: Path) -> None:

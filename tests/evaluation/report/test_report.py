@@ -20,6 +20,7 @@ from common.files import write_json
 from evaluation.report import statistics, stream
 from evaluation.report.command_line import main
 from evaluation.report.gather import Study, gather
+from evaluation.report.pages import SEE_COMMON, markdown, ordered, page, say_once
 from evaluation.report.plots import all_plots, common_curve, published_curve
 from evaluation.report.runs import Run
 from evaluation.report.tables import (
@@ -275,6 +276,25 @@ def test_the_command_writes_everything(
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert main(words) == 0
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_nothing_is_said_twice(study: Study) -> None:
+    items = ordered(all_tables(study), all_plots(study))
+    titles = [item.title for item in items]
+    assert len(set(titles)) == len(titles)
+    alone, common = say_once(items)
+    said = [note for item in alone for note in item.notes if note != SEE_COMMON]
+    said += [note for group in common for note in group.notes]
+    assert sorted(said) == sorted({note for item in items for note in item.notes})
+    # Whoever reads one item finds all of its notes.
+    for before, now in zip(items, alone, strict=True):
+        found = {note for group in common if now.title in group.titles for note in group.notes}
+        assert (set(now.notes) - {SEE_COMMON}) | found == set(before.notes)
+        assert (SEE_COMMON in now.notes) == bool(found)
+    for text in (markdown("A title", [], items), page("A title", [], items)):
+        lines = re.findall(r"^- (.*)$|<li>(.*?)</li>", text, re.MULTILINE)
+        found_lines = [one or other for one, other in lines if SEE_COMMON not in one + other]
+        assert len(found_lines) == len(set(found_lines)) == len(said)
 
 
 def test_streams_are_played_once_and_shown(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

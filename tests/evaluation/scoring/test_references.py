@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+import io
 import math
+from dataclasses import replace
+
+from rich.console import Console
 
 from envs import GAMES
-from evaluation.scoring.references import random_player
+from evaluation import Episode, GameScore, Protocol, Results
+from evaluation.agent_info import AgentInfo
+from evaluation.scoring.references import Reference, print_comparison, random_player
+from evaluation.scoring.results import Estimate
+
+PROTOCOL = Protocol(games=("maze", "bigfish"), splits=("train", "test1"), episodes=1)
+AGENT = AgentInfo("srwm", "impala", 120_000, True, "episode", 50, 50, "0:200")
 
 
-def test_a_random_player_was_measured_on_every_game() -> None:
-    for mode in ("easy", "hard"):
-        scores = random_player(mode).scores
-        assert set(scores) == {
-            (game, split)
-            for game, facts in GAMES.items()
-            if mode in facts.modes
-            for split in ("train", "test1")
-        }
-        assert all(math.isfinite(score.mean) and score.standard_error > 0 for score in scores.values())
+def compared(agent: AgentInfo) -> list[list[str]]:
+    scores = tuple(
+        GameScore(game, "easy", levels, (Episode(3.0 if game == "maze" else 7.0, 5, 0, False),))
+        for levels in PROTOCOL.levels
+        for game in PROTOCOL.games
+    )
+    known = {("maze", "train"): Estimate(4.5, 0.1), ("maze", "test1"): Estimate(4.25, 0.1)}
+    file = io.StringIO()
+    others = [Reference("random player", known)]
+    print_comparison(Results(agent, PROTOCOL, scores), others, Console(file=file, width=200))
+    return [line.split() for line in file.getvalue().splitlines()]
+
+
+def test_scores_stand_beside_what_is_known() -> None:
+    lines = compared(AGENT)
+    assert ["maze", "3.00", "4.50", "3.00", "4.25"] in lines
+    assert ["bigfish", "7.00", "7.00"] in lines  # nothing is known of it
+    assert ["game", "train", "train", "test1", "test1"] in lines
+
+
+def test_what_so_few_steps_can_give_is_said_of_few_steps_alone() -> None:
+    words = ["120,000", "steps", "are", "0.5", "%"]
+    assert any(line[:5] == words for line in compared(AGENT))
+    assert not any("published" in line for line in compared(replace(AGENT, steps=30_000_000)))
+
+
+def test_a_random_player_was_measured_on_every_easy_game() -> None:
+    scores = random_player("easy").scores
+    assert {(game, split) for game in GAMES for split in ("train", "test1")} <= set(scores)
+    assert all(math.isfinite(score.mean) and score.standard_error > 0 for score in scores.values())
     assert random_player("memory").scores == {}
 
 

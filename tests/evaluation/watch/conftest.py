@@ -58,10 +58,9 @@ def session(watch: Callable[..., WatchedAgent]) -> Iterator[Callable[..., Sessio
         *agents: WatchedAgent,
         games: tuple[str, ...] = GAMES,
         history: int = 2**28,
-        render: bool = False,
         **config: Any,
     ) -> Session:
-        made.append(Session(agents or [watch()], SessionConfig(games, **config), history, render))
+        made.append(Session(agents or [watch()], SessionConfig(games, **config), history))
         return made[-1]
 
     yield make

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
+import math
+import re
 import socket
 import struct
 import time
@@ -16,8 +20,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from common.errors import UserError
+from evaluation.watch.camera import HALF, Camera
 from evaluation.watch.server import FILES, address_of
 from evaluation.watch.session import Session
 from evaluation.watch.side import WatchedAgent
@@ -35,8 +41,10 @@ def unpack(message: bytes) -> tuple[dict[str, Any], list[bytes], list[NDArray[np
         pictures.append(rest[: entry["bytes"]])
         rest = rest[entry["bytes"] :]
     for entry in header["weights"]:
-        size = 4 * entry["rows"] * entry["columns"]
-        matrices.append(np.frombuffer(rest[:size], "<f4").reshape(entry["rows"], entry["columns"]))
+        heads = (entry["heads"],) if entry["head"] < 0 else ()
+        shape = (*heads, entry["rows"], entry["columns"])
+        size = 4 * math.prod(shape)
+        matrices.append(np.frombuffer(rest[:size], "<f4").reshape(shape))
         rest = rest[size:]
     assert rest == b""
     return header, pictures, matrices
@@ -84,17 +92,26 @@ def talk(address: str, conversation: Callable[..., Any], viewers: int = 1) -> No
     asyncio.run(run())
 
 
-def ask(address: str, path: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
-    """A request with exactly this path, as no client library would send it."""
+def say(address: str, request: bytes) -> bytes:
+    """What the server answers to these bytes."""
     place = urlsplit(address)
     assert place.hostname is not None
-    with socket.create_connection((place.hostname, place.port or 80), timeout=30) as line:
-        lines = {"Host": place.netloc, "Connection": "close", **headers}
-        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        line.sendall(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
-        answer = b""
+    answer = b""
+    with (
+        socket.create_connection((place.hostname, place.port or 80), timeout=30) as line,
+        contextlib.suppress(ConnectionError),  # it may hang up before it has read everything
+    ):
+        line.sendall(request)
         while part := line.recv(65536):
             answer += part
+    return answer
+
+
+def ask(address: str, path: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    """A request with exactly this path, as no client library would send it."""
+    lines = {"Host": urlsplit(address).netloc, "Connection": "close", **headers}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    answer = say(address, f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
     top, _, body = answer.partition(b"\r\n\r\n")
     first, *fields = top.decode().split("\r\n")
     return int(first.split()[1]), body, dict(field.split(": ", 1) for field in fields)
@@ -145,6 +162,58 @@ def test_other_hosts_pages_are_refused(session: MakeSession, serving: Serve) -> 
             asyncio.run(connect(origin))
 
 
+NO_REQUESTS = {
+    "host": b"GET / HTTP/1.1\r\nHost: [\r\nConnection: close\r\n\r\n",
+    "origin": b"GET / HTTP/1.1\r\nHost: HERE\r\nOrigin: http://[\r\nConnection: close\r\n\r\n",
+    "headers": b"GET / HTTP/1.1\r\nHost: HERE\r\n" + b"A: b\r\n" * 50_000 + b"\r\n",
+    "long header": b"GET / HTTP/1.1\r\nHost: HERE\r\nA: " + b"b" * 100_000 + b"\r\n\r\n",
+    "bytes": b"\x00\xff\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n",
+    "address": b"GET http://[ HTTP/1.1\r\nHost: HERE\r\nConnection: close\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", NO_REQUESTS)
+def test_what_is_no_request_leaves_the_terminal_alone(
+    kind: str, session: MakeSession, serving: Serve, capfd: pytest.CaptureFixture[str], caplog: Any
+) -> None:
+    server = serving(session())
+    own = urlsplit(server.address).netloc.encode()
+    answer = say(server.address, NO_REQUESTS[kind].replace(b"HERE", own))
+    assert re.match(rb"HTTP/1\.[01] 40[0-9] |$", answer), answer[:100]
+    assert ask(server.address, "/")[0] == 200  # it serves on
+    shown = "".join(capfd.readouterr())
+    assert "Traceback" not in shown
+    assert [record for record in caplog.records if record.name == "aiohttp.server"] == []
+
+
+def test_beyond_this_machine_everything_needs_the_token(session: MakeSession, serving: Serve) -> None:
+    server = serving(session(), host="0.0.0.0")
+    address, _, token = server.address.partition("?token=")
+    assert len(token) >= 16
+    for path in ("/", "/main.js", "/session", "/moment.png", "/?token=", f"/?token={token}x", "/?token=%ff"):
+        assert ask(address, path)[0] == 403, path
+    status, _, headers = ask(address, f"/?token={token}")
+    assert (status, headers["Location"]) == (303, "/")
+    cookie = headers["Set-Cookie"].partition(";")[0]
+    assert "HttpOnly" in headers["Set-Cookie"]
+    assert "SameSite=Strict" in headers["Set-Cookie"]
+    for path in ("/", "/main.js"):
+        assert ask(address, path, Cookie=cookie)[0] == 200
+        assert ask(address, path, Cookie=f"{cookie}x")[0] == 403
+    # A page elsewhere whose name was made to point here has no cookie; one of ours has, but is another origin.
+    assert ask(address, "/main.js", Host="evil.example")[0] == 403
+    assert ask(address, "/session", Cookie=cookie, Origin="http://evil.example")[0] == 403
+
+    async def connect(**headers: str) -> None:
+        async with aiohttp.ClientSession() as http:
+            await (await http.ws_connect(f"{address}session", headers=headers)).close()
+
+    asyncio.run(connect(Cookie=cookie))
+    with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+        asyncio.run(connect())
+
+
 def test_a_taken_port_is_one_clear_line(session: MakeSession, serving: Serve) -> None:
     first = serving(session())
     port = urlsplit(first.address).port
@@ -159,6 +228,7 @@ def test_addresses_can_be_opened() -> None:
     assert address_of("::", 80) == "http://[::1]:80/"
     assert address_of("::1", 80) == "http://[::1]:80/"
     assert address_of("box", 80) == "http://box:80/"
+    assert address_of("box", 80, "abc") == "http://box:80/?token=abc"
 
 
 def test_controls_do_what_the_state_says(session: MakeSession, serving: Serve) -> None:
@@ -178,7 +248,10 @@ def test_controls_do_what_the_state_says(session: MakeSession, serving: Serve) -
         assert server.session.tick == header["tick"] == header["last"]
         await client.send(type="look", tick=5)
         header, pictures, _ = await client.until("update", lambda header: header["tick"] == 5)
-        assert pictures == [server.session.history.get(5).sides[0][game].eye() for game in (0, 1)]
+        camera = Camera(server.session.config.games, "easy")
+        records = server.session.history.get(5).sides[0]
+        assert pictures == [camera.picture(game, record, HALF) for game, record in enumerate(records)]
+        camera.close()
         await client.send(type="levels", split="train", level=8)
         state = await client.until("state", lambda state: state["level"] == 8)
         assert (state["split"], state["looking"]) == ("train", None)
@@ -199,7 +272,7 @@ def test_controls_do_what_the_state_says(session: MakeSession, serving: Serve) -
 
 
 def test_the_heat_map_is_the_policys_state(session: MakeSession, serving: Serve) -> None:
-    server = serving(session(render=True))
+    server = serving(session())
 
     async def conversation(client: Client) -> None:
         await client.send(type="play", playing=False)
@@ -248,6 +321,12 @@ BAD = [
     '{"type": "intervene", "kind": "reset", "span": 0}',
     '{"type": "intervene", "kind": "off", "side": 0}',
     '{"type": "actions", "greedy": true, "side": 7}',
+    '{"type": "speed", "steps_per_second": 1' + "0" * 400 + "}",
+    '{"type": "keep", "tick": 99999}',
+    '{"type": "go_back", "tick": -1}',
+    '{"type": "play_myself", "game": 7}',
+    '{"type": "checkpoint", "steps": 120}',
+    '{"type": "view", "weights": "layer0/shift", "head": -2}',
     b"\x00\x01",
 ]
 
@@ -271,6 +350,104 @@ def test_what_is_not_supported_is_refused_without_harm(session: MakeSession, ser
         }
 
     talk(server.address, conversation)
+
+
+def test_games_that_nobody_sees_are_not_rendered(
+    session: MakeSession, serving: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[int] = []
+    frame = Camera.frame
+
+    def counted(camera: Camera, game: int, record: Any) -> Any:
+        rendered.append(game)
+        return frame(camera, game, record)
+
+    monkeypatch.setattr(Camera, "frame", counted)
+    server = serving(session())
+
+    async def conversation(client: Client) -> None:
+        await client.send(type="play", playing=False)
+        await client.send(type="view", seen=[1])
+        await client.until("state", lambda state: state["view"]["seen"] == [1] and not state["playing"])
+        rendered.clear()
+        for _ in range(4):
+            await client.send(type="step")
+            header, _, _ = await client.until("update", lambda header: header["ticks"])
+            assert len(header["ticks"][-1][1][0]) == 2  # numbers of both games
+            assert {entry["game"] for entry in header["pictures"]} <= {1}
+        assert set(rendered) == {1}
+        rendered.clear()
+        await client.send(type="view", eye=True)
+        header, _, _ = await client.until("update", lambda header: header["pictures"])
+        await client.send(type="step")
+        await client.until("update", lambda header: header["ticks"])
+        assert rendered == []  # what the policy sees needs no rendering
+
+    talk(server.address, conversation)
+
+
+def test_all_heads_at_once(session: MakeSession, serving: Serve) -> None:
+    server = serving(session())
+
+    async def conversation(client: Client) -> None:
+        await client.send(type="play", playing=False)
+        await client.send(type="view", weights="layer0/shift", head=-1, game=0)
+        await client.until("state", lambda state: state["view"]["head"] == -1)
+        await client.send(type="step")
+        header, _, matrices = await client.until(
+            "update", lambda header: header["ticks"] and header["weights"]
+        )
+        assert header["weights"][0]["heads"] == 2
+        shown = server.session.history.get(header["tick"]).sides[0][0].weights["layer0/shift"]
+        assert torch.equal(torch.tensor(matrices[0]), shown)
+
+    talk(server.address, conversation)
+
+
+def test_the_rate_is_that_of_the_steps(session: MakeSession, serving: Serve) -> None:
+    server = serving(session())
+    server.session.speed = 4.0
+
+    async def conversation(client: Client) -> None:
+        header, _, _ = await client.until("update", lambda header: header["tick"] >= 6)
+        assert 0 < header["rate"] <= 4.5
+
+    talk(server.address, conversation)
+
+
+def test_a_moment_is_saved_as_picture_and_numbers(session: MakeSession, serving: Serve) -> None:
+    server = serving(session())
+
+    async def conversation(client: Client) -> None:
+        await client.until("update", lambda header: header["tick"] >= 8)
+        await client.send(type="play", playing=False)
+        await client.until("state", lambda state: not state["playing"])
+
+    talk(server.address, conversation)
+    place = "tick=5&side=0&game=1&weights=layer1/shift&head=-1"
+    status, body, headers = ask(server.address, f"/moment.npz?{place}")
+    record = server.session.history.get(5).sides[0][1]
+    assert status == 200
+    assert headers["Content-Disposition"].startswith('attachment; filename="chaser-level')
+    with np.load(io.BytesIO(body), allow_pickle=False) as file:
+        meta = json.loads(str(file["meta"]))
+        assert (meta["game"], meta["step"], meta["action"]) == ("chaser", 4, record.numbers["action"])
+        assert file["frame"].shape == (512, 512, 3)
+        assert np.array_equal(file["seen"], record.rgb)
+        assert np.array_equal(file["weights/layer1/shift"], record.weights["layer1/shift"])
+        assert file["readings/layer1/shift_norm"] == pytest.approx(
+            np.linalg.norm(file["weights/layer1/shift"]), rel=1e-3
+        )
+        frame = file["frame"]
+    status, body, _ = ask(server.address, f"/moment.png?{place}")
+    with Image.open(io.BytesIO(body)) as picture:
+        shown = np.asarray(picture.convert("RGB"))
+    assert any(
+        np.array_equal(shown[top : top + 512, :512], frame) for top in range(shown.shape[0] - 511)
+    )  # with the panel beside it
+    assert shown.shape[1] > 700
+    for bad in ("tick=99", "tick=x", "tick=5&game=7", "tick=5&side=1", "tick=" + "9" * 400, "tick=5&head=a"):
+        assert ask(server.address, f"/moment.npz?{bad}")[0] == 404, bad
 
 
 def test_a_huge_message_ends_only_its_own_connection(session: MakeSession, serving: Serve) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,16 @@ from envs import ProcgenVecEnv
 from envs.games import EXPLORATION_LEVELS
 from evaluation.watch.controls import (
     ChooseActions,
+    ChooseCheckpoint,
     ChooseGames,
     ChooseLevels,
+    GoBack,
     Intervene,
+    Keep,
+    Keys,
     Look,
     Play,
+    PlayMyself,
     Restart,
     Seen,
     Speed,
@@ -27,7 +33,7 @@ from evaluation.watch.controls import (
 )
 from evaluation.watch.history import Tick
 from evaluation.watch.session import Session
-from evaluation.watch.side import WatchedAgent
+from evaluation.watch.side import WatchedAgent, action_of
 
 Make = Callable[..., WatchedAgent]
 MakeSession = Callable[..., Session]
@@ -316,15 +322,153 @@ def test_looking_back(session: MakeSession) -> None:
 
 
 def test_memory_for_the_past_is_bounded(session: MakeSession) -> None:
-    small = session(history=1_000_000, render=True)
+    small = session(history=1_000_000)
     play(small, 60)
     history = small.history
     assert history.bytes <= 1_000_000
     assert history.first is not None
     assert 1 < history.first < 60
     assert small.advance().number == 61
-    frames = [record.frame is not None for tick in history.after(0) for record in tick.sides[0]]
-    assert frames == [False] * (len(frames) - 2) + [True] * 2  # full frames are kept of the latest alone
+
+
+def shown(ticks: list[Tick]) -> list[Any]:
+    """Everything that ticks show but for the mark of having gone back."""
+    return [
+        [[{**game.numbers, "cut": False} for game in side] for side in tick.sides] + [tick.fresh]
+        for tick in ticks
+    ]
+
+
+@pytest.mark.parametrize("core", ["srwm", "lstm"])
+def test_going_back_plays_the_same_again(core: str, session: MakeSession, watch: Make) -> None:
+    """Through starts of episodes, waits for the other side, drawn actions and drawn levels."""
+    watched = session(watch(core, greedy=False), watch(seed=5), history=2**29)
+    play(watched, 30)
+    ticks = play(watched, 90)
+    assert any(not all(map(all, tick.fresh)) for tick in ticks)
+    for start in (0, 1, 37, 62):
+        watched.apply(GoBack(ticks[start].number))
+        assert watched.looking is None
+        again = play(watched, 20)
+        assert shown(again) == shown(ticks[start : start + 20])
+        assert [record.numbers["cut"] for record in again[0].sides[0]] == [
+            fresh or record.numbers["cut"]
+            for fresh, record in zip(again[0].fresh[0], again[0].sides[0], strict=True)
+        ]
+        assert not any(record.numbers["cut"] for record in again[-1].sides[0] if again[-1].fresh[0][0])
+        assert again[0].number > ticks[-1].number  # what came after it is not forgotten
+    with pytest.raises(UserError, match="not remembered"):
+        watched.apply(GoBack(10_000))
+
+
+def test_what_would_have_been(session: MakeSession) -> None:
+    """From the same moment on with frozen weights, the same step is seen and another one follows."""
+    watched = session(games=("starpilot",))
+    ticks = play(watched, 30)
+    watched.apply(Intervene("frozen"))
+    watched.apply(GoBack(ticks[20].number))
+    frozen = play(watched, 5)
+    values = [tick.sides[0][0].numbers["value"] for tick in (ticks[20], ticks[21], frozen[0], frozen[1])]
+    assert values[0] == values[2]
+    assert values[1] != values[3]
+    assert torch.equal(
+        frozen[-1].sides[0][0].weights["layer0/shift"], ticks[19].sides[0][0].weights["layer0/shift"]
+    )
+
+
+def test_what_is_kept_is_not_forgotten(session: MakeSession) -> None:
+    watched = session(history=1_000_000)
+    play(watched, 3)
+    watched.apply(Keep(2))
+    later = play(watched, 80)
+    assert watched.history.get(2) is None
+    watched.apply(Look(2))
+    assert watched.remembered(watched.looking).number == 2  # type: ignore[union-attr]
+    watched.apply(GoBack(2))
+    assert watched.advance().sides[0][0].numbers["step"] == 1
+    with pytest.raises(UserError, match="not remembered"):
+        watched.apply(Keep(3))
+    assert later
+
+
+def test_a_person_plays_beside_the_agent(session: MakeSession, watch: Make) -> None:
+    watched = session(watch(), games=("bossfight", "starpilot"))
+    watched.apply(PlayMyself(1))
+    first = watched.advance()
+    assert [record.numbers["action"] for record in first.sides[1]][1] == 4  # no key is held
+    watched.apply(Keys(("LEFT", "UP")))
+    held = [watched.advance() for _ in range(3)]
+    assert numbers(held, "action", side=1, game=1) == [2, 2, 2]
+    watched.apply(Keys(("D",)))
+    watched.apply(Keys(()))  # a key that was only touched counts for one step
+    after = [watched.advance() for _ in range(3)]
+    assert numbers(after, "action", side=1, game=1) == [9, 4, 4]
+    # The other game, and the agent's side, go on as they would; the same levels are played.
+    ticks = [first, *held, *after]
+    for key in ("action", "value", "level"):
+        assert numbers(ticks, key, side=1, game=0) == numbers(ticks, key, side=0, game=0)
+    alone = session(watch(), games=("bossfight", "starpilot"))
+    assert numbers(ticks, "action", game=1) == numbers(play(alone, len(ticks)), "action", game=1)
+    assert watched.describe()["sides"][1]["by_hand"] == 1
+    watched.apply(PlayMyself(None))
+    assert len(watched.sides) == 1
+    for bad in (2, -1):
+        with pytest.raises(UserError, match="no game"):
+            watched.apply(PlayMyself(bad))
+
+
+def test_a_person_takes_the_second_agents_place(session: MakeSession, watch: Make) -> None:
+    watched = session(watch(), watch("lstm"))
+    watched.apply(PlayMyself(0))
+    assert [side["core"] for side in watched.describe()["sides"]] == ["srwm", "srwm"]
+    watched.apply(PlayMyself(1))
+    watched.apply(PlayMyself(None))
+    assert [side["core"] for side in watched.describe()["sides"]] == ["srwm", "lstm"]
+    watched.apply(PlayMyself(0))
+    watched.apply(ChooseGames(("maze",)))
+    state = watched.describe()
+    assert [side["core"] for side in state["sides"]] == ["srwm", "lstm"]
+    assert state["by_hand"] is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "action"),
+    [
+        ((), 4),
+        (("RIGHT",), 7),
+        (("DOWN", "RIGHT"), 6),
+        (("RIGHT", "LEFT"), 1),
+        (("RIGHT", "D"), 9),
+        (("x",), 4),
+    ],
+)
+def test_keys_are_actions(keys: tuple[str, ...], action: int) -> None:
+    assert action_of(keys) == action
+
+
+def test_another_checkpoint_of_the_run(session: MakeSession, watch: Make, tmp_path: Path) -> None:
+    files = {}
+    for steps, seed in ((100, 1), (200, 2)):
+        agent = watch(seed=seed).agent
+        files[steps] = tmp_path / "checkpoints" / f"step_{steps:012d}.ckpt"
+        agent.save(files[steps])
+    watched = session(watch(seed=1, checkpoints=files), games=("starpilot",))
+    first = play(watched, 10)
+    watched.apply(ChooseCheckpoint(200))
+    other = play(watched, 10)
+    assert numbers(other, "level") == numbers(first, "level")
+    assert numbers(other, "step") == numbers(first, "step")
+    assert numbers(other, "value") != numbers(first, "value")
+    assert numbers(other, "value") == numbers(play(session(watch(seed=2), games=("starpilot",)), 10), "value")
+    assert watched.describe()["sides"][0]["name"] == str(files[200])
+    watched.apply(ChooseCheckpoint(100))
+    assert numbers(play(watched, 10), "value") == numbers(first, "value")
+    with pytest.raises(UserError, match="no checkpoint of 300 steps: there are 100, 200"):
+        watched.apply(ChooseCheckpoint(300))
+    files[200].write_bytes(b"")
+    with pytest.raises(UserError):
+        watched.apply(ChooseCheckpoint(200))
+    watched.advance()
 
 
 def test_bad_settings_name_everything(session: MakeSession) -> None:

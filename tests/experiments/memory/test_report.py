@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from experiments.memory.grid import Planned
-from experiments.memory.report import CURVES, rows, tables, write_page
+from experiments.memory.report import CURVES, readings_table, rows, tables, write_page
 from experiments.memory.results import Results
 from experiments.memory.settings import Cell
 from experiments.memory.training import Outcome, Window
@@ -70,3 +70,25 @@ def test_the_page_shows_tables_and_curves(tmp_path: Path) -> None:
     assert text.startswith("# Title\n")
     assert f"({CURVES})" in text
     assert (tmp_path / CURVES).read_text().count("<svg") == 1
+
+
+def test_what_was_seen_in_cores_is_a_mean_over_layers_and_seeds_from_first_to_last(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    planned = [
+        Planned("it", CELL),
+        Planned("it", replace(CELL, seed=1)),
+        Planned("blind", replace(CELL, seed=2)),
+    ]
+    for number, one in enumerate(planned[:2]):
+        windows = (
+            Window(50, 0.5, {"layer0/norm": 1.0 + number, "layer1/norm": 2.0 + number}),
+            Window(70, 0.5, {"layer0/norm": 0.5, "layer1/norm": 0.25}),
+        )
+        results.add(one.cell, replace(OUTCOME, windows=windows))
+    results.add(planned[2].cell, OUTCOME)
+    every = rows(planned, results)
+    assert readings_table(every).splitlines() == ["| core | norm |", "| --- | ---: |", "| it | 2 → 0.375 |"]
+    page = write_page(tmp_path, "Title", every)
+    assert "(inside-copy.svg)" in page.read_text()
+    assert "norm" not in readings_table([row for row in every if row.label == "blind"])
+    assert (tmp_path / "inside-copy.svg").exists()

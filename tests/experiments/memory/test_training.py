@@ -108,16 +108,17 @@ def test_readings_are_those_of_the_steps_one_by_one() -> None:
     network = Network(tiny("srwm"))
     batch = TASKS["cue-5"].draw(torch.Generator().manual_seed(1), 4, 5)
     found = readings.of_core(network.core, batch)
-    state, rates = network.core.initial_state(4), []
-    for time in range(len(batch.x)):
-        _, state, seen = network.core.examine(
-            batch.x[time : time + 1], state, batch.episode_start[time : time + 1]
-        )
-        rates.append(next(reading.values for reading in seen if reading.tag == "layer1/rate_k"))
-    assert found["layer1/rate_k"] == pytest.approx(float(torch.stack(rates).mean()), rel=1e-5)
-    assert found["layer1/rate_k/spread"] == pytest.approx(
-        float(torch.stack(rates).std(correction=0)), rel=1e-4
-    )
+    state, rates, entropies = network.core.initial_state(4), [], []
+    for x, start in zip(batch.x.split(1), batch.episode_start.split(1), strict=True):
+        _, state, seen = network.core.examine(x, state, start)
+        by_tag = {reading.tag: reading for reading in seen}
+        rates.append(by_tag["layer1/rate_k"].heads)
+        entropies.append(by_tag["layer1/input_entropy"].values)
+    heads = torch.stack(rates)  # (T, B, H)
+    assert found["layer1/rate_k"] == pytest.approx(float(heads.mean()), rel=1e-5)
+    spreads = [float(over_time.std(correction=0)) for over_time in heads.flatten(1).T]
+    assert found["layer1/rate_k_spread"] == pytest.approx(sum(spreads) / len(spreads), rel=1e-4)
+    assert found["layer1/input_entropy"] == pytest.approx(float(torch.stack(entropies).mean()), rel=1e-5)
     norm = state["layer1/shift"].flatten(1).norm(dim=1).mean()
     assert found["layer1/shift_norm"] == pytest.approx(float(norm), rel=1e-5)
     assert readings.of_core(Network(tiny("lstm")).core, batch) == {}

@@ -124,6 +124,16 @@ def test_directories_tell_scales_apart(scale: float, mine: Suite) -> None:
     assert directory_name(mine, Options(scale=scale)) == expected[scale]
 
 
+def test_thousands_of_seeds_are_planned_at_once_and_more_is_a_mistake(mine: Suite) -> None:
+    groups = len(make_plan(mine).runs) // len(mine.seeds)
+    seeds = tuple(range(10_000 // groups))
+    plan = make_plan(mine, Options(seeds=seeds))
+    assert len(plan.runs) == groups * len(seeds)
+    assert [run.config.seed for run in plan.runs[::groups]] == list(seeds)
+    with pytest.raises(UserError, match="runs: at most 10,000 are possible"):
+        make_plan(mine, Options(seeds=tuple(range(10_001))))
+
+
 def test_values_are_read_as_on_a_command_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(

@@ -343,35 +343,69 @@ def test_fake_srwm_is_srwm_without_the_update() -> None:
     torch.testing.assert_close(fake(x, {}, always)[0], real(x, real.initial_state(3), always)[0])
 
 
-def test_srwm_diagnostics() -> None:
-    core = make_core("srwm")
+def entropy(weights: Tensor) -> Tensor:
+    shares = weights.abs() / weights.abs().sum()
+    return -(shares * shares.log()).sum() / torch.tensor(float(len(weights))).double().log()
+
+
+@pytest.mark.parametrize(("name", "options"), [("srwm", {}), *VARIANTS[:2], VARIANTS[4]], ids=str)
+def test_srwm_diagnostics(name: str, options: dict[str, Any]) -> None:
+    core, config = make_core(name, options=options), core_config(name, **options)
     x, state, reset = run_inputs(core)
     reset[-1] = torch.tensor([True, False, False])
     _, _, readings = core.examine(x, state, reset)
-    values = {reading.tag: reading.values.mean() for reading in readings}
+    found = {reading.tag: reading for reading in readings}
     with torch.no_grad():
         _, before = core(x[:-1], state, reset[:-1])
         _, after = core(x, state, reset)
-        shift = torch.where(reset[-1, :, None, None, None], 0.0, before["layer0/shift"])
-        w0, a = core.get_parameter("layers.0.w0"), core.get_submodule("input_linear")(x[-1])
-        rates = torch.stack(
-            [
-                sigmoid(softmax(a[b, h * D : (h + 1) * D]) @ (w0[h] + shift[b, h]))[3 * D :]
-                for b in range(3)
-                for h in range(HEADS)
-            ]
-        ).mean(0)
-    for index, name in enumerate(("rate_y", "rate_q", "rate_k", "rate_beta")):
-        torch.testing.assert_close(values[f"layer0/{name}"], rates[index])
+        p = dict(core.named_parameters())
+        out = p["layers.0.w0"].shape[-1] - 2 * D - 4
+        for b in range(3):
+            a = p["input_linear.weight"] @ x[-1, b] + p["input_linear.bias"]
+            if config.layer_norm:
+                a = layer_norm(a, p["layers.0.layer_norm.weight"], p["layers.0.layer_norm.bias"])
+            wanted: dict[str, list[Tensor]] = {}
+            outputs, moved = [], []
+            for h in range(HEADS):
+                sharpness = head_sharpness(p, 0, h, config)
+                read = a[h * D : (h + 1) * D]
+                read = softmax(read) if config.input_softmax else read
+                shift = in_units_of_addresses(before["layer0/shift"][b, h], 1.0 / sharpness)
+                shift = torch.zeros_like(shift) if reset[-1, b] else shift
+                product = read @ (p["layers.0.w0"][h] + shift)
+                outputs.append(product[:out])
+                moved.append(product[:out] - read @ p["layers.0.w0"][h, :, :out])
+                k, beta = product[out + D : out + 2 * D], sigmoid(product[out + 2 * D :] + config.rate_offset)
+                wanted.setdefault("input_entropy", []).append(entropy(read))
+                wanted.setdefault("key_entropy", []).append(entropy(softmax(sharpness[1] * k)))
+                for index, rate in enumerate(("rate_y", "rate_q", "rate_k", "rate_beta")):
+                    wanted.setdefault(rate, []).append(beta[index])
+            for key, by_head in wanted.items():
+                torch.testing.assert_close(found[f"layer0/{key}"].heads[b], torch.stack(by_head))
+                torch.testing.assert_close(found[f"layer0/{key}"].values[b], torch.stack(by_head).mean())
+            share = torch.cat(moved).norm() / torch.cat(outputs).norm()
+            torch.testing.assert_close(found["layer0/shift_share"].values[b], share)
+    assert found["layer0/shift_share"].values[0] == 0  # nothing is left of what was written before the reset
+    assert found["layer0/shift_share"].values[1:].min() > 0
     for layer in range(LAYERS):
         norms = [after[f"layer{layer}/shift"][b].square().sum().sqrt() for b in range(3)]
-        torch.testing.assert_close(values[f"layer{layer}/shift_norm"], torch.stack(norms).mean())
-    assert len(values) == LAYERS * 5
+        torch.testing.assert_close(found[f"layer{layer}/shift_norm"].values, torch.stack(norms))
+    assert len(found) == LAYERS * (8 if name != "sr_delta" else 11)
+
+
+def fast_output(core: Core, x: Tensor, memory: Tensor) -> Tensor:
+    """What the first layer of a DeltaNet makes of one environment's features, head by head."""
+    p = dict(core.named_parameters())
+    a = p["input_linear.weight"] @ x + p["input_linear.bias"]
+    normed = layer_norm(a, p["layers.0.layer_norm.weight"], p["layers.0.layer_norm.bias"])
+    program = (p["layers.0.slow_net.weight"] @ normed).view(HEADS, 3 * D + 1)
+    return torch.cat([delta_head(program[h], memory[h])[0] for h in range(HEADS)])
 
 
 def test_deltanet_diagnostics() -> None:
     core = make_core("deltanet")
     x, state, reset = run_inputs(core)
+    reset[-1] = False
     _, _, readings = core.examine(x, state, reset)
     values = {reading.tag: reading.values.mean() for reading in readings}
     with torch.no_grad():
@@ -384,6 +418,17 @@ def test_deltanet_diagnostics() -> None:
             program = (p["layers.0.slow_net.weight"] @ normed).view(HEADS, 3 * D + 1)
             rates.append(sigmoid(program[:, -1]))
     torch.testing.assert_close(values["layer0/rate"], torch.stack(rates).mean())
+    with torch.no_grad():
+        _, before = core(x[:-1], state, reset[:-1])
+        fresh = {key: torch.zeros_like(value) for key, value in before.items()}
+        shares = []
+        for b in range(3):  # against the same step of a core that remembers nothing
+            full, empty = (
+                fast_output(core, x[-1, b], memory["layer0/fast"][b]) for memory in (before, fresh)
+            )
+            shares.append((full - empty).norm() / full.norm())
+    assert not reset[-1].any()
+    torch.testing.assert_close(values["layer0/fast_share"], torch.stack(shares).mean())
     norms = [after["layer1/fast"][b].square().sum().sqrt() for b in range(3)]
     torch.testing.assert_close(values["layer1/fast_norm"], torch.stack(norms).mean())
 
@@ -412,7 +457,49 @@ def test_sr_delta_diagnostics() -> None:
         for part in ("shift", "fast"):
             norms = [after[f"layer{layer}/{part}"][b].square().sum().sqrt() for b in range(3)]
             torch.testing.assert_close(values[f"layer{layer}/{part}_norm"], torch.stack(norms).mean())
-    assert len(values) == LAYERS * 7
+    assert len(values) == LAYERS * 11
+
+
+@pytest.mark.parametrize("name", ["srwm", "srwm_sharp", "sr_delta", "deltanet"])
+def test_gradients_by_block_are_those_of_the_columns(name: str) -> None:
+    core = make_core(name)
+    assert core.gradient_blocks() == {}
+    x, state, reset = run_inputs(core)
+    core(x, state, reset)[0].square().sum().backward()
+    blocks = core.gradient_blocks()
+    for layer in range(LAYERS):
+        if name == "deltanet":
+            gradient = core.get_parameter(f"layers.{layer}.slow_net.weight").grad
+            assert gradient is not None
+            by_head = gradient.view(HEADS, 3 * D + 1, WIDTH)
+            expected = {"q": by_head[:, :D], "k": by_head[:, D : 2 * D], "beta": by_head[:, -1:]}
+            names = ["q", "k", "v", "beta"]
+        else:
+            gradient = core.get_parameter(f"layers.{layer}.w0").grad
+            assert gradient is not None
+            expected = {
+                "y": gradient[..., : -2 * D - 4],
+                "k": gradient[..., -D - 4 : -4],
+                "beta": gradient[..., -4:],
+            }
+            names = ["y", "q", "k", "beta"]
+        own = {key.split("/")[1]: block for key, block in blocks.items() if key.startswith(f"layer{layer}/")}
+        assert list(own) == names
+        for key, block in expected.items():
+            assert torch.equal(own[key], block)
+        total = sum(block.square().sum() for block in own.values())
+        torch.testing.assert_close(total, gradient.square().sum())
+    assert len(blocks) == LAYERS * 4
+
+
+@pytest.mark.parametrize("name", ["lstm", "feedforward", "fake_srwm"])
+def test_cores_that_write_nothing_have_no_blocks(name: str) -> None:
+    core = build_core(core_config(name), FEATURES)
+    state = core.initial_state(2)
+    x = torch.randn(3, 2, FEATURES).requires_grad_()
+    core(x, state, torch.zeros(3, 2, dtype=torch.bool))[0].sum().backward()
+    assert core.gradient_blocks() == {}
+    assert core.step_factors() == {}
 
 
 def test_deltanet_survives_extreme_inputs() -> None:
