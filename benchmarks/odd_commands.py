@@ -314,7 +314,7 @@ def attempt(command: Command, place: Path, tally: Tally) -> None:
     if not pid:
         _become(command, place, output)
     code, asked = _wait(pid, output)
-    said = output.read_text(encoding="utf-8", errors="replace")
+    said = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
     left = [path.name for path in place.iterdir()]
     tally.tried += 1
     tally.slowest = max(tally.slowest, time.monotonic() - began)
@@ -364,7 +364,8 @@ def _wait(pid: int, output: Path) -> tuple[int | None, bool]:
                 break
             time.sleep(0.02)
         asked = True
-        os.killpg(pid, number)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
     os.waitpid(pid, 0)
     return None, True
 
@@ -446,9 +447,9 @@ class _Worker:
                 attempt(command_of(seed, number, own), own / "place", tally)
                 for problem in tally.problems[before:]:
                     print(json.dumps(problem | {"number": number}), file=sys.stderr, flush=True)
+                self._results.write_text(json.dumps(asdict(tally)), encoding="utf-8")
                 if tally.tried % 50 == 0:
                     print(f"{part}: {tally.tried} {dict(tally.ends)}", file=sys.stderr, flush=True)
-            self._results.write_text(json.dumps(asdict(tally)), encoding="utf-8")
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -456,10 +457,12 @@ class _Worker:
             os._exit(code)
 
     def tally(self) -> Tally:
-        """What has become of its commands, once it has tried them all."""
-        os.waitpid(self._pid, 0)
-        found = json.loads(self._results.read_text(encoding="utf-8"))
-        return Tally(found["tried"], Counter(found["ends"]), found["problems"], found["slowest"])
+        """What has become of its commands, once it has tried them all; that it failed is a problem, too."""
+        _, status = os.waitpid(self._pid, 0)
+        found = json.loads(self._results.read_text(encoding="utf-8")) if self._results.exists() else {}
+        problems = [*found.get("problems", []), *([{"problem": "a worker failed"}] if status else [])]
+        ends = Counter(found.get("ends", {}))
+        return Tally(found.get("tried", 0), ends, problems, found.get("slowest", 0.0))
 
 
 @dataclass(frozen=True)

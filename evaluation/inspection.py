@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +65,7 @@ class Moment:
         draws: State of the generator that actions are drawn with.
     """
 
-    env: Mapping[str, Any]
+    env: dict[str, Any]
     state: State
     rewards: Numbers
     active: NDArray[np.bool_]

@@ -70,10 +70,6 @@ class Player:
         starts: which observations are the first of an episode, as the policy sees it (N,); may be changed, too.
     """
 
-    _state: State
-    _apart: State
-    _whole: State | None  # all states together, once somebody has asked for them
-
     def __init__(
         self,
         policy: Policy,
@@ -87,7 +83,9 @@ class Player:
         self._actions = np.full(self.num_envs, NO_OP)
         self.active = np.ones(self.num_envs, dtype=bool)
         self.starts = np.ones(self.num_envs, dtype=bool)
-        # The states of the active environments are kept together, those of the others apart from them.
+        # The states of the active environments are kept together, those of the others apart from them; all of them are
+        # put together once somebody asks.
+        self._whole: State | None = None
         told = torch.as_tensor([0] * self.num_envs if tasks is None else list(tasks))
         self.state = policy.initial_state(self.num_envs, task=told)
 

@@ -18,6 +18,7 @@ from common.cli import Flag, Shown, parse_options
 from common.config import OneOf, Range
 from common.config import problems as config_problems
 from common.errors import UserError, raise_problems
+from experiments.processes import share_problems
 from experiments.progress import Display, duration
 from experiments.suites import definition
 from experiments.suites.jobs import (
@@ -153,7 +154,9 @@ def prepare(arguments: Arguments, extra: Sequence[str]) -> Plan:
             names = ", ".join(run.name for run in plan.runs)
             raise UserError(f"--only {' '.join(arguments.only)} matches no run: there are {names}")
         plan = replace(plan, runs=chosen)
-    raise_problems([problem for planned in plan.runs for problem in conflicts(planned)])
+    processes = arguments.processes * int(parsed_options(arguments.cluster_options).get("nodes", 1))
+    found = [problem for planned in plan.runs for problem in share_problems(planned.config, processes)]
+    raise_problems([*found, *(problem for planned in plan.runs for problem in conflicts(planned))])
     return plan
 
 

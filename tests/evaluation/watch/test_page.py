@@ -110,7 +110,7 @@ def test_the_page_plays_and_does_what_its_controls_say(page: Any, browser: Any, 
     first = page.evaluate(PICTURE, 0)
     assert first[0] in (256, 512)
     page.until(f"Number({STEP}) > 5")
-    assert page.evaluate(PICTURE, 0) != first
+    page.until(f"({PICTURE})(0)[1] !== '{first[1]}'")
     assert page.locator(".tile canvas.chart").count() == 4
     assert page.evaluate("document.querySelector('.heat').width") == 16  # 3 x 4 + 4 columns
     assert page.text(".badge") == "unseen level"
@@ -209,7 +209,9 @@ def test_the_page_plays_and_does_what_its_controls_say(page: Any, browser: Any, 
         "document.querySelector('.heat').getAttribute('aria-label') === 'heat map of layer1/shift, head 1'"
     )
     page.select_option("#head", "-1")
-    page.until("document.querySelector('.heat').width === 33")  # two heads of 16 columns side by side
+    page.until(
+        "document.querySelector('.heat').height === 9"
+    )  # two heads of four rows, and a line between them
     page.keyboard.press("Escape")
     page.until("!document.querySelector('details[open]')")
 
@@ -368,6 +370,10 @@ def test_a_person_plays_and_a_moment_is_saved(page: Any, wait: Any) -> None:
     wait(lambda: session.history.first is not None and session.tick > session.history.first + 5, "a past")
     page.click("#play")
     wait(lambda: not session.playing, "a pause")
+    page.until("document.getElementById('when').textContent === 'now, paused'")
+    tick = session.tick
+    page.click("#step")
+    page.until(f"document.getElementById('timeline').dataset.tick === '{tick + 1}'")
     page.keyboard.press("ArrowLeft")
     page.until("document.getElementById('when').textContent === '1 step back'")
     tick = session.looking
@@ -390,5 +396,11 @@ def test_a_person_plays_and_a_moment_is_saved(page: Any, wait: Any) -> None:
     page.locator("#games").focus()
     page.keyboard.press("b")
     wait(lambda: session.playing and session.looking is None, "playing on from there")
-    cut = [past for past in session.history.after(tick) if past.sides[0][0].numbers["cut"]]
+    cut: list[Any] = []
+    wait(
+        lambda: (
+            cut.extend(past for past in session.history.after(tick) if past.sides[0][0].numbers["cut"]) or cut
+        ),
+        "the first step from there on",
+    )
     assert cut[0].sides[0][0].numbers["step"] == session.remembered(tick).sides[0][0].numbers["step"]

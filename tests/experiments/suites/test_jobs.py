@@ -148,6 +148,14 @@ def test_cluster_options_without_a_cluster_are_refused(tmp_path: Path) -> None:
         main(["paper-experts", "--runs", str(tmp_path), "--cluster-options", "nodes=2"])
 
 
+def test_runs_that_so_many_processes_cannot_share_are_refused(tmp_path: Path) -> None:
+    words = ["paper-experts", "--runs", str(tmp_path), "--dry-run", "--cluster", "slurm"]
+    with pytest.raises(
+        UserError, match="64 environments cannot be shared equally by 6 processes: use 60 or 66"
+    ):
+        main([*words, "--processes", "3", "--cluster-options", "nodes=2"])
+
+
 def test_local_runs_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
