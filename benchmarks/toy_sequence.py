@@ -167,7 +167,11 @@ class Setup:
         # A policy that is sure of an answer never finds out that another one pays now: so much entropy that it is 0.98.
         settings: dict[str, Any] = {"learning_rate": 3e-3, "discount": 0.0, "entropy_cost": 0.2}
         if self.algorithm != "ppo":
-            settings |= {"learning_rate_decay": False, "optimizer": "adam"}
+            settings |= {
+                "learning_rate_decay": False,
+                "optimizer": "adam",
+                "batch_unrolls": self.num_envs // 4,
+            }
         settings["rollout_steps"] = 10
         agent: Agent = ALGORITHMS[self.algorithm](
             policy,

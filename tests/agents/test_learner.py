@@ -14,7 +14,7 @@ from agents import IMPALA, PPO, Agent
 from agents.exchange import Exchange
 from agents.learner import Interrupted, Learner
 from agents.numerics import NotFinite
-from agents.retention import RETENTIONS, Retention
+from agents.retention import Retention
 from agents.rollout import Batch
 from policies import PolicyConfig, PolicyOutput
 
@@ -184,18 +184,6 @@ def test_a_method_survives_a_checkpoint(tiny: Tiny, toy: MakeEnv, tmp_path: Path
     method = EverySeam()
     IMPALA.load(tmp_path / "a", retention=method)
     assert method.state() == {"path_length": 6.0, "committed": 3}
-
-
-@BOTH
-@pytest.mark.parametrize("name", list(RETENTIONS))
-def test_without_strength_a_method_changes_nothing(
-    name: str, algorithm: type[Agent], tiny: Tiny, toy: MakeEnv
-) -> None:
-    runs = [
-        algorithm(tiny("srwm"), toy(4), retention=retention, seed=0, **SMALL[algorithm]).learn(60)
-        for retention in ("none", RETENTIONS[name]())
-    ]
-    assert equal(weights(runs[0].learner), weights(runs[1].learner))
 
 
 class Together(Exchange):
