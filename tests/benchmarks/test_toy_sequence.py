@@ -52,6 +52,6 @@ def test_without_signatures_frames_tell_nothing() -> None:
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_every_method_goes_through_it(name: str) -> None:
-    scores = Setup(num_envs=6, rollouts=2).run(METHODS[name], seed=0)
+    scores = Setup(num_envs=8, rollouts=2).run(METHODS[name], seed=0)
     assert len(scores) == 3
     assert all(math.isfinite(score) and 0.0 <= score <= 1.0 for score in scores)
