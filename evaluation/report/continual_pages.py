@@ -84,7 +84,7 @@ def notes(study: ContinualStudy) -> tuple[str, ...]:
         "expert": "(R - random) / (expert - random), the experts being those of this report",
         "ppo": "(R - random) / (PPO - random), with published PPO on each game alone after 25 M steps",
     }[study.normalizer]
-    chosen = "greedy (most likely)" if sequence.evaluation_greedy else "sampled"
+    chosen = "Greedy (most likely)" if sequence.evaluation_greedy else "Sampled"
     smoothed = (
         f"Scores at boundaries are moving means over {study.smoothing} evaluations, as CORA's."
         if study.smoothing
@@ -102,7 +102,8 @@ def notes(study: ContinualStudy) -> tuple[str, ...]:
         else ()
     )
     return (
-        f"Scores: {scale}; {chosen} actions; {sequence.boundary_episodes} episodes of each task and split at "
+        f"Scores: {scale}.",
+        f"{chosen} actions; {sequence.boundary_episodes} episodes of each task and split at "
         f"boundaries, {sequence.evaluation_episodes} in between; the same levels at every evaluation.",
         f"The split train stands for the levels that a task is trained on. {smoothed}",
         f"Task id: {', '.join(known)}; heads: {', '.join(heads)}; memory reset: {', '.join(resets)}.",
@@ -344,7 +345,7 @@ def curves_plot(study: ContinualStudy, split: str) -> Plot:
         "seed)."
     )
     title = f"Return on each task while all are trained in turn, levels {split}"
-    return Plot(key, title, svg, (note, *notes(study)[:2]))
+    return Plot(key, title, svg, (note, *notes(study)[1:3]))
 
 
 @matplotlib.rc_context(STYLE)
@@ -371,7 +372,7 @@ def matrix_plot(study: ContinualStudy, split: str) -> Plot:
     key = f"continual-matrix-{split}"
     note = "Mean score over runs of each task before the first stage (0) and after each."
     title = f"Scores after each stage, levels {split}"
-    return Plot(key, title, svg_of(figure, key), (note, *notes(study)[:2]))
+    return Plot(key, title, svg_of(figure, key), (note, *notes(study)[:3]))
 
 
 def _draw_matrix(axes: Axes, matrix: Matrix, names: Sequence[str], low: float, high: float) -> None:

@@ -169,7 +169,7 @@ def test_the_command_writes_pages_of_sequences(
         "F and Z of srwm, ewc, levels test1",
         "What the methods cost",
         "Unfinished sequences",
-        "sampled actions; 100 episodes",
+        "Sampled actions; 100 episodes",
         "With one seed of a method there is no interval",
     ):
         assert text in page
