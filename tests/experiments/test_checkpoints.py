@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agents import Agent
+from agents.retention import Retention
 from experiments import checkpoints
 from experiments.checkpoints import BestCheckpoint, CheckpointFailure, SaveCheckpoints, prune
 from records.directory import RunDirectory, checkpoint_step
@@ -21,6 +22,7 @@ class FakeAgent(Agent):
 
     def __init__(self) -> None:
         self.broken = False
+        self._retention = Retention()
 
     def _make_optimizer(self) -> Any:
         raise NotImplementedError
