@@ -249,8 +249,9 @@ def _continual_introduction(study: continual.ContinualStudy) -> list[str]:
     """What is compared, in a sentence."""
     first = study.methods[0].first
     stages = first.stages
+    count = len(study.methods)
     return [
-        f"{len(study.methods)} methods on {len(study.tasks)} tasks one after another "
+        f"{count} method{'s' * (count > 1)} on {len(study.tasks)} tasks one after another "
         f"({', '.join(map(str, study.tasks))}), {len(stages)} stages of {stages[-1].steps:,} environment steps."
     ]
 

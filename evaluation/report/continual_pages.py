@@ -84,7 +84,7 @@ def notes(study: ContinualStudy) -> tuple[str, ...]:
         "expert": "(R - random) / (expert - random), the experts being those of this report",
         "ppo": "(R - random) / (PPO - random), with published PPO on each game alone after 25 M steps",
     }[study.normalizer]
-    chosen = "greedy (most likely)" if sequence.evaluation_greedy else "sampled"
+    chosen = "Greedy (most likely)" if sequence.evaluation_greedy else "Sampled"
     smoothed = (
         f"Scores at boundaries are moving means over {study.smoothing} evaluations, as CORA's."
         if study.smoothing
@@ -102,7 +102,8 @@ def notes(study: ContinualStudy) -> tuple[str, ...]:
         else ()
     )
     return (
-        f"Scores: {scale}; {chosen} actions; {sequence.boundary_episodes} episodes of each task and split at "
+        f"Scores: {scale}.",
+        f"{chosen} actions; {sequence.boundary_episodes} episodes of each task and split at "
         f"boundaries, {sequence.evaluation_episodes} in between; the same levels at every evaluation.",
         f"The split train stands for the levels that a task is trained on. {smoothed}",
         f"Task id: {', '.join(known)}; heads: {', '.join(heads)}; memory reset: {', '.join(resets)}.",
@@ -146,7 +147,7 @@ def metrics_table(study: ContinualStudy, split: str) -> Table:
         f"Tasks one after another: what is kept, levels {split}",
         ("method", *shown),
         rows,
-        (*_METRIC_NOTES, *notes(study)),
+        (*(_METRIC_NOTES if split == study.splits[0] else ()), *notes(study)),
     )
 
 
@@ -211,23 +212,27 @@ def _pair(tables: Sequence[Matrix], row: int, column: int) -> str:
 
 def recovery_table(study: ContinualStudy) -> Table:
     """What comes back of a lost task by playing it, without gradient."""
-    rows = []
-    for method in study.methods:
-        for task in study.tasks:
-            for condition, returns in _recovery(study, method, str(task)).items():
-                cells = [number(value) for value in returns]
-                rows.append((method.label, str(task), condition, *cells))
-    episodes = max((len(row) - 3 for row in rows), default=0)
+    found = {
+        (method.label, str(task), condition): returns
+        for method in study.methods
+        for task in study.tasks
+        for condition, returns in _recovery(method, str(task)).items()
+    }
+    episodes = sorted({episode for returns in found.values() for episode in returns})
+    rows = [
+        (*place, *(number(returns.get(episode, math.nan)) for episode in episodes))
+        for place, returns in found.items()
+    ]
     note = (
         "Mean return of the first, second, ... episode in a row of a task that was left, at all later boundaries; "
         "memory is never cleared in between. Fresh: from an empty memory; carried: from what the present task left; "
         "frozen: from an empty memory, without writing."
     )
-    header = ("method", "task", "memory", *(f"episode {place + 1}" for place in range(episodes)))
+    header = ("method", "task", "memory", *(f"episode {episode}" for episode in episodes))
     return Table("continual-recovery", "What comes back without gradient", header, tuple(rows), (note,))
 
 
-def _recovery(study: ContinualStudy, method: Method, task: str) -> dict[str, list[float]]:
+def _recovery(method: Method, task: str) -> dict[str, dict[int, float]]:
     """Mean return by condition and number of the episode, over runs and the boundaries after the task's stage."""
     found: dict[str, dict[int, list[float]]] = {}
     for one in method.runs:
@@ -237,7 +242,7 @@ def _recovery(study: ContinualStudy, method: Method, task: str) -> dict[str, lis
                     measured.mean
                 )
     return {
-        condition: [float(np.mean(by_episode[episode])) for episode in sorted(by_episode)]
+        condition: {episode: float(np.mean(returns)) for episode, returns in by_episode.items()}
         for condition, by_episode in found.items()
     }
 
@@ -340,7 +345,7 @@ def curves_plot(study: ContinualStudy, split: str) -> Plot:
         "seed)."
     )
     title = f"Return on each task while all are trained in turn, levels {split}"
-    return Plot(key, title, svg, (note, *notes(study)[:2]))
+    return Plot(key, title, svg, (note, *notes(study)[1:3]))
 
 
 @matplotlib.rc_context(STYLE)
@@ -367,7 +372,7 @@ def matrix_plot(study: ContinualStudy, split: str) -> Plot:
     key = f"continual-matrix-{split}"
     note = "Mean score over runs of each task before the first stage (0) and after each."
     title = f"Scores after each stage, levels {split}"
-    return Plot(key, title, svg_of(figure, key), (note, *notes(study)[:2]))
+    return Plot(key, title, svg_of(figure, key), (note, *notes(study)[:3]))
 
 
 def _draw_matrix(axes: Axes, matrix: Matrix, names: Sequence[str], low: float, high: float) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from agents import Agent
 from agents.exchange import Exchange
+from agents.retention import Retention
 from experiments import checkpoints
 from experiments.checkpoints import BestCheckpoint, CheckpointFailure, SaveCheckpoints, prune
 from records.directory import RunDirectory, checkpoint_step
@@ -23,6 +24,7 @@ class FakeAgent(Agent):
     def __init__(self) -> None:
         self.broken = False
         self.exchange = Exchange()
+        self._retention = Retention()
 
     def _make_optimizer(self) -> Any:
         raise NotImplementedError
