@@ -52,17 +52,17 @@ class Starter(Protocol):
 
 
 def train_command(
-    words: Sequence[str], processes: int, meeting: Sequence[str] = ("--standalone",)
+    program: str, words: Sequence[str], processes: int, meeting: Sequence[str] = ("--standalone",)
 ) -> list[str]:
-    """The command line of train.py in so many processes, which `meeting` tells torchrun how to find."""
+    """The command line of train.py, `program`, in so many processes, which `meeting` tells torchrun how to find."""
     if processes == 1 and tuple(meeting) == ("--standalone",):
-        return [sys.executable, *_program(), *words]
+        return [sys.executable, *_started_as(program), *words]
     launcher = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc-per-node", str(processes)]
-    return [*launcher, *_program(), *words]
+    return [*launcher, *_started_as(program), *words]
 
 
-def _program() -> list[str]:
-    return [str(TRAIN)] if TRAIN.exists() else ["-m", "experiments.program"]
+def _started_as(program: str) -> list[str]:
+    return [program] if Path(program).exists() else ["-m", "experiments.program"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class LocalStarter:
     def start(self, words: Sequence[str], run: RunDirectory, log: Path, lock: int) -> subprocess.Popen[bytes]:
         with open_regular(log, "ab", follow=False) as output:
             return subprocess.Popen(
-                train_command(words, self.processes),
+                train_command(str(TRAIN), words, self.processes),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -103,12 +103,14 @@ class RunJob:
     """What a job of a cluster does, on each of its nodes: one run, begun or continued.
 
     Attributes:
-        words: of train.py, where the run begins.
+        program: train.py.
+        words: its arguments, where the run begins.
         run_dir: of the run, on a file system that all machines share.
         log: file for what it prints.
         processes: that share the run on each node.
     """
 
+    program: str
     words: tuple[str, ...]
     run_dir: str
     log: str
@@ -123,7 +125,7 @@ class RunJob:
         words = ("--resume", self.run_dir) if known else self.words
         with open_regular(Path(self.log), "ab", follow=False) as output:
             self._child = subprocess.Popen(
-                train_command(words, self.processes, meeting(environment)),
+                train_command(self.program, words, self.processes, meeting(environment)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -138,7 +140,7 @@ class RunJob:
         if self._child is not None:
             self._child.send_signal(signal.SIGTERM)
             self._child.wait()
-        again = RunJob(self.words, self.run_dir, self.log, self.processes)
+        again = RunJob(self.program, self.words, self.run_dir, self.log, self.processes)
         return importlib.import_module("submitit").helpers.DelayedSubmission(again)
 
 
@@ -209,7 +211,9 @@ class ClusterStarter:
         if earlier is not None and earlier.poll() is None:
             return earlier
         self._executor.update_parameters(name=run.path.name)
-        job = self._executor.submit(RunJob(tuple(words), str(run.path), str(log), self._processes))
+        places = str(run.path.absolute()), str(log.absolute())
+        work = RunJob(str(TRAIN), tuple(words), *places, self._processes)
+        job = self._executor.submit(work)
         write_json(record, {"cluster": self._cluster, "job": str(job.job_id)})
         return ClusterJob(job)
 

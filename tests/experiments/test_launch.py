@@ -229,7 +229,7 @@ def trained_with(monkeypatch: pytest.MonkeyPatch) -> list[UsableCheckpoint | Non
     """What `_run` is called with, instead of calling it."""
     calls: list[UsableCheckpoint | None] = []
 
-    def note(config: Any, run: Any, lock: Any, checkpoint: UsableCheckpoint | None) -> int:
+    def note(config: Any, run: Any, lock: Any, checkpoint: UsableCheckpoint | None, exchange: Any) -> int:
         calls.append(checkpoint)
         return 0
 

@@ -396,11 +396,11 @@ def test_a_person_plays_and_a_moment_is_saved(page: Any, wait: Any) -> None:
     page.locator("#games").focus()
     page.keyboard.press("b")
     wait(lambda: session.playing and session.looking is None, "playing on from there")
-    cut: list[Any] = []
-    wait(
-        lambda: (
-            cut.extend(past for past in session.history.after(tick) if past.sides[0][0].numbers["cut"]) or cut
-        ),
-        "the first step from there on",
-    )
+
+    def went_back() -> list[Any]:
+        later = [session.history.get(number) for number in range(tick + 1, session.tick + 1)]
+        return [past for past in later if past.sides[0][0].numbers["cut"]]
+
+    wait(went_back, "the first step from there on")
+    cut = went_back()
     assert cut[0].sides[0][0].numbers["step"] == session.remembered(tick).sides[0][0].numbers["step"]
