@@ -138,7 +138,7 @@ def exact(policy: Policy, weights: Weights, batches: Iterable[Batch], value_cost
         for step in torch.cartesian_prod(*[torch.arange(n) for n in batch.actions.shape]):
             t, env = int(step[0]), int(step[1])
             for log_prob in log_probs[t, env]:
-                _add_squares(found, weights, log_prob, float(log_prob.exp()), keep_graph=True)
+                _add_squares(found, weights, log_prob, float(log_prob.detach().exp()), keep_graph=True)
             if value_cost:
                 _add_squares(found, weights, output.value[t, env], value_cost, keep_graph=True)
         steps += batch.actions.numel()

@@ -64,7 +64,7 @@ def test_exact_is_a_sum_over_actions_and_steps(
                 )
                 log_probs = output.logits[t, 0].log_softmax(-1)
                 what = output.value[t, 0] if action is None else log_probs[action]
-                weight = 0.3 if action is None else float(log_probs[action].exp())
+                weight = 0.3 if action is None else float(log_probs[action].detach().exp())
                 parts = torch.autograd.grad(what, weights.parameters, allow_unused=True)
                 pairs = zip(weights.parameters, parts, strict=True)
                 grads = [torch.zeros_like(p) if g is None else g for p, g in pairs]
