@@ -55,3 +55,12 @@ def test_every_method_goes_through_it(name: str) -> None:
     scores = Setup(num_envs=8, rollouts=2).run(METHODS[name], seed=0)
     assert len(scores) == 3
     assert all(math.isfinite(score) and 0.0 <= score <= 1.0 for score in scores)
+
+
+def test_replay_keeps_what_fine_tuning_loses() -> None:
+    """Measured with this seed: 0.08 and 0.47 in the first task, 0.88 and 0.96 in the last."""
+    setup = Setup(rollouts=50)
+    tuned, replayed = (setup.run(METHODS[name], seed=0) for name in ("none", "clear"))
+    assert tuned[0] < 0.3
+    assert replayed[0] > tuned[0] + 0.2
+    assert min(tuned[-1], replayed[-1]) > 0.7
