@@ -22,7 +22,7 @@ IMAGE_SIDE = 1 << 16
 """No image is as high or wide as that."""
 
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
-_WEIGHTS = Named(Array(_FLOATS))
+_WEIGHTS = Named(Array((*_FLOATS, "bool")))  # masks are part of a network, too
 _BYTES = Array(("uint8",), 1)
 
 LEARNER = Table(
@@ -176,8 +176,10 @@ class AgentContent:
             raise ValueError("its network has more layers than there are stored weights")
         with torch.device("meta"):  # takes no memory
             policy = Policy(config, self.image_shape, self.num_actions)
-        described = {name: tuple(tensor.shape) for name, tensor in policy.state_dict().items()}
-        stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        described, stored = (
+            {name: (tuple(tensor.shape), tensor.dtype == torch.bool) for name, tensor in tensors.items()}
+            for tensors in (policy.state_dict(), weights)
+        )
         if described != stored:
             names = sorted({*described, *stored})
             different = [

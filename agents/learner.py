@@ -190,9 +190,9 @@ class Learner(ABC):
         total.backward()
         said = self.retention.replay(scale)
         self.exchange.sum_gradients(self.policy.parameters())
-        scale = self.exchange.total(scale)
-        self.retention.see_gradients(scale)
-        said = said | self.retention.add_gradients(scale)
+        whole = self.exchange.total(scale)
+        self.retention.see_gradients(whole)
+        said = said | self.retention.add_gradients(whole)
         self._stop_point()
         blocks = {name: block.norm() for name, block in self.policy.gradient_blocks().items()}
         norm = self._clip(total, batch)
