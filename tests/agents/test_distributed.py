@@ -36,7 +36,8 @@ CASES: dict[str, tuple[type[Agent], str, dict[str, Any]]] = {
 
 
 class Kept(KVWriter):
-    """Keeps what is logged, but for the clock, and for how many ratios are above 1: rounding decides where it is 1."""
+    """Keeps what is logged, but for the clock, what process 0 says of its own environments alone, and how many ratios
+    are above 1: rounding decides where it is 1."""
 
     LEFT_OUT = ("time/sps", "memory/", "train/rho_clipped")
 
@@ -45,7 +46,11 @@ class Kept(KVWriter):
 
     def write(self, key_values: dict[str, Any], key_excluded: Mapping[str, Any], step: int = 0) -> None:
         self.entries.append(
-            {tag: value for tag, value in key_values.items() if not tag.startswith(self.LEFT_OUT)}
+            {
+                tag: value
+                for tag, value in key_values.items()
+                if not tag.startswith(self.LEFT_OUT) and not tag.endswith("_spread")
+            }
         )
 
     def close(self) -> None:
