@@ -80,7 +80,8 @@ def main(words: Sequence[str] | None = None) -> int:
                     raise UserError(
                         "--requeue is for one process: torchrun starts several again, and they find their run"
                     )
-                earlier = exchange.on_first(lambda: _begun_before(called, run_dir))
+                # With --requeue, what is in the directory is looked at further down.
+                earlier = None if requeue else exchange.on_first(lambda: _begun_before(called, run_dir))
                 if earlier is not None:
                     return resume(earlier, command=called, exchange=exchange, again=True)
                 path = run_dir or exchange.on_first(lambda: str(new_path(name, config)))

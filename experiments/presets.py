@@ -73,11 +73,16 @@ _CORA = TrainConfig(
 )
 
 
+def _settled(config: TrainConfig) -> TrainConfig:
+    """`config` with what follows from its sequence."""
+    return configure({}, config, [])
+
+
 def _single_levels(game: str, *levels: int) -> TrainConfig:
     """CORA's sequences of single levels of one game, three times over."""
     tasks = tuple(f"{game}/easy/{level}:{level + 1}" for level in levels)
     sequence = replace(_CORA.sequence, tasks=tasks, steps_per_task=3_000_000, cycles=3)
-    return replace(_CORA, games=(game,), total_steps=9_000_000 * len(levels), sequence=sequence)
+    return _settled(replace(_CORA, games=(game,), sequence=sequence))
 
 
 PRESETS: dict[str, Preset] = {
@@ -131,27 +136,29 @@ PRESETS: dict[str, Preset] = {
     ),
     "continual-quick": Preset(
         "three easy games one after another, about 5 minutes on 2 cores: to see forgetting, and methods work",
-        TrainConfig(
-            games=("bigfish", "fruitbot", "starpilot"),
-            num_envs=64,
-            total_steps=120_000,
-            checkpoint_every_steps=20_000,
-            log_every_steps=3_200,
-            evaluation_episodes=None,
-            evaluation_greedy=False,
-            videos=False,
-            sequence=SequenceConfig(
-                steps_per_task=40_000,
-                evaluate_every_steps=10_000,
-                evaluation_episodes=4,
-                boundary_episodes=10,
-            ),
+        _settled(
+            TrainConfig(
+                games=("bigfish", "fruitbot", "starpilot"),
+                num_envs=64,
+                total_steps=120_000,
+                checkpoint_every_steps=20_000,
+                log_every_steps=3_200,
+                evaluation_episodes=None,
+                evaluation_greedy=False,
+                videos=False,
+                sequence=SequenceConfig(
+                    steps_per_task=40_000,
+                    evaluate_every_steps=10_000,
+                    evaluation_episodes=4,
+                    boundary_episodes=10,
+                ),
+            )
         ),
         {"ppo": PPOConfig(minibatches=4, rollout_steps=32)},
     ),
     "cora-procgen": Preset(
         "CORA's six games one after another, 5 M steps each; --sequence.cycles 5 for its five cycles",
-        _CORA,
+        _settled(_CORA),
     ),
     "cora-climber-levels": Preset(
         "CORA's four single levels of climber, 3 M steps each, three times over",
