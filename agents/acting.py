@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.losses import action_log_probs
-from policies import Policy, PolicyOutput, State
+from policies import TASK, Policy, PolicyOutput, State
 
 _WARM_UP = 3
 
@@ -61,8 +61,14 @@ class Actor:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything: the state before the first step of a stream."""
-        self.state = self.policy.initial_state(self._num_envs, self.device)
+        """Forget everything but the tasks: the state before the first step of a stream."""
+        fresh = self.policy.initial_state(self._num_envs, self.device)
+        self.state = {**fresh, **{name: tensor for name, tensor in self.state.items() if name == TASK}}
+
+    def tell(self, tasks: Tensor) -> None:
+        """From now on, the environments play these tasks (B,); only a policy that is told listens."""
+        if TASK in self.state:
+            self.state = {**self.state, TASK: tasks.to(self.device, torch.int64)}
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -134,8 +140,9 @@ class StepGraph:
         for name, tensor in state.items():
             self._state[name].copy_(tensor)
         self._graph.replay()
-        logits, value, new_state = self._output
-        return PolicyOutput(logits, value, {name: tensor.clone() for name, tensor in new_state.items()})
+        output = self._output
+        new_state = {name: tensor.clone() for name, tensor in output.state.items()}
+        return PolicyOutput(output.logits, output.value, new_state)
 
 
 class GraphActor(Actor):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from operator import itemgetter
 from typing import Any
@@ -68,7 +68,7 @@ class ActorSide:
         self._steps = 0
         image_shape = policy.encoder.image_shape
         self.stores = [
-            RolloutStore(config.rollout_steps, env.num_envs, image_shape, device)
+            RolloutStore(config.rollout_steps, env.num_envs, image_shape, policy.num_actions, device)
             for _ in range(1 + config.lag)
         ]
 
@@ -76,6 +76,10 @@ class ActorSide:
         """Act with the learner's present weights."""
         if self._lag:
             self.behaviour.load_state_dict(self._policy.state_dict())
+
+    def tell(self, tasks: int | Sequence[int]) -> None:
+        """Tell the policy, where it listens, which task all environments play, or each of them."""
+        self.collector.tell(torch.as_tensor(tasks, dtype=torch.int64).expand(self.env.num_envs))
 
     def count_episodes(self, infos: Infos) -> None:
         """Take note of the episodes that ended in a step; `end_rollout` adds them to the log."""
@@ -95,7 +99,7 @@ class ActorSide:
 
     def reset_broken_states(self) -> None:
         """Environments in which the policy's state is not finite begin with an empty one."""
-        fresh = self._policy.initial_state(self.env.num_envs, self._device)
+        fresh = self._policy.restarted(self.collector.core_state)
         self.collector.core_state = reset_where_not_finite(self.collector.core_state, fresh)
 
     def core_metrics(self, stream: Stream) -> dict[str, float]:

@@ -33,7 +33,7 @@ from agents.episodes import WINDOW, full_window_score
 from agents.exchange import Exchange
 from agents.learner import Interrupted, Learner, Metrics
 from agents.randomness import RandomStreams
-from agents.retention import Retention
+from agents.retention import Retention, RetentionConfig, make_retention
 from agents.rollout import Batch, RolloutStore
 from agents.schedule import alternate, overlap
 from agents.sizes import memory_problems
@@ -65,6 +65,9 @@ class Agent(BaseAlgorithm):
         learner_class: what it does with a rollout.
         config: hyperparameters of this agent.
         policy_config: the network.
+        task: number of the task in training, from 0.
+        consolidation_steps: environment steps that methods of continual learning have played at changes of the task;
+            they are not part of `num_timesteps`.
         exchange: with the processes that share the run. Where there are several, `learn`, `save` and `load` are
             collective, `num_timesteps` counts the steps of all, and `env` and `n_envs` are this process's own.
         learner: policy, optimizer and all that changes them.
@@ -73,6 +76,7 @@ class Agent(BaseAlgorithm):
         stop_when: asked often during `learn`, also between two updates; once it says yes, the phase of learning that
             is under way is undone and `learn` returns.
         diagnostics: directory for what numbers that are not finite can be understood from; None writes nothing.
+        decay_span: environment steps between which a learning rate falls that does so; None for the whole training.
     """
 
     algorithm: ClassVar[str]
@@ -88,7 +92,8 @@ class Agent(BaseAlgorithm):
         env: GymEnv | None,
         config: AgentConfig | None = None,
         *,
-        retention: Retention | None = None,
+        retention: Retention | str | None = None,
+        retain: RetentionConfig | None = None,
         exchange: Exchange | None = None,
         seed: int | None = None,
         device: torch.device | str = "auto",
@@ -104,7 +109,8 @@ class Agent(BaseAlgorithm):
             policy: name of a core ("srwm", "lstm", ...) with the paper's sizes, or a whole configuration.
             env: environments to train in; None only for an agent that will just predict.
             config: hyperparameters; the defaults of the algorithm if None.
-            retention: a method of continual learning; None for fine-tuning.
+            retention: a method of continual learning, or the names of some, joined by "+"; None for fine-tuning.
+            retain: settings of methods that go by name.
             exchange: with the processes that train this agent together, each in its part of the environments
                 (`agents.distributed.joined`); None to train alone.
             seed: of everything random, the environments included; None draws one.
@@ -135,12 +141,19 @@ class Agent(BaseAlgorithm):
         self.policy_config = (
             policy_config(policy, **policy_kwargs or {}) if isinstance(policy, str) else policy
         )
+        if retention is None or isinstance(retention, str):
+            retention = make_retention(retention or "none", retain)
+        self._retention = retention
+        self.task = self.consolidation_steps = 0
+        raise_problems(self._retention.problems(self.policy_config, self.config))
+        self.policy_config = self._retention.policy_config(self.policy_config, seed or 0)
+        self.exchange = Exchange() if exchange is None else exchange
+        raise_problems(self._retention.process_problems(self.exchange.size))
         self.experiment: dict[str, Any] = {}
         self.stop_when: Callable[[], bool] | None = None
         self.diagnostics: Path | None = None
         self._learned_from: Batch | None = None
-        self._retention = retention
-        self.exchange = Exchange() if exchange is None else exchange
+        self.decay_span: tuple[int, int] | None = None
         self._boundary: dict[str, Any] | None = None
         keep_large_buffers()
         super().__init__(
@@ -161,6 +174,10 @@ class Agent(BaseAlgorithm):
             return float(self._schedule(progress_remaining))
         share = max(0.0, progress_remaining) if self.config.learning_rate_decay else 1.0
         return self.config.learning_rate * share
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        begin, end = (0, total_timesteps) if self.decay_span is None else self.decay_span
+        super()._update_current_progress_remaining(num_timesteps - begin, end - begin)
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -185,9 +202,16 @@ class Agent(BaseAlgorithm):
         self.exchange.copy_first(self.policy.state_dict().values())
         self._random = RandomStreams(self.seed, self.device, self.exchange.rank)
         self.exchange.agree_on(self._random.shuffling)
+        self.exchange.agree_on(self._random.replaying)
         self.learner = self.learner_class(
-            self.policy, self.config, self._random.shuffling, self._retention, self.exchange
+            self.policy,
+            self.config,
+            self._random.shuffling,
+            self._retention,
+            self.exchange,
+            self._random.replaying,
         )
+        self._retention.begin_task(self.task)
         if self.env is not None:
             self._setup_actors()
 
@@ -198,6 +222,7 @@ class Agent(BaseAlgorithm):
         self.actors = ActorSide(
             self.env, self.policy, self.config, self.device, self._random.acting, self.exchange
         )
+        self.actors.tell(self.task)
         self._stats_window_size = WINDOW * len(set(self.actors.collector.games))
 
     def _check_sizes(self) -> None:
@@ -238,6 +263,76 @@ class Agent(BaseAlgorithm):
             self._boundary = None
         else:
             self.actors.collector.load_state(before.collector.state())
+
+    # Tasks
+
+    @property
+    def retention(self) -> Retention:
+        """The method of continual learning."""
+        return self._retention
+
+    def change_task(self, env: GymEnv, task: int, *, keep_state: bool = False) -> bool:
+        """Leave the present task and go on with another one, between two calls of `learn`.
+
+        First the method of continual learning consolidates: it may play rollouts in the present environments, which
+        stay open. Then new episodes start in `env`, and the agent can be saved: as it would start its next rollout. Go
+        on with ``learn(steps, reset_num_timesteps=False)``.
+
+        Args:
+            env: environments of the new task, as many as the present ones.
+            task: its number, from 0. One that was trained before may come back.
+            keep_state: the policy's state goes on into the new environments, as far as its reset rule lets it.
+
+        Returns:
+            False if `stop_when` asked to stop before the consolidation was complete: nothing has changed then, and what
+            `save` writes is as the present task ended.
+
+        Raises:
+            UserError: there are no present environments, or the new ones are not as many.
+        """
+        env = self._wrap_env(env, self.verbose)
+        if self.env is None or env.num_envs != self.n_envs:
+            present = "none" if self.env is None else self.n_envs
+            raise UserError(f"a task can only be left for as many environments: there are {present} now")
+        if not self._leave_task():
+            return False
+        before = self.actors.collector.core_state
+        self.set_env(env)
+        self.task = task
+        self.policy.see_task(task)
+        self.retention.begin_task(task)
+        assert self.env is not None
+        self._last_obs = self.env.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
+        self.actors.collector.reset()
+        if keep_state:
+            self.actors.collector.core_state = before
+        self.actors.tell(task)
+        self.actors.follow_learner()
+        self._boundary = self._run_state()
+        return True
+
+    def _leave_task(self) -> bool:
+        """Let the method of continual learning consolidate; whether it could."""
+        replaying = self.learner.replaying.get_state()
+        try:
+            if self.retention.needs_boundaries:
+                self.retention.end_task(self.task, self._consolidation_rollouts)
+        except Interrupted:
+            self.learner.replaying.set_state(replaying)
+            return False
+        return True
+
+    def _consolidation_rollouts(self, count: int) -> Iterator[Batch]:
+        """Rollouts of the present task that are not learned from; each is valid until the next one."""
+        if self._last_obs is None:
+            raise UserError("no task has been trained yet: call learn before change_task")
+        self.actors.follow_learner()
+        for _ in range(count):
+            if not self._play(self.actors.stores[0], lambda step: not self._stop_asked()):
+                raise Interrupted
+            self.consolidation_steps += self.n_envs * self.config.rollout_steps
+            yield self.actors.stores[0].batch
 
     # What belongs to the learner under the names of Stable-Baselines3
 
@@ -285,6 +380,7 @@ class Agent(BaseAlgorithm):
         if episode_start is None:
             episode_start = np.full(batch, state is None)
         actor = Actor(self.policy, batch, self.device, self._random.predicting)
+        actor.tell(torch.full((batch,), self.task))
         if state is not None:
             actor.state = state
         starts = np.asarray(episode_start, dtype=bool).reshape(batch)
@@ -536,6 +632,8 @@ class Agent(BaseAlgorithm):
             "total_timesteps": self._total_timesteps,
             "random": self._random.state(),
             "num_envs": getattr(self, "n_envs", None),
+            "task": self.task,
+            "consolidation_steps": self.consolidation_steps,
         }
         if self.env is None:
             return state
@@ -571,6 +669,7 @@ class Agent(BaseAlgorithm):
         """
         if exclude or include:
             raise UserError("a checkpoint is always whole: exclude and include are not supported")
+        raise_problems(self.retention.saving_problems())
         states = self.exchange.gather_first([self._boundary or self._run_state(), self.learner.digest()])
 
         def write() -> None:
@@ -595,6 +694,8 @@ class Agent(BaseAlgorithm):
             num_actions=num_actions,
             seed=self.seed,
             experiment=self.experiment,
+            retention=self.retention.name,
+            retain=self.retention.config,
             learner=self.learner.state(),
             run={**run, "others": others} if others else run,
         )
@@ -616,9 +717,9 @@ class Agent(BaseAlgorithm):
             env: environments to go on training in; None if the agent shall only predict, or get them by `set_env`.
             device: "cpu", "cuda" or "auto".
             force_reset: start new episodes in `env`. False continues the episodes of the checkpoint, exactly.
-            kwargs: `retention`, `exchange`, `tensorboard_log` and `verbose`, as for a new agent, and hyperparameters in
-                place of stored ones. As in Stable-Baselines3, `custom_objects` may hold such too, beside names that are
-                not looked at, and `print_system_info` prints versions.
+            kwargs: `retention`, `retain`, `exchange`, `tensorboard_log` and `verbose`, as for a new agent, and
+                hyperparameters in place of stored ones. As in Stable-Baselines3, `custom_objects` may hold such too,
+                beside names that are not looked at, and `print_system_info` prints versions.
 
         Raises:
             CheckpointError: the file is missing, damaged or foreign, of another algorithm, or does not fit `env`.
@@ -651,6 +752,7 @@ class Agent(BaseAlgorithm):
         known = {field.name for field in fields(cls.config_class)}
         kwargs = {name: value for name, value in (custom_objects or {}).items() if name in known} | kwargs
         parts = AgentContent.read(content, name, cls.config_class)
+        kwargs = {"retention": parts.retention, "retain": parts.retain, **kwargs}
         agent = cls(parts.policy_config, env, parts.config, seed=parts.seed, device=device, **kwargs)
         if env is None:
             agent.observation_space, agent.action_space = spaces_of(parts.image_shape, parts.num_actions)
@@ -674,6 +776,7 @@ class Agent(BaseAlgorithm):
         states, exchange = [state, *state.get("others", [])], self.exchange
         self.num_timesteps = state["num_timesteps"]
         self._total_timesteps = state["total_timesteps"]
+        self.task, self.consolidation_steps = state.get("task", 0), state.get("consolidation_steps", 0)
         if exchange.rank < len(states):
             state = states[exchange.rank]
             self._random.load_state(state["random"])
@@ -687,6 +790,7 @@ class Agent(BaseAlgorithm):
             return
         if restart:
             self._boundary = None
+            self.actors.tell(self.task)
             if "collector" in state:
                 self.actors.load_statistics(state)
         else:

@@ -49,7 +49,7 @@ class AppoConfig(ImpalaConfig):
     normalize_advantages: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReusedBatch(Batch):
     """Unrolls with what V-trace said of them when they were first used, each (T, B)."""
 

@@ -25,7 +25,7 @@ import stat
 import struct
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -182,7 +182,63 @@ def _open_regular(source: Path) -> IO[bytes]:
     return open_regular(source)
 
 
-def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, Any]:
+class Place(NamedTuple):
+    """Where in a file a tensor lies, from the file's first byte on."""
+
+    offset: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+def read_layout(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What `read_checkpoint` gives, but of each tensor, array and bytes only its `Place`, and nothing is checked.
+
+    Raises:
+        CheckpointError: as `read_checkpoint`, except where only the tensors are damaged.
+    """
+    source = existing_checkpoint(path)
+    try:
+        with _open_regular(source) as file:
+            header = _read_header(file, source)
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {source}: {error.strerror or error}") from error
+    places: dict[str, Place] = {}
+    offset = header.end
+    for number, ((dtype, shape), length) in enumerate(zip(header.shapes, header.lengths, strict=True)):
+        places[str(number)] = Place(offset, dtype, tuple(shape))
+        offset += length
+    return _content(source, header.content, places)
+
+
+def check_digest(source: Path, data: memoryview) -> None:
+    """Compare the whole `data` of the file `source` with the checksum at its end.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    if _DIGEST(data[:-_DIGEST_SIZE]).digest() != data[-_DIGEST_SIZE:]:
+        raise _damaged(source)
+
+
+class _Header(NamedTuple):
+    """The part of a file before its tensors.
+
+    Attributes:
+        data: its bytes.
+        shapes: types and shapes of the tensors.
+        lengths: their bytes.
+        content: the JSON, in which numbers stand for tensors.
+        end: where the tensors begin.
+    """
+
+    data: bytes
+    shapes: list[tuple[torch.dtype, list[int]]]
+    lengths: list[int]
+    content: Any
+    end: int
+
+
+def _read_header(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> _Header:
     begin = file.tell()
     size = file.seek(0, os.SEEK_END) - begin
     file.seek(begin)
@@ -199,9 +255,7 @@ def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, 
         raise _too_large(source, size, memory)
     if header_size > min(MAX_HEADER, size):
         raise not_whole(source)
-    digest = _DIGEST(start)
     header = file.read(header_size)
-    digest.update(header)
     try:
         _check_size(header)
         described = json.loads(header.decode("ascii"), parse_int=_whole_number)
@@ -212,6 +266,12 @@ def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, 
     lengths = [dtype.itemsize * math.prod(shape) for dtype, shape in shapes]
     if _FIXED.size + header_size + sum(lengths) + _DIGEST_SIZE != size:
         raise not_whole(source)
+    return _Header(start + header, shapes, lengths, content, begin + _FIXED.size + header_size)
+
+
+def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, Any]:
+    header, shapes, lengths, content, _ = _read_header(file, source)
+    digest = _DIGEST(header)
     values: dict[str, Tensor] = {}
     for number, ((dtype, shape), length) in enumerate(zip(shapes, lengths, strict=True)):
         data = bytearray(length)
@@ -220,7 +280,7 @@ def _read(file: IO[bytes] | io.BufferedIOBase, source: Path | str) -> dict[str, 
         digest.update(data)
         values[str(number)] = _tensor(data, dtype, shape)
     if file.read(_DIGEST_SIZE + 1) != digest.digest():
-        raise CheckpointError(f"{source} is damaged: its checksum does not match; use another one")
+        raise _damaged(source)
     return _content(source, content, values)
 
 
@@ -260,7 +320,7 @@ def _tensor(data: bytearray, dtype: torch.dtype, shape: Sequence[int]) -> Tensor
     return torch.frombuffer(data, dtype=dtype).reshape(tuple(shape))
 
 
-def _content(source: Path | str, packed: Any, tensors: MutableMapping[str, Tensor]) -> dict[str, Any]:
+def _content(source: Path | str, packed: Any, tensors: MutableMapping[str, Any]) -> dict[str, Any]:
     try:
         content = _unpack(packed, tensors, MAX_DEPTH)
         if not isinstance(content, dict):
@@ -272,6 +332,10 @@ def _content(source: Path | str, packed: Any, tensors: MutableMapping[str, Tenso
             f"{source} is damaged: its parts do not fit together; use another one"
         ) from error
     return content
+
+
+def _damaged(source: Path | str) -> CheckpointError:
+    return CheckpointError(f"{source} is damaged: its checksum does not match; use another one")
 
 
 # Files as they are, for who examines what becomes of wrong ones
@@ -359,7 +423,7 @@ def _stored(value: Tensor | NDArray[Any], kind: str, where: str, tensors: list[T
     return {_MARK: str(len(tensors) - 1), "as": kind}
 
 
-def _unpack(value: Any, tensors: MutableMapping[str, Tensor], depth: int) -> Any:
+def _unpack(value: Any, tensors: MutableMapping[str, Any], depth: int) -> Any:
     if depth < 0:
         raise ValueError("nested too deeply")
     if isinstance(value, list):
@@ -369,6 +433,8 @@ def _unpack(value: Any, tensors: MutableMapping[str, Tensor], depth: int) -> Any
     if _MARK not in value:
         return {name: _unpack(item, tensors, depth - 1) for name, item in value.items()}
     tensor = tensors.pop(value[_MARK])  # once: as bytes, each use would take its memory again
+    if isinstance(tensor, Place):
+        return tensor
     kind = value["as"]
     if kind not in ("bytes", "array", "tensor"):
         raise ValueError(f"no kind {shown(kind)}")

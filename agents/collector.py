@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
+from torch import Tensor
 
 from agents.acting import Actor
 from agents.device import Upload, own_stream
@@ -154,6 +155,11 @@ class Collector:
         self.transform.reset()
         self.games = games_of(self._env)
 
+    def tell(self, tasks: Tensor) -> None:
+        """The environments play these tasks (B,) from now on."""
+        for group in self._groups:
+            group.actor.tell(tasks[group.envs])
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold of it."""
         return {
@@ -226,7 +232,7 @@ class Collector:
             group.actions = step.actions.cpu().numpy()
         self.times.acting += time.perf_counter() - began
         group.env.step_async(group.actions)
-        store.put_action(t, group.envs, step.actions, step.log_probs, step.values)
+        store.put_action(t, group.envs, step.actions, step.log_probs, step.values, step.logits)
 
     def _finish_step(self, group: _Group, store: RolloutStore, t: int) -> Infos:
         """Wait for the step that leads to observation `t`."""

@@ -12,6 +12,7 @@ import torch
 from agents.checkpoint import CheckpointError
 from agents.config import AgentConfig
 from agents.episodes import WINDOW
+from agents.retention import RetentionConfig
 from agents.schema import Anything, Array, Items, Named, Number, NumberOr, Optional, Table, Text, Whole
 from common.config import plain, problems, read
 from common.errors import shown
@@ -21,7 +22,7 @@ IMAGE_SIDE = 1 << 16
 """No image is as high or wide as that."""
 
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
-_WEIGHTS = Named(Array(_FLOATS))
+_WEIGHTS = Named(Array((*_FLOATS, "bool")))  # masks are part of a network, too
 _BYTES = Array(("uint8",), 1)
 
 LEARNER = Table(
@@ -37,7 +38,8 @@ LEARNER = Table(
         "updates": Whole(),
         "skipped": Whole(),
         "retention": Named(Anything()),
-    }
+    },
+    {"replaying": _BYTES},
 )
 """What a learner keeps; a method of continual learning examines by itself what it takes up."""
 
@@ -49,6 +51,8 @@ RUN = Table(
         "num_envs": Optional(Whole(1, 10**6)),
     },
     {
+        "task": Whole(0, 10**6),
+        "consolidation_steps": Whole(),
         "episodes": Table(
             {
                 "windows": Named(Items(Items(Optional(Number()), most=3, least=3), most=WINDOW)),
@@ -75,7 +79,7 @@ RUN = Table(
         "env": Optional(Named(Anything())),
     },
 )
-"""Where a run stands; the second half is missing where there are no environments."""
+"""Where a run stands; most of the second half is missing where there are no environments."""
 
 SCHEMA = Table(
     {
@@ -88,7 +92,8 @@ SCHEMA = Table(
         "experiment": Named(Anything()),
         "learner": LEARNER,
         "run": RUN,
-    }
+    },
+    {"retention": Table({"name": Text(), "config": Named(Anything())})},  # as for the configurations
 )
 """What the checkpoint of an agent holds: checked when it is written, and before anything in it is used."""
 
@@ -105,6 +110,8 @@ class AgentContent:
         num_actions: how many it chose from.
         seed: of everything random; None where it was drawn.
         experiment: plain values that came along.
+        retention: names of the methods of continual learning.
+        retain: their settings.
         learner: what `Learner.state` returned.
         run: counters, and the states of environments, collector and random generators, at a rollout's start; of a run
             that several processes share, those of process 0, and those of the others in a list, "others".
@@ -117,16 +124,20 @@ class AgentContent:
     num_actions: int
     seed: int | None
     experiment: dict[str, Any]
+    retention: str
+    retain: RetentionConfig
     learner: Mapping[str, Any]
     run: Mapping[str, Any]
 
     def plain(self) -> dict[str, Any]:
         """As nested dictionaries of plain values and tensors."""
+        parts = {name: value for name, value in vars(self).items() if name != "retain"}
         content = {
-            **vars(self),
+            **parts,
             "config": plain(self.config),
             "policy_config": plain(self.policy_config),
             "image_shape": list(self.image_shape),
+            "retention": {"name": self.retention, "config": plain(self.retain)},
         }
         SCHEMA.check(content, "")
         return content
@@ -140,6 +151,7 @@ class AgentContent:
         """
         with fitting(name):
             SCHEMA.check(content, "")
+            retention = content.get("retention", {"name": "none", "config": {}})  # older files have none
             found = cls(
                 algorithm=content["algorithm"],
                 config=_settings(config_class(), content["config"]),
@@ -148,6 +160,8 @@ class AgentContent:
                 num_actions=content["num_actions"],
                 seed=content["seed"],
                 experiment=dict(content["experiment"]),
+                retention=str(retention["name"]),
+                retain=_settings(RetentionConfig(), retention["config"]),
                 learner=dict(content["learner"]),
                 run=dict(content["run"]),
             )
@@ -162,8 +176,10 @@ class AgentContent:
             raise ValueError("its network has more layers than there are stored weights")
         with torch.device("meta"):  # takes no memory
             policy = Policy(config, self.image_shape, self.num_actions)
-        described = {name: tuple(tensor.shape) for name, tensor in policy.state_dict().items()}
-        stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        described, stored = (
+            {name: (tuple(tensor.shape), tensor.dtype == torch.bool) for name, tensor in tensors.items()}
+            for tensors in (policy.state_dict(), weights)
+        )
         if described != stored:
             names = sorted({*described, *stored})
             different = [

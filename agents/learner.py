@@ -76,11 +76,13 @@ class Learner(ABC):
         shuffling: torch.Generator,
         retention: Retention | None = None,
         exchange: Exchange | None = None,
+        replaying: torch.Generator | None = None,
     ) -> None:
-        """`shuffling` draws the order of batches, on the CPU."""
+        """`shuffling` draws the order of batches and `replaying` what `retention` draws, both on the CPU."""
         self.policy = policy
         self.config = config
         self.shuffling = shuffling
+        self.replaying = torch.Generator() if replaying is None else replaying
         self.optimizer = self.make_optimizer()
         scale_steps(self.optimizer, policy)
         self.retention = Retention() if retention is None else retention
@@ -186,9 +188,11 @@ class Learner(ABC):
         self._stop_point()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
-        self.retention.replay(scale)
+        said = self.retention.replay(scale)
         self.exchange.sum_gradients(self.policy.parameters())
-        self.retention.add_gradients(self.exchange.total(scale))
+        whole = self.exchange.total(scale)
+        self.retention.see_gradients(whole)
+        said = said | self.retention.add_gradients(whole)
         self._stop_point()
         blocks = {name: block.norm() for name, block in self.policy.gradient_blocks().items()}
         norm = self._clip(total, batch)
@@ -197,7 +201,7 @@ class Learner(ABC):
         self.updates += 1
         metrics = {
             "loss": total.detach() / scale,
-            **{tag: value.detach() for tag, value in (losses.metrics | terms).items()},
+            **{tag: value.detach() for tag, value in (losses.metrics | terms | said).items()},
             "grad_norm": norm,
             **{f"grad_norm/{name}": of_block for name, of_block in blocks.items()},
         }
@@ -272,6 +276,8 @@ class Learner(ABC):
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(_as_saved(state["optimizer"], self.optimizer))
         self.shuffling.set_state(state["shuffling"])
+        if "replaying" in state:
+            self.replaying.set_state(state["replaying"])
         self.updates, self.skipped = int(state["updates"]), int(state["skipped"])
         self.retention.load_state(state["retention"])
 
@@ -280,6 +286,7 @@ class Learner(ABC):
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "shuffling": self.shuffling.get_state(),
+            "replaying": self.replaying.get_state(),
             "updates": self.updates,
             "skipped": self.skipped,
             "retention": self.retention.state(),

@@ -25,7 +25,7 @@ from agents.losses import (
 from agents.rewards import REWARD_TRANSFORMS
 from agents.rollout import Batch, map_tensors, select
 from common.config import OneOf
-from policies import State
+from policies import TASK, State
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class Sequences:
     advantages: Tensor
     returns: Tensor
     initial_state: State
+    targets: Tensor | None = None
 
     def select(self, columns: Tensor) -> Sequences:
         """The sequences with these numbers (n,)."""
@@ -88,11 +89,10 @@ class Sequences:
 
     def one_step_each(self) -> Sequences:
         """Every step as a sequence of its own, for a policy without memory: (T, B, ...) -> (1, T * B, ...)."""
-        return map_tensors(self, lambda x: x.flatten(0, 1).unsqueeze(0), _refuse)
-
-
-def _refuse(state: Tensor) -> Tensor:
-    raise ValueError("steps of a policy with memory cannot be taken out of their sequence")
+        if not self.initial_state.keys() <= {TASK}:
+            raise ValueError("steps of a policy with memory cannot be taken out of their sequence")
+        steps = len(self.actions)
+        return map_tensors(self, lambda x: x.flatten(0, 1).unsqueeze(0), lambda task: task.repeat(steps))
 
 
 class PPOLearner(Learner):
@@ -142,6 +142,7 @@ class PPOLearner(Learner):
             advantages=estimates.advantages,
             returns=estimates.returns,
             initial_state=rollout.initial_state,
+            targets=rollout.targets,
         )
 
     def losses(self, batch: Sequences) -> Losses:

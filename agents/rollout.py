@@ -39,6 +39,8 @@ class Batch:
         dones: (T, B) bool.
         initial_state: the policy's state before the first observation, batch first.
         final_state: the policy's state before the last observation, batch first.
+        logits: what the actions were drawn from, (T, B, A), where they are known.
+        targets: what methods of continual learning have to say about each step, (T, B, ...), where they have.
     """
 
     rgb: Tensor
@@ -51,6 +53,8 @@ class Batch:
     dones: Tensor
     initial_state: State
     final_state: State
+    logits: Tensor | None = None
+    targets: Tensor | None = None
 
     def select(self, envs: Tensor) -> Batch:
         """The unrolls of the environments `envs` (n,), in that order."""
@@ -67,7 +71,9 @@ def map_tensors(
 ) -> Record:
     """A record with `sequence` applied to each of its tensors and `state` to each tensor of its states."""
 
-    def changed(value: Tensor | State) -> Tensor | State:
+    def changed(value: Tensor | State | None) -> Tensor | State | None:
+        if value is None:
+            return None
         if isinstance(value, dict):
             return {name: state(tensor) for name, tensor in value.items()}
         return sequence(value)
@@ -78,8 +84,15 @@ def map_tensors(
 class RolloutStore:
     """Memory for one rollout, allocated once and filled again and again."""
 
-    def __init__(self, steps: int, num_envs: int, image_shape: tuple[int, ...], device: torch.device) -> None:
-        """Room for `steps` actions of `num_envs` environments with images of `image_shape` (H, W, C)."""
+    def __init__(
+        self,
+        steps: int,
+        num_envs: int,
+        image_shape: tuple[int, ...],
+        num_actions: int,
+        device: torch.device,
+    ) -> None:
+        """Room for `steps` of `num_envs` environments with images of `image_shape` (H, W, C)."""
 
         def zeros(length: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(length, num_envs, *shape, dtype=dtype, device=device)
@@ -96,6 +109,7 @@ class RolloutStore:
             dones=zeros(steps, dtype=torch.bool),
             initial_state={},
             final_state={},
+            logits=zeros(steps, num_actions),
         )
         # What environments return is gathered on the host: on a GPU, a copy at each step would wait each time.
         pin = device.type == "cuda"
@@ -116,11 +130,15 @@ class RolloutStore:
         seen = {"rgb": batch.rgb[t, envs], "reward": batch.reward_input[t, envs]}
         return seen, batch.episode_start[t, envs]
 
-    def put_action(self, t: int, envs: slice, actions: Tensor, log_probs: Tensor, values: Tensor) -> None:
+    def put_action(
+        self, t: int, envs: slice, actions: Tensor, log_probs: Tensor, values: Tensor, logits: Tensor
+    ) -> None:
         """Store action `t` of T of the environments `envs`."""
         self.batch.actions[t, envs].copy_(actions)
         self.batch.log_probs[t, envs].copy_(log_probs)
         self.batch.values[t, envs].copy_(values)
+        assert self.batch.logits is not None
+        self.batch.logits[t, envs].copy_(logits)
 
     @property
     def rewards(self) -> NDArray[np.float32]:

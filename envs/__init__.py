@@ -31,6 +31,7 @@ from envs.native import (
     library_version,
 )
 from envs.stream import StreamVecEnv, TaskDuration, parse_task_duration
+from envs.tasks import Task, parse_task
 from envs.vec_env import ProcgenVecEnv
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "ProcgenVecEnv",
     "ProcgenVectorEnv",
     "ScoreRange",
+    "Task",
     "TaskDuration",
     "StreamVecEnv",
     "environment_id",
@@ -63,6 +65,7 @@ __all__ = [
     "normalized_score",
     "parse_blanking",
     "parse_levels",
+    "parse_task",
     "parse_task_duration",
     "score_range",
 ]

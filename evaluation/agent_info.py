@@ -10,7 +10,7 @@ import torch
 from agents import Agent
 from agents.spaces import image_and_actions
 from envs import Levels
-from evaluation.loading import training_info
+from evaluation.loading import TrainingInfo, training_info
 from policies import Policy, name_of
 
 
@@ -82,8 +82,14 @@ def agent_info(agent: Agent, mode: str) -> AgentInfo:
         gradient_horizon=length if config.bptt_span is None else min(length, config.bptt_span),
         rollout_steps=length,
         # In another mode, level seeds mean other levels.
-        training_levels=training.levels if training.games and training.mode == mode else None,
+        training_levels=_training_levels(training, mode),
     )
+
+
+def _training_levels(training: TrainingInfo, mode: str) -> str | None:
+    """The levels that all games were trained on in `mode`; None where that is not known, or differs."""
+    kinds = {(task.mode, task.levels) for task in training.tasks}
+    return next(iter(kinds))[1] if len(kinds) == 1 and next(iter(kinds))[0] == mode else None
 
 
 def policy_with_reset(agent: Agent, reset: str | None) -> Policy:

@@ -40,7 +40,8 @@ class Options:
     """Score a trained agent on training levels and on levels it has never seen.
 
     Attributes:
-        checkpoint: directory of a run, of which the newest checkpoint is taken, or a checkpoint file.
+        checkpoint: directory of a run, of which the newest checkpoint is taken, one of its times such as RUN@stage1,
+            RUN@40000 or RUN@best, or a checkpoint file.
         games: games or task sets to play.
         splits: levels to play: train, test1, test2, test3, all, or A:B for levels A to B-1.
         episodes: episodes of each game and split.

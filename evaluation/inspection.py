@@ -89,13 +89,21 @@ class InspectedPlayer(Player):
         env: N games; it is reset.
         seed: of sampled actions.
         greedy: take the most likely action instead of drawing one.
+        tasks: as for `Player`.
 
     Attributes:
         greedy: may be changed at any time.
     """
 
-    def __init__(self, policy: Policy, env: ProcgenVecEnv, seed: int = 0, greedy: bool = True) -> None:
-        super().__init__(policy, [env], [self._choose_action])
+    def __init__(
+        self,
+        policy: Policy,
+        env: ProcgenVecEnv,
+        seed: int = 0,
+        greedy: bool = True,
+        tasks: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(policy, [env], [self._choose_action], tasks)
         self.env, self.greedy = env, greedy
         self._generator = torch.Generator(policy.device).manual_seed(seed)
         self._returns = np.zeros(env.num_envs)
@@ -112,7 +120,7 @@ class InspectedPlayer(Player):
 
         A rule that counts steps starts to count, and so clears before the next step.
         """
-        self.state = {**policy.initial_state(self.num_envs), **policy.core.memory(self.state)}
+        self.state = {**policy.restarted(self.state), **policy.core.memory(self.state)}
         self.policy = policy
 
     def moment(self) -> Moment:
@@ -133,8 +141,8 @@ class InspectedPlayer(Player):
 
         A policy with another reset rule goes on with the same memory, as in `change_policy`.
         """
-        self._observations[0] = {**self.env.set_state(moment.env), "reward": moment.rewards}
-        fresh = self.policy.initial_state(self.num_envs)
+        self._observations[0] = {**self.env.set_state(dict(moment.env)), "reward": moment.rewards}
+        fresh = self.policy.restarted(moment.state)
         same_rule = fresh.keys() == moment.state.keys()
         self.state = moment.state if same_rule else {**fresh, **self.policy.core.memory(moment.state)}
         self.active, self.starts = moment.active.copy(), moment.starts.copy()

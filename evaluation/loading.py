@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,18 @@ from agents.checkpoint import SUFFIX, existing_checkpoint
 from agents.spaces import image_and_actions
 from common import config
 from common.errors import UserError
-from envs import parse_levels
+from envs import Task, parse_task
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
 from evaluation.trained import trained_checkpoint, trained_names
+from records import selection
 from records.directory import RunDirectory, checkpoint_step
+
+
+@dataclass(frozen=True)
+class TrainedSequence:
+    """The tasks of a sequence, where it named them; the rest follows from the games."""
+
+    tasks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,7 @@ class TrainingInfo:
         levels: The levels, a split or a range "A:B".
         blank: The frames that were black, as for `envs.ProcgenVecEnv`.
         evaluation_greedy: Whether its own final evaluation takes the most likely actions.
+        sequence: Of tasks one after another; the agent of an early stage may not have met all of them.
     """
 
     games: tuple[str, ...] = ()
@@ -35,6 +45,14 @@ class TrainingInfo:
     levels: str = "train"
     blank: str | None = None
     evaluation_greedy: bool = True
+    sequence: TrainedSequence = TrainedSequence()
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Each game with its mode and levels. Raises `UserError` where there are no such ones."""
+        if self.sequence.tasks:
+            return tuple(parse_task(text, self.mode, self.levels) for text in self.sequence.tasks)
+        return tuple(Task(game, self.mode, self.levels) for game in self.games)
 
     def greedy(self, asked_greedy: bool, asked_sample: bool) -> bool:
         """Whether to take the most likely actions: as asked for, or else as the run's own evaluation does."""
@@ -44,35 +62,27 @@ class TrainingInfo:
         """Whether a level was trained on: "training", "unseen", or "unknown" if the checkpoint does not say."""
         if not self.games:
             return "unknown"
-        if game not in self.games or mode != self.mode:
-            return "unseen"
-        levels = parse_levels(self.levels, self.mode)
-        return "training" if levels.count == 0 or level in levels.seeds else "unseen"
+        ranges = [task.level_range for task in self.tasks if (task.game, task.mode) == (game, mode)]
+        known = any(levels.count == 0 or level in levels.seeds for levels in ranges)
+        return "training" if known else "unseen"
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The newest checkpoint of a run directory, or that of a trained agent; other files are checkpoints themselves.
+    """As `records.selection.find_checkpoint`, and by its name that of a trained agent.
 
     Raises:
-        UserError: there is nothing, or a directory without checkpoints.
+        UserError: there is nothing of that name or time.
     """
-    path = Path(path)
-    if not existing_checkpoint(path).exists():
+    if selection.AT not in os.fspath(path) and not existing_checkpoint(path).exists():
         shipped = trained_checkpoint(str(path))
         if shipped is not None:
             return shipped
         names = ", ".join(trained_names())
         raise UserError(
-            f"{path} does not exist: name the directory of a run, a {SUFFIX} file, or a trained agent ({names})"
+            f"{path} does not exist: name the directory of a run, a time in it (RUN{selection.AT}stage1), "
+            f"a {SUFFIX} file, or a trained agent ({names})"
         )
-    if not path.is_dir():
-        return path
-    files = RunDirectory(path).checkpoint_files()
-    if not files:
-        raise UserError(
-            f"{path} holds no checkpoints: name the directory of a run of train.py, or a {SUFFIX} file"
-        )
-    return files[-1]
+    return selection.find_checkpoint(path)
 
 
 def checkpoints_beside(checkpoint: Path) -> dict[int, Path]:
@@ -120,3 +130,35 @@ def training_info(agent: Agent) -> TrainingInfo:
     """What `agent` was trained on. Its experiment may be missing, or come from elsewhere."""
     problems: list[str] = []  # what is something else than expected is left out
     return config.read(TrainingInfo(), agent.experiment, problems)
+
+
+def task_numbers(agent: Agent, games: Sequence[str], mode: str, levels: str | None = None) -> list[int]:
+    """The number of the task that each of `games` belongs to, for a policy that is told; zeros for one that is not.
+
+    Args:
+        agent: trained on a sequence.
+        games: that are played in `mode`.
+        mode: of the games.
+        levels: that are played; a task that is trained on them is preferred to others of the same game.
+
+    Raises:
+        UserError: the policy must be told, and a game belongs to none of its tasks.
+    """
+    if not agent.policy.config.tasks.told:
+        return [0] * len(games)
+    known = list(training_info(agent).tasks)
+
+    def likeness(number: int, game: str) -> tuple[bool, bool, bool]:
+        task = known[number]
+        return task.game == game, task.mode == mode, task.levels == levels
+
+    found = []
+    for game in games:
+        best = max(range(len(known)), key=lambda number: likeness(number, game), default=None)
+        if best is None or known[best].game != game:
+            names = ", ".join(map(str, known)) or "unknown"
+            raise UserError(
+                f"this policy is told its task, and {game} is none of them: its tasks are {names}"
+            )
+        found.append(best)
+    return found

@@ -63,13 +63,20 @@ class Player:
         policy: plays.
         envs: are reset; their observations have "rgb" and "reward".
         choosers: choose the actions, one for each of `envs`.
+        tasks: what each environment plays (N,), for a policy that is told; None for the first task everywhere.
 
     Attributes:
         active: which environments play on (N,); to be changed between two steps.
         starts: which observations are the first of an episode, as the policy sees it (N,); may be changed, too.
     """
 
-    def __init__(self, policy: Policy, envs: Sequence[VecEnv], choosers: Sequence[Chooser]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        envs: Sequence[VecEnv],
+        choosers: Sequence[Chooser],
+        tasks: Sequence[int] | None = None,
+    ) -> None:
         self.policy, self.envs, self._choosers = policy, envs, choosers
         self._borders = np.cumsum([0, *(env.num_envs for env in envs)])
         self._observations: list[Any] = [env.reset() for env in envs]
@@ -79,7 +86,8 @@ class Player:
         # The states of the active environments are kept together, those of the others apart from them; all of them are
         # put together once somebody asks.
         self._whole: State | None = None
-        self.state = policy.initial_state(self.num_envs)
+        told = torch.as_tensor([0] * self.num_envs if tasks is None else list(tasks))
+        self.state = policy.initial_state(self.num_envs, task=told)
 
     @property
     def num_envs(self) -> int:

@@ -7,12 +7,13 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from stable_baselines3.common.callbacks import BaseCallback
 
 from agents import Agent
+from agents.checkpoint import read_layout
 from agents.exchange import Exchange
 from common.errors import RunError, UserError
 from common.files import partial_path, read_json, write_json
@@ -47,6 +48,7 @@ class SaveCheckpoints(BaseCallback):
         keep: int | None = None,
         resumed_from: Path | None = None,
         before: Callable[[], None] = lambda: None,
+        milestones: Collection[int] | None = None,
     ) -> None:
         """Nothing is written until training begins.
 
@@ -57,6 +59,8 @@ class SaveCheckpoints(BaseCallback):
             keep: the newest so many are kept, and the best; None keeps all.
             resumed_from: the checkpoint that training goes on from.
             before: called before each attempt to save; may raise `OSError` too.
+            milestones: steps whose checkpoints are kept in any case, such as the ends of stages. Where there are some,
+                scores of different times are of different games, and none is called the best.
         """
         super().__init__()
         self.saved = resumed_from  # the latest checkpoint
@@ -69,6 +73,7 @@ class SaveCheckpoints(BaseCallback):
         self._last_time = self._retry_time = 0.0
         self._failing = False
         self._best = BestCheckpoint(run)
+        self._milestones = milestones
 
     @property
     def _agent(self) -> Agent:
@@ -171,10 +176,18 @@ class SaveCheckpoints(BaseCallback):
         self._last_time = time.monotonic()
         self._plan_next(step)
         if self._exchange.is_first:
-            self._best.offer(path, self._agent.training_score)
-            if self._keep is not None:
-                prune(self._run, self._keep, self._best.path)
+            self._tidy(path)
         return path
+
+    def _tidy(self, path: Path) -> None:
+        """Note whether `path` is the best so far, and delete what is not kept."""
+        if self._milestones is None:
+            self._best.offer(path, self._agent.training_score)
+        if self._keep is not None:
+            milestones = {self._run.checkpoint_at(step) for step in self._milestones or ()}
+            prune(self._run, self._keep, {self._best.path, *milestones})
+        if self._agent.retention.keeps_files:
+            prune_replay(self._agent, self._run)
 
 
 class BestCheckpoint:
@@ -216,12 +229,20 @@ class BestCheckpoint:
             logger.warning("warning: could not note that %s is the best so far (%s)", path, reason(error))
 
 
-def prune(run: RunDirectory, keep: int, best: Path | None) -> None:
-    """Delete all checkpoints but the newest `keep` and `best`."""
+def prune(run: RunDirectory, keep: int, others: Collection[Path | None]) -> None:
+    """Delete all checkpoints but the newest `keep` and `others`."""
     for path in run.checkpoint_files()[:-keep]:
-        if path != best:
+        if path not in others:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def prune_replay(agent: Agent, run: RunDirectory) -> None:
+    """Delete the stored unrolls that neither the agent nor a checkpoint of the run names."""
+    # One that cannot be read may need anything.
+    with contextlib.suppress(UserError, KeyError, TypeError):
+        files = {path: read_layout(path) for path in run.checkpoint_files()}
+        agent.retention.prune({path: content["learner"]["retention"] for path, content in files.items()})
 
 
 def reason(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
@@ -26,13 +26,15 @@ from agents.exchange import Exchange
 from agents.numerics import NotFinite
 from agents.place import Place
 from common.errors import RunError, UserError, raise_problems
-from envs import grouped_procgen
 from experiments.checkpoints import CheckpointFailure, SaveCheckpoints, reason
 from experiments.command_line import PROGRAM, Launch, Resume, parse
+from experiments.continual_evaluation import ContinualEvaluation
+from experiments.curriculum import Curriculum, current_stage, make_environments
 from experiments.processes import check_processes
 from experiments.progress import TrainingProgress
 from experiments.requeue import start_or_continue
 from experiments.scores_and_videos import TrainingVideos, evaluate_and_record
+from experiments.start import begin_with, read_start
 from experiments.stopping import (
     Heartbeat,
     StopOnRequest,
@@ -43,9 +45,12 @@ from experiments.stopping import (
 )
 from policies.precision import has_bfloat16_units
 from records.config import TrainConfig, from_json, learned_settings, to_json
+from records.continual import FILE
 from records.directory import RUNS, RunDirectory, UsableCheckpoint, existing_problems, new_path
 from records.launches import begun_by, launch_id
 from records.lock import RunLock
+from records.replay import replay_problems
+from records.sequence import Stage
 from records.state import is_finished, run_directories
 from records.writers import make_logger, sync
 
@@ -133,6 +138,7 @@ def train(
 
     def settled() -> TrainConfig:
         config.check()
+        raise_problems(replay_problems(config, Path(run_dir)))
         if config.env_groups is not None:
             return config
         # Stored as it is now, so that the run can be continued on another device.
@@ -140,6 +146,7 @@ def train(
 
     config = exchange.together(settled)
     check_processes(config, exchange)
+    exchange.together(lambda: read_start(config))  # while nothing has been created yet
     run, lock = RunDirectory(run_dir), RunDirectory(run_dir).lock
     with ExitStack() as stack:
 
@@ -266,26 +273,19 @@ def _run_patiently(
         verb = "Training" if checkpoint is None else f"Continuing {checkpoint.path.name}:"
         shared = "" if exchange.size == 1 else f" in {exchange.size} processes"
         console.print(
-            f"{verb} {config.policy_name} with {config.algorithm_name} on {', '.join(config.games)} ({config.mode}, "
-            f"levels {config.levels}), {config.num_envs} environments{shared}, {config.total_steps:,} steps\n"
+            f"{verb} {config.policy_name} with {config.algorithm_name} on {_what_is_played(config)}, "
+            f"{config.num_envs} environments{shared}, {config.total_steps:,} steps\n"
             f"Everything goes to {run}",
             soft_wrap=True,
         )
         device = exchange.together(lambda: exchange.place.device(config.device))
         exchange = exchange.for_run(device, config.watchdog_minutes)
-        env = grouped_procgen(
-            config.games,
-            config.num_envs,
-            groups=config.env_groups or 1,
-            mode=config.mode,
-            levels=config.levels,
-            seed=config.seed,
-            num_threads=_set_threads(config, exchange.place),
-            part=exchange.part,
-            blank=config.blank,
-        )
+        state = None if checkpoint is None else checkpoint.content["run"]
+        stage = current_stage(config, state) if config.sequence.active else None
+        env = make_environments(config, stage, _set_threads(config, exchange.place), exchange.part)
         try:
             agent = _make_agent(config, env, checkpoint, device, exchange)
+            agent.retention.use_directory(run.replay)
             _describe(agent, console)
             agent.stop_when = lambda: request.asked
             agent.diagnostics = run.diagnostics
@@ -297,8 +297,8 @@ def _run_patiently(
                 run.diagnostics,
                 checkpoints.save_in_need,
             ):
-                if checkpoint is None or agent.num_timesteps < config.total_steps:
-                    _learn(agent, config, run, checkpoints, request, console)
+                if checkpoint is None or stage is not None or agent.num_timesteps < config.total_steps:
+                    _learn(agent, config, run, checkpoints, request, console, stage, beat)
                 env.close()
                 request.agree(exchange)
                 saved = checkpoints.saved
@@ -315,6 +315,13 @@ def _run_patiently(
         return request.exit_code
     _conclude(config, run, saved, console)
     return 0
+
+
+def _what_is_played(config: TrainConfig) -> str:
+    if not config.sequence.active or config.sequence.joint:
+        return f"{', '.join(config.games)} ({config.mode}, levels {config.levels})"
+    stages = len(config.plan.stages)
+    return f"{', '.join(map(str, config.tasks))}, one after another in {stages} stages ({config.retention})"
 
 
 def _set_threads(config: TrainConfig, place: Place) -> int:
@@ -337,8 +344,17 @@ def _make_agent(
     algorithm = ALGORITHMS[config.algorithm_name]
     if checkpoint is None:
         agent = algorithm(
-            config.policy, env, config.agent, seed=config.seed, device=device, exchange=exchange
+            config.policy,
+            env,
+            config.agent,
+            retention=config.retention,
+            retain=config.retain,
+            seed=config.seed,
+            device=device,
+            exchange=exchange,
         )
+        if (weights := read_start(config)) is not None:
+            begin_with(agent, weights)
     else:
         before = processes_of(checkpoint.content["run"])
         if before != exchange.size:
@@ -374,6 +390,7 @@ def _save_checkpoints(
         config.keep_checkpoints,
         None if checkpoint is None else checkpoint.path,
         before_saving,
+        config.plan.boundaries() if config.sequence.active else None,
     )
 
 
@@ -384,8 +401,12 @@ def _learn(
     checkpoints: SaveCheckpoints,
     request: StopRequest,
     console: Console,
+    stage: Stage | None,
+    beat: Heartbeat,
 ) -> None:
     """Train to the end, or until a request; whatever happens, the last state is saved if that is possible.
+
+    `stage` is the one that a sequence stands in.
 
     Raises:
         RunError: training cannot go on; the message says what was saved.
@@ -399,13 +420,20 @@ def _learn(
     agent.set_logger(log)
     progress = TrainingProgress(config.total_steps, console)
     videos = [TrainingVideos(config, run)] if agent.exchange.is_first else []
+    callbacks: list[BaseCallback] = [progress, checkpoints, *videos, StopOnRequest(request)]
+    log_interval = max(1, round(config.log_every_steps / config.steps_per_rollout))
+
+    def learn(steps: int, is_new: bool) -> None:
+        agent.learn(steps, CallbackList(callbacks), log_interval, reset_num_timesteps=is_new)
+
     try:
-        agent.learn(
-            config.total_steps - start,
-            CallbackList([progress, checkpoints, *videos, StopOnRequest(request)]),
-            log_interval=max(1, round(config.log_every_steps / config.steps_per_rollout)),
-            reset_num_timesteps=is_new,
-        )
+        if stage is None:
+            learn(config.total_steps - start, is_new)
+        else:
+            evaluation = ContinualEvaluation(config, run, beat)
+            evaluation.continue_from(None if is_new else start)
+            callbacks.insert(2, evaluation)
+            Curriculum(config, agent, stage, evaluation, learn, lambda: request.asked).follow(is_new)
     except (UserError, CheckpointFailure):
         raise
     except RunError as error:
@@ -424,6 +452,8 @@ def _learn(
     finally:
         progress.close()
         log.close()
+        if agent.env is not None:
+            agent.env.close()
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -449,6 +479,7 @@ def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Cons
     places = [
         ("checkpoint", saved),
         ("scores", run.evaluation_file),
+        ("all tasks", run.path / FILE),
         ("videos", run.videos),
         ("curves", run.progress_plot),
         ("their numbers", run.progress_file),
@@ -464,8 +495,15 @@ def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Cons
         ("watch the curves", f"tensorboard --logdir {run.tensorboard}"),
         ("watch it play", f"python eval.py watch {run}"),
         ("score it again, on other levels", f"python eval.py {run} --splits test2 test3"),
-        ("train on", f"{PROGRAM} --resume {run} --total-steps {2 * config.total_steps}"),
     ]
+    if config.sequence.active:
+        last = config.plan.stages[-1].number
+        commands += [
+            ("see what was forgotten", f"python eval.py watch {run}@stage1 --versus {run}@stage{last}"),
+            ("curves, forgetting, transfer", f"python eval.py report {run} --out REPORT_DIR"),
+        ]
+    else:
+        commands.append(("train on", f"{PROGRAM} --resume {run} --total-steps {2 * config.total_steps}"))
     console.print("\nNext:")
     for what, command in commands:
         console.print(f"  {command:70}  # {what}", soft_wrap=True)

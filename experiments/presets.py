@@ -11,6 +11,7 @@ from envs import TASK_SETS
 from evaluation import ALL_SPLITS
 from policies import PolicyConfig, policy_config
 from records.config import TrainConfig, configure
+from records.sequence import SequenceConfig
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,35 @@ _LIGHT = TrainConfig(
     agent=AppoConfig(learning_rate=2e-4),
     evaluation_greedy=False,
 )
+
+# CORA (Powers et al., arXiv 2110.10067): its configuration for six games one after another. Its encoder is larger, its
+# core also sees the last action, and two threads of its learner make runs that cannot be repeated.
+_CORA = TrainConfig(
+    games=("climber", "dodgeball", "ninja", "starpilot", "bigfish", "fruitbot"),
+    num_envs=64,
+    policy=policy_config("feedforward", precision="float32"),
+    agent=ImpalaConfig(learning_rate=4e-4, rollout_steps=20, batch_unrolls=32),
+    total_steps=30_000_000,
+    checkpoint_every_steps=1_000_000,
+    log_every_steps=50_000,
+    evaluation_episodes=None,  # the sequence's own evaluations say more
+    evaluation_greedy=False,
+    videos=False,
+    sequence=SequenceConfig(steps_per_task=5_000_000, evaluate_every_steps=250_000),
+)
+
+
+def _settled(config: TrainConfig) -> TrainConfig:
+    """`config` with what follows from its sequence."""
+    return configure({}, config, [])
+
+
+def _single_levels(game: str, *levels: int) -> TrainConfig:
+    """CORA's sequences of single levels of one game, three times over."""
+    tasks = tuple(f"{game}/easy/{level}:{level + 1}" for level in levels)
+    sequence = replace(_CORA.sequence, tasks=tasks, steps_per_task=3_000_000, cycles=3)
+    return _settled(replace(_CORA, games=(game,), sequence=sequence))
+
 
 PRESETS: dict[str, Preset] = {
     "quick": Preset(
@@ -103,6 +133,44 @@ PRESETS: dict[str, Preset] = {
             log_every_steps=16_384,
             evaluation_episodes=200,
         ),
+    ),
+    "continual-quick": Preset(
+        "three easy games one after another, about 5 minutes on 2 cores: to see forgetting, and methods work",
+        _settled(
+            TrainConfig(
+                games=("bigfish", "fruitbot", "starpilot"),
+                num_envs=64,
+                total_steps=120_000,
+                checkpoint_every_steps=20_000,
+                log_every_steps=3_200,
+                evaluation_episodes=None,
+                evaluation_greedy=False,
+                videos=False,
+                sequence=SequenceConfig(
+                    steps_per_task=40_000,
+                    evaluate_every_steps=10_000,
+                    evaluation_episodes=4,
+                    boundary_episodes=10,
+                ),
+            )
+        ),
+        {"ppo": PPOConfig(minibatches=4, rollout_steps=32)},
+    ),
+    "cora-procgen": Preset(
+        "CORA's six games one after another, 5 M steps each; --sequence.cycles 5 for its five cycles",
+        _settled(_CORA),
+    ),
+    "cora-climber-levels": Preset(
+        "CORA's four single levels of climber, 3 M steps each, three times over",
+        _single_levels("climber", 3, 16, 42, 46),
+    ),
+    "cora-fruitbot-levels": Preset(
+        "CORA's five single levels of fruitbot, 3 M steps each, three times over",
+        _single_levels("fruitbot", 1, 10, 11, 12, 14),
+    ),
+    "cora-miner-levels": Preset(
+        "CORA's four single levels of miner, 3 M steps each, three times over",
+        _single_levels("miner", 16, 25, 29, 31),
     ),
 }
 """Every preset by name."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.exchange import Exchange
+from agents.retention import make_retention
 from common.errors import UserError, raise_problems
 from records.config import TrainConfig
 from records.directory import DISTRIBUTIONS
@@ -28,7 +29,12 @@ def share_problems(config: TrainConfig, processes: int) -> list[str]:
         return [
             f"{config.num_envs} environments cannot be shared equally by {processes} processes: use {near}"
         ]
-    return config.agent.problems(config.num_envs, processes)
+    sequence = ["sequences of tasks are not for several processes: use one"] if config.sequence.active else []
+    return [
+        *sequence,
+        *config.agent.problems(config.num_envs, processes),
+        *make_retention(config.retention, config.retain).process_problems(processes),
+    ]
 
 
 def check_processes(config: TrainConfig, exchange: Exchange) -> None:

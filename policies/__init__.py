@@ -6,10 +6,13 @@ from policies.policy import Policy, PolicyConfig, PolicyOutput, core_config, fro
 from policies.registry import CORES, ENCODERS, name_of
 from policies.resets import State
 from policies.step_factors import scale_steps
+from policies.tasks import PER_TASK, TASK, TaskConfig
 
 __all__ = [
     "CORES",
     "ENCODERS",
+    "PER_TASK",
+    "TASK",
     "ImpalaEncoderConfig",
     "Kind",
     "Policy",
@@ -17,6 +20,7 @@ __all__ = [
     "PolicyOutput",
     "Reading",
     "State",
+    "TaskConfig",
     "core_config",
     "from_json",
     "name_of",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from policies.encoders.impala import ImpalaEncoderConfig
 from policies.precision import PRECISIONS, resolved
 from policies.registry import build_core, build_encoder, core_configs, encoder_configs
 from policies.resets import MAX_SPAN, State, parse_reset
+from policies.tasks import TASK, Blocks, Gate, TaskConfig, close_gates, make_heads
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class PolicyConfig:
         bptt_span: steps that gradient flows through; none for the whole unroll, 1 as in the published SRWM code.
         precision: what the encoder computes in, float32 or bfloat16; auto for bfloat16 where the device has units for
             it.
+        tasks: what the policy knows of the tasks of a sequence.
     """
 
     core: CoreConfig = choice(core_configs, SrwmConfig, option="policy")
@@ -37,6 +39,7 @@ class PolicyConfig:
     reset: str = "episode"
     bptt_span: Annotated[int | None, Range(1, MAX_SPAN)] = None
     precision: Annotated[str, OneOf(PRECISIONS)] = "auto"
+    tasks: TaskConfig = field(default_factory=TaskConfig)
 
     def contradictions(self) -> list[str]:
         """What is wrong with the reset rule."""
@@ -86,19 +89,24 @@ class PolicyOutput(NamedTuple):
     Attributes:
         logits: unnormalised log-probabilities of the actions (T, B, A).
         value: estimate of the discounted return (T, B).
-        state: the core's state after the last step.
+        state: the policy's state after the last step.
+        features: what the core was given (T, B, F), where it is known.
+        hidden: what the core made of it (T, B, D), where it is known.
     """
 
     logits: Tensor
     value: Tensor
     state: State
+    features: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 class Policy(nn.Module):
     """Images and last rewards in, action logits and values out.
 
     Initial weights are torch's defaults everywhere but in SRWM's matrices, as published, and follow from
-    torch's random seed alone. The policy never sees which game it plays. `image_shape` is (height, width, channels).
+    torch's random seed alone. The policy never sees which game it plays, unless `config.tasks` has it told: then a
+    number for each stream stands in its state, as `TASK`. `image_shape` is (height, width, channels).
     Precision "auto" is settled for torch's default device: who builds for another device settles it before.
 
     Raises:
@@ -115,8 +123,9 @@ class Policy(nn.Module):
         self.encoder = build_encoder(config.encoder, image_shape, self.config.precision)
         core_input = self.encoder.output_size + 1  # the last reward is one more feature
         self.core = build_core(config.core, core_input, parse_reset(config.reset), config.bptt_span)
-        self.actor = nn.Linear(self.core.output_size, num_actions)
-        self.critic = nn.Linear(self.core.output_size, 1)
+        self.actor, self.critic = make_heads(config.tasks, self.core.output_size, num_actions)
+        self.gate = Gate(self.encoder.output_size)
+        self._gates = close_gates(self, config.tasks)
 
     @property
     def is_recurrent(self) -> bool:
@@ -126,7 +135,9 @@ class Policy(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return self.actor.weight.device
+        weight = self.actor.weight
+        assert isinstance(weight, Tensor)
+        return weight.device
 
     def implementations(self, steps: int) -> dict[str, str]:
         """By sequence operator of the core, the version that runs in calls of so many steps: 1 in acting, the whole
@@ -142,9 +153,30 @@ class Policy(nn.Module):
         """See `Core.gradient_blocks`."""
         return self.core.gradient_blocks()
 
-    def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> State:
-        """The state of `batch_size` fresh environments; `device` None for where the parameters are."""
-        return self.core.initial_state(batch_size, self.device if device is None else device)
+    def initial_state(
+        self, batch_size: int, device: torch.device | str | None = None, task: int | Tensor = 0
+    ) -> State:
+        """The state of `batch_size` fresh environments; `device` None for where the parameters are.
+
+        `task` is that of all or of each (B,), for a policy that is told.
+        """
+        place = self.device if device is None else device
+        state = self.core.initial_state(batch_size, place)
+        if self.config.tasks.told:
+            state[TASK] = torch.as_tensor(task, dtype=torch.int64, device=place).expand(batch_size).clone()
+        return state
+
+    def restarted(self, state: State) -> State:
+        """A fresh state for each stream of `state`, in the same task."""
+        batch_size, place = next(
+            ((len(tensor), tensor.device) for tensor in state.values()), (0, self.device)
+        )
+        return self.initial_state(batch_size, place, state.get(TASK, 0))
+
+    def see_task(self, task: int) -> None:
+        """A task is trained from now on: its block of outputs opens, where heads are blocks."""
+        if isinstance(self.actor, Blocks):
+            self.actor.seen[task] = True
 
     def forward(self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor) -> PolicyOutput:
         """Run over a sequence of T steps of B environments.
@@ -159,7 +191,14 @@ class Policy(nn.Module):
             TypeError: `rgb` is not uint8 or `episode_start` not bool.
             ValueError: shapes do not fit together.
         """
-        return self._heads(*self.core(self._core_input(rgb, reward), state, episode_start))
+        self.choose_gates(state)
+        return self.from_features(self.features(rgb, reward), state, episode_start)
+
+    def from_features(self, features: Tensor, state: State, episode_start: Tensor) -> PolicyOutput:
+        """As `forward`, from what `features` gave (T, B, F)."""
+        state, task = self._split(state)
+        hidden, state = self.core(features, state, episode_start)
+        return self._output(features, hidden, state, task)
 
     def diagnostics(
         self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor
@@ -178,7 +217,8 @@ class Policy(nn.Module):
         has no rates."""
         if not self.core.self_modifying:
             return {}
-        x = self._core_input(rgb, reward)
+        state, _ = self._split(state)
+        x = self.features(rgb, reward)
         rates: dict[str, list[Tensor]] = {}
         for step, start in zip(x.split(1), episode_start.split(1), strict=True):
             _, state, readings = self.core.examine(step, state, start)
@@ -196,16 +236,43 @@ class Policy(nn.Module):
         self, rgb: Tensor, reward: Tensor, state: State, episode_start: Tensor
     ) -> tuple[PolicyOutput, list[Reading]]:
         """As `forward`, and what the core did at the last step: numbers for each environment."""
-        y, state, readings = self.core.examine(self._core_input(rgb, reward), state, episode_start)
-        return self._heads(y, state), readings
+        state, task = self._split(state)
+        features = self.features(rgb, reward)
+        hidden, state, readings = self.core.examine(features, state, episode_start)
+        return self._output(features, hidden, state, task), readings
 
-    def _heads(self, core_output: Tensor, state: State) -> PolicyOutput:
-        return PolicyOutput(self.actor(core_output), self.critic(core_output).squeeze(-1), state)
+    def heads(self, hidden: Tensor, task: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits (T, B, A) and values (T, B) for what the core says (T, B, D), in the tasks (B,)."""
+        return self.actor(hidden, task), self.critic(hidden, task).squeeze(-1)
 
-    def _core_input(self, rgb: Tensor, reward: Tensor) -> Tensor:
+    def _output(self, features: Tensor, hidden: Tensor, state: State, task: Tensor | None) -> PolicyOutput:
+        if task is not None:
+            state = {**state, TASK: task}
+        return PolicyOutput(*self.heads(hidden, task), state, features, hidden)
+
+    def _split(self, state: State) -> tuple[State, Tensor | None]:
+        """The core's part of the state, and the task, for which gates are chosen."""
+        if not self.config.tasks.told:
+            return state, None
+        if TASK not in state:
+            raise ValueError(
+                "this policy is told its task: its state must say which, as initial_state(task=...) does"
+            )
+        self.choose_gates(state)
+        return {name: tensor for name, tensor in state.items() if name != TASK}, state[TASK]
+
+    def choose_gates(self, state: State) -> None:
+        """From now on, units are silent by the tasks that stand in `state`; `forward` does so by itself."""
+        if TASK in state:
+            for gate in self._gates:
+                gate.choose(state[TASK])
+
+    def features(self, rgb: Tensor, reward: Tensor) -> Tensor:
+        """What the core is given (T, B, F): the encoder's view of the images, and the last reward."""
         if rgb.dim() != 5:
             raise ValueError(f"rgb must be (T, B, H, W, C), got {tuple(rgb.shape)}")
         if reward.shape != (*rgb.shape[:2], 1):
             raise ValueError(f"reward must be (T, B, 1) = {(*rgb.shape[:2], 1)}, got {tuple(reward.shape)}")
         features = self.encoder(rgb.flatten(0, 1)).unflatten(0, rgb.shape[:2])
+        features = self.gate(features)
         return torch.cat([features, reward.clamp(-1.0, 1.0).to(features.dtype)], dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -9,13 +10,16 @@ from typing import Annotated, Any
 import torch
 
 from agents import ALGORITHMS, AgentConfig, ImpalaConfig
+from agents.retention import RetentionConfig, make_retention, retention_problems
 from agents.sizes import memory_problems
-from common.config import INCIDENTAL, INLINE, Range, assign, choice, chosen_name, options, plain
+from common.config import INCIDENTAL, INLINE, Range, assign, choice, chosen_name, flat, options, plain
 from common.config import problems as config_problems
 from common.errors import UserError, raise_problems, shown
-from envs import TASK_SETS, environment_problems, expand_games, parse_levels
+from envs import TASK_SETS, Task, environment_problems, expand_games, parse_levels, parse_task
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
 from policies import PolicyConfig, name_of
+from policies.tasks import SHARED
+from records.sequence import Plan, SequenceConfig
 
 # Beyond these a number is a typing error.
 MAX_STEPS = 10**13
@@ -44,6 +48,8 @@ class TrainConfig:
         seed: of environments, weights and actions.
         policy: the network.
         agent: learning algorithm.
+        retention: method of continual learning, or several, joined by + (none, ewc, xdg+si).
+        retain: settings of these methods.
         device: auto, cpu or cuda.
         torch_threads: threads of torch's operators; none for torch's own choice.
         env_threads: native threads that step the games; 0 steps them in the main thread.
@@ -61,6 +67,7 @@ class TrainConfig:
         evaluation_greedy: whether scores and videos show the most likely actions, or draw them as in training.
         videos: whether to record a video of the agent playing each game at the end.
         video_every: environment steps between two videos in the course of training; none for no such videos.
+        sequence: tasks one after another, instead of all games at once.
     """
 
     games: tuple[str, ...] = TASK_SETS["easy6"]
@@ -72,6 +79,8 @@ class TrainConfig:
     seed: int = 0
     policy: Annotated[PolicyConfig, INLINE] = field(default_factory=PolicyConfig)
     agent: AgentConfig = choice(_agent_configs, ImpalaConfig, option="algorithm")
+    retention: str = "none"
+    retain: RetentionConfig = field(default_factory=RetentionConfig)
     device: str = "auto"
     torch_threads: Annotated[int | None, Range(1, MAX_THREADS), INCIDENTAL] = None
     env_threads: Annotated[int, Range(0, MAX_THREADS), INCIDENTAL] = 4
@@ -86,6 +95,7 @@ class TrainConfig:
     evaluation_greedy: Annotated[bool, INCIDENTAL] = True
     videos: Annotated[bool, INCIDENTAL] = True
     video_every: Annotated[_Count | None, INCIDENTAL] = None
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
 
     @property
     def policy_name(self) -> str:
@@ -104,16 +114,27 @@ class TrainConfig:
         """Environment steps of all environments together between two phases of learning."""
         return self.num_envs * self.agent.rollout_steps
 
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What a sequence plays, in order. Raises `UserError` where that is not a list of tasks."""
+        if not self.sequence.tasks:
+            return tuple(Task(game, self.mode, self.levels) for game in self.games)
+        return tuple(parse_task(text, self.mode, self.levels) for text in self.sequence.tasks)
+
+    @property
+    def plan(self) -> Plan:
+        """The stages of a sequence; only where there is one, and without problems."""
+        return Plan(self.sequence, self.tasks, self.steps_per_rollout)
+
     def problems(self) -> list[str]:
         """Everything that is wrong with it, a line each, found before any environment or network is created."""
         agent = config_problems(self.agent, "agent.")
         found = [
             *config_problems(self),
-            *environment_problems(
-                self.games, self.num_envs, self.mode, self.levels, self.seed, blank=self.blank
-            ),
+            *(_sequence_problems(self) if self.sequence.active else _games_problems(self)),
             # An impossible number of environments is reported once, and wrong hyperparameters by themselves.
             *(self.agent.problems(self.num_envs) if self.num_envs >= 1 and not agent else []),
+            *_retention_problems(self),
             *device_problems(self.device),
             *_evaluation_problems(self),
         ]
@@ -134,7 +155,29 @@ def configure(data: object, start: TrainConfig, problems: list[str]) -> TrainCon
     them. Another policy or algorithm starts from its own defaults.
     """
     config = assign(start, data, problems)
-    return replace(config, games=expand_games(config.games))
+    config = replace(config, games=expand_games(config.games))
+    given = dict(flat(data)) if isinstance(data, Mapping) else {}
+    return _with_sequence(config, given, problems) if config.sequence.active else config
+
+
+def _with_sequence(config: TrainConfig, given: Mapping[str, object], problems: list[str]) -> TrainConfig:
+    """`config` with the games and the number of steps that follow from its sequence, unless they are `given`."""
+    try:
+        tasks = config.tasks
+    except UserError:
+        return config  # which `problems` of the configuration names
+    games = tuple(dict.fromkeys(task.game for task in tasks))
+    if "games" in given and set(config.games) != set(games):
+        problems.append(
+            f"games are {', '.join(config.games)}, but sequence.tasks play {', '.join(games)}: leave one of them out"
+        )
+    if "total_steps" not in given and tasks and not config_problems(config.sequence):
+        config = replace(config, total_steps=config.sequence.total_steps(len(tasks)))
+    if "tasks.count" not in given and "policy.tasks.count" not in given:
+        count = 1 if config.sequence.joint else max(1, len(tasks))
+        known = replace(config.policy.tasks, count=count)
+        config = replace(config, policy=replace(config.policy, tasks=known))
+    return replace(config, games=games)
 
 
 def to_json(config: TrainConfig) -> dict[str, Any]:
@@ -166,6 +209,79 @@ def learned_settings(config: TrainConfig) -> dict[str, Any]:
         if INCIDENTAL not in option.type.constraints
     }
     return {**found, "device": config.device.partition(":")[0]}
+
+
+def _games_problems(config: TrainConfig) -> list[str]:
+    return environment_problems(
+        config.games, config.num_envs, config.mode, config.levels, config.seed, blank=config.blank
+    )
+
+
+def _sequence_problems(config: TrainConfig) -> list[str]:
+    """What is wrong with the tasks of a sequence and with the steps of its stages."""
+    sequence = config.sequence
+    try:
+        tasks = config.tasks
+    except UserError as error:
+        return [f"sequence.tasks: {error}"]
+    found = [] if tasks else _games_problems(config)
+    for task in tasks:
+        found += environment_problems([task.game], config.num_envs, task.mode, task.levels, config.seed)
+        if tasks.count(task) > 1:
+            found.append(
+                f"sequence.tasks lists {task} more than once: give sequence.cycles for another visit"
+            )
+    if config.blank is not None:
+        found.append("blank is for games that are played at once, not for a sequence: leave it out")
+    known = config.policy.tasks
+    if sequence.joint and (known.told or known.heads != SHARED):
+        found.append("sequence.joint plays all tasks at once: leave tasks.id and tasks.heads out")
+    if tasks and known.count < len(tasks) and (known.told or known.heads != SHARED) and not sequence.joint:
+        found.append(f"tasks.count is {known.count}, but the sequence has {len(tasks)} tasks: leave it out")
+    if sequence.joint and tasks:
+        kinds = {(task.mode, task.levels) for task in tasks}
+        if len(kinds) > 1 or len({task.game for task in tasks}) < len(tasks):
+            found.append(
+                "sequence.joint needs tasks that are different games in the same mode on the same levels"
+            )
+        found += environment_problems(
+            [task.game for task in tasks], config.num_envs, tasks[0].mode, tasks[0].levels, config.seed
+        )
+    return list(dict.fromkeys(found)) + (_stage_problems(config, len(tasks)) if tasks else [])
+
+
+def _retention_problems(config: TrainConfig) -> list[str]:
+    """Why the methods of continual learning cannot be used with this network, this algorithm and these tasks."""
+    found = retention_problems(config.retention)
+    if found or config_problems(config.retain) or config_problems(config.policy):
+        return found
+    method = make_retention(config.retention, config.retain)
+    found += method.problems(config.policy, config.agent)
+    if method.needs_boundaries and (config.sequence.joint or not config.sequence.active):
+        found.append(
+            f"retention {config.retention} acts where the task changes, which it never does here: give "
+            "sequence.steps_per_task, or retain.every to let it act every so many steps"
+        )
+    return found
+
+
+def _stage_problems(config: TrainConfig, num_tasks: int) -> list[str]:
+    if config_problems(config.sequence) or config.num_envs < 1 or config_problems(config.agent):
+        return []
+    sequence, found = config.sequence, []
+    total, stages = sequence.total_steps(num_tasks), sequence.cycles * num_tasks
+    if config.total_steps != total:
+        found.append(
+            f"total_steps is {config.total_steps:,}, but the sequence's {stages} stages have {total:,} steps: "
+            "leave it out"
+        )
+    shortest = min(sequence.steps_per_task or 0, sequence.first_stage_steps or math.inf)
+    if shortest < config.steps_per_rollout:
+        found.append(
+            f"a stage of {shortest:,} steps is shorter than a rollout of {config.steps_per_rollout:,} "
+            f"({config.num_envs} environments, {config.agent.rollout_steps} steps): give longer stages"
+        )
+    return found
 
 
 def device_problems(name: str) -> list[str]:

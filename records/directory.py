@@ -9,8 +9,10 @@
     progress.csv     what TensorBoard shows, one row per entry
     tb/              TensorBoard files
     checkpoints/     step_000000123456.ckpt, the number being environment steps; best.ckpt, a link
+    replay/          unrolls that a method of continual learning has stored
     diagnostics/     what went wrong, where something did
     evaluation.json  scores at the end
+    continual.jsonl  of tasks one after another: returns on each of them in the course of training
     videos/          one mp4 per game
 
 The directory of a suite holds those of its runs, and suite.json, which says what they are.
@@ -93,6 +95,7 @@ class RunDirectory:
         self.tensorboard = self.path / "tb"
         self.checkpoints = self.path / "checkpoints"
         self.best_file = self.checkpoints / "best.json"
+        self.replay = self.path / "replay"
         self.diagnostics = self.path / "diagnostics"
         self.evaluation_file = self.path / "evaluation.json"
         self.progress_plot = self.path / "progress.svg"

@@ -10,6 +10,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import read_json
 from records.config import TrainConfig
+from records.continual import BOUNDARY, FILE, ContinualLog
 from records.directory import RunDirectory, checkpoint_step
 from records.writers import STEP, read_progress
 
@@ -69,6 +70,8 @@ def is_finished(run: RunDirectory, config: TrainConfig, step: int | None = None)
     if step < config.total_steps:
         return False
     evaluated = config.evaluation_episodes is None or _evaluated_step(run) == step
+    if config.sequence.active and not _every_stage_measured(run, config):
+        return False
     recorded = not config.videos or all((run.videos / f"{game}.mp4").exists() for game in config.games)
     return evaluated and recorded
 
@@ -80,6 +83,18 @@ def _evaluated_step(run: RunDirectory) -> int | None:
         return checkpoint_step(Path(data["checkpoint"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _every_stage_measured(run: RunDirectory, config: TrainConfig) -> bool:
+    """Whether all tasks were scored at the end of the last stage."""
+    try:
+        measured = ContinualLog(run.path / FILE).read()
+    except OSError:
+        return False
+    last = config.plan.stages[-1].number
+    places = {(one.task, one.split) for one in measured if (one.kind, one.stage) == (BOUNDARY, last)}
+    wanted = {(str(task), split) for task in config.tasks for split in config.sequence.evaluation_splits}
+    return wanted <= places
 
 
 def latest_entry(run: RunDirectory) -> tuple[int, float | None]:

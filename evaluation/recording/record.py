@@ -13,7 +13,7 @@ from common.errors import raise_problems
 from envs import ProcgenVecEnv
 from evaluation.agent_info import policy_with_reset
 from evaluation.inspection import InspectedPlayer
-from evaluation.loading import agent_problems
+from evaluation.loading import agent_problems, task_numbers
 from evaluation.play import native_mode
 from evaluation.progress import Progress, Report, no_report
 from evaluation.recording.film import film_writer
@@ -48,13 +48,14 @@ def record(
     """
     raise_problems([*protocol.problems(), *agent_problems(agent), *recording.problems()])
     policy = policy_with_reset(agent, protocol.reset)
-    replays = _chosen_replays(policy, protocol, recording)
+    tasks = dict(zip(protocol.games, task_numbers(agent, protocol.games, protocol.mode), strict=True))
+    replays = _chosen_replays(policy, protocol, recording, tasks)
     length = max(len(replay.actions) for replay in replays) if replays else recording.frames
     with ExitStack() as stack:
         env = _make_env(protocol, replays, "rgb_array" if recording.video is not None else None)
         stack.callback(env.close)
-        player = InspectedPlayer(policy, env, protocol.seed, protocol.greedy)
         games = env.get_attr("game")
+        player = InspectedPlayer(policy, env, protocol.seed, protocol.greedy, [tasks[game] for game in games])
         writers = []
         if recording.video is not None:
             writers.append(stack.enter_context(film_writer(recording, protocol, games)))
@@ -83,12 +84,15 @@ def _meta(protocol: Protocol, recording: Recording, games: Sequence[str], policy
     }
 
 
-def _chosen_replays(policy: Policy, protocol: Protocol, recording: Recording) -> list[Replay]:
+def _chosen_replays(
+    policy: Policy, protocol: Protocol, recording: Recording, tasks: Mapping[str, int]
+) -> list[Replay]:
     """The episodes that are shown, all games for each choice; none where a stretch of time is."""
     if not recording.video_episodes:
         return []
     candidates = [
-        play_candidates(policy, game, recording.video_candidates, protocol) for game in protocol.games
+        play_candidates(policy, game, recording.video_candidates, protocol, tasks[game])
+        for game in protocol.games
     ]
     return [choose_replay(played, which) for which in recording.video_episodes for played in candidates]
 

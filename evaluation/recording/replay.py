@@ -34,8 +34,11 @@ class Replay:
     score: float
 
 
-def play_candidates(policy: Policy, game: str, count: int, protocol: Protocol) -> list[Replay]:
-    """Play `count` episodes of a game side by side, on levels of the first split of `protocol`."""
+def play_candidates(policy: Policy, game: str, count: int, protocol: Protocol, task: int = 0) -> list[Replay]:
+    """Play `count` episodes of a game side by side, on levels of the first split of `protocol`.
+
+    `task` is its number, for a policy that is told.
+    """
     levels = list(islice(level_order(game, protocol.mode, protocol.levels[0], protocol.seed), count))
     env = ProcgenVecEnv(
         [game], count, native_mode(protocol.mode), "all", level_seeds=levels, blank=protocol.blank
@@ -44,7 +47,7 @@ def play_candidates(policy: Policy, game: str, count: int, protocol: Protocol) -
     chosen: list[list[int]] = [[] for _ in levels]
     scores = [0.0] * count
     with closing(env):
-        player = Player(policy, [env], [choose])
+        player = Player(policy, [env], [choose], [task] * count)
         for step in player.play():
             for index in np.flatnonzero(player.active):
                 chosen[index].append(int(step.actions[index]))

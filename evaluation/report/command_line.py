@@ -16,10 +16,12 @@ from rich.console import Console
 from agents.distributed import joined
 from agents.exchange import Exchange
 from common.cli import Flag, Shown, parse_options
+from common.config import OneOf
+from common.config import problems as config_problems
 from common.errors import UserError, raise_problems
 from evaluation.progress import Report, show_progress
-from evaluation.report import pages
-from evaluation.report.gather import Study, common_protocol, gather, unfinished_line
+from evaluation.report import continual, continual_pages, pages
+from evaluation.report.gather import Announce, Study, common_protocol, gather, unfinished_line
 from evaluation.report.plots import Plot, all_plots
 from evaluation.report.runs import Run, find_runs
 from evaluation.report.stream import (
@@ -44,7 +46,8 @@ class Options:
     """Compare runs: evaluate what has not been evaluated, and write tables, plots and numbers.
 
     Writes report.html (self-contained), report.md with plots/, scores.csv and report.json. Evaluations are kept in the
-    runs, so that a second report is quick.
+    runs, so that a second report is quick. Runs of tasks one after another are compared by what they measured in
+    their course, in pages of their own and in continual.csv.
 
     Attributes:
         runs: runs of train.py, or directories that hold some, such as that of a suite.
@@ -62,6 +65,8 @@ class Options:
         streams: streams played side by side.
         tasks: scored tasks of each stream: games, from one switch to the next.
         span: steps after which the memory is cleared in one of the lines.
+        normalizer: of tasks one after another: procgen, expert (runs of a single task) or ppo (published curves).
+        cora: of tasks one after another: score the ends of stages as CORA does, by moving means over 20 evaluations.
     """
 
     runs: Annotated[tuple[str, ...], Shown("RUN ...")] = ()
@@ -79,6 +84,8 @@ class Options:
     streams: Annotated[int, Shown("N")] = StreamProtocol.streams
     tasks: Annotated[int, Shown("N")] = StreamProtocol.tasks
     span: Annotated[int, Shown("N")] = int(DEFAULT_SPAN)
+    normalizer: Annotated[str, OneOf(continual.NORMALIZERS, "normalizer"), Shown("NAME")] = "procgen"
+    cora: Flag = False
 
 
 def main(words: Sequence[str]) -> int:
@@ -99,7 +106,67 @@ def _report(options: Options, words: Sequence[str], exchange: Exchange) -> int:
     if exchange.size > 1:
         torch.set_num_threads(exchange.place.cores)
     console = Console(highlight=False, markup=False)
+    sequences = [run for run in runs if run.config.sequence.active]
+    others = [run for run in runs if not run.config.sequence.active]
+    compared: continual.ContinualStudy | None = None
+    if sequences:
+        # The name of a baseline is that of one kind or of the other.
+        baseline = None if others else options.baseline
+        compared = exchange.together(
+            lambda: continual.gather(
+                sequences, normalizer=options.normalizer, cora=options.cora, baseline=baseline
+            )
+        )
+    study = _study(others, protocol, options, console, exchange) if others else None
+    if exchange.is_first:
+        _write(runs, out, compared, study, options, words, console)
+    return 0
 
+
+def _write(
+    runs: Sequence[Run],
+    out: Path,
+    compared: continual.ContinualStudy | None,
+    study: Study | None,
+    options: Options,
+    words: Sequence[str],
+    console: Console,
+) -> None:
+    items: list[Table | Plot] = []
+    introduction: list[str] = []
+    files: dict[str, str] = {}
+    extra: dict[str, Any] = {}
+    if compared is not None:
+        introduction += _continual_introduction(compared)
+        items += continual_pages.all_items(compared)
+        files["continual.csv"] = continual_pages.continual_csv(compared)
+        extra["continual"] = continual_pages.continual_json(compared)
+    if study is not None:
+        introduction += _introduction(study)
+        more, stream = _items(study, options, console)
+        items += more
+        extra |= stream
+        files["scores.csv"] = pages.scores_csv(study)
+    introduction.append(f"Made by: {shlex.join([*PROGRAM.split(), *words])}")
+    title = options.title or _title(runs)
+    files = {
+        "report.html": pages.page(title, introduction, items),
+        "report.md": pages.markdown(title, introduction, items),
+        **files,
+        "report.json": pages.report_json(study, items, extra),
+        **{f"{pages.PLOTS}/{plot.key}.svg": plot.svg for plot in items if isinstance(plot, Plot)},
+    }
+    pages.write(out, files)
+    _show(
+        items,
+        () if study is None else study.unfinished,
+        [name for name in files if "/" not in name],
+        out,
+        console,
+    )
+
+
+def _announce(console: Console) -> Announce:
     @contextmanager
     def announce(run: Run, reset: str | None) -> Iterator[Report]:
         how = "" if reset is None else f", memory reset: {reset}"
@@ -107,34 +174,29 @@ def _report(options: Options, words: Sequence[str], exchange: Exchange) -> int:
         with show_progress(console, "evaluating", "episodes") as report:
             yield report
 
-    study = gather(runs, protocol, options.baseline, announce, exchange)
-    if not exchange.is_first:
-        return 0
-    title = options.title or _title(runs)
-    introduction = [*_introduction(study), f"Made by: {shlex.join([*PROGRAM.split(), *words])}"]
+    return announce
+
+
+def _study(
+    runs: Sequence[Run], protocol: Protocol | None, options: Options, console: Console, exchange: Exchange
+) -> Study:
+    return gather(runs, protocol, options.baseline, _announce(console), exchange)
+
+
+def _items(study: Study, options: Options, console: Console) -> tuple[list[Table | Plot], dict[str, Any]]:
+    """What is said of runs that play all their games at once, and what of it goes into report.json besides."""
     items = pages.ordered(all_tables(study), all_plots(study))
-    extra: dict[str, Any] = {}
-    if options.stream:
-        streams = replace(
-            default_protocol(study),
-            task_duration=options.task_duration,
-            streams=options.streams,
-            tasks=options.tasks,
-            reset_conditions=(*RESET_CONDITIONS, str(options.span)),
-        )
-        scores = gather_streams(study, streams, announce)
-        items += [stream_table(scores), stream_plot(scores)]
-        extra["stream"] = streams_json(scores)
-    files = {
-        "report.html": pages.page(title, introduction, items),
-        "report.md": pages.markdown(title, introduction, items),
-        "scores.csv": pages.scores_csv(study),
-        "report.json": pages.report_json(study, items, extra),
-        **{f"{pages.PLOTS}/{plot.key}.svg": plot.svg for plot in items if isinstance(plot, Plot)},
-    }
-    pages.write(out, files)
-    _show(study, items, out, console)
-    return 0
+    if not options.stream:
+        return items, {}
+    streams = replace(
+        default_protocol(study),
+        task_duration=options.task_duration,
+        streams=options.streams,
+        tasks=options.tasks,
+        reset_conditions=(*RESET_CONDITIONS, str(options.span)),
+    )
+    scores = gather_streams(study, streams, _announce(console))
+    return [*items, stream_table(scores), stream_plot(scores)], {"stream": streams_json(scores)}
 
 
 def prepare(options: Options) -> tuple[list[Run], Protocol | None, Path]:
@@ -150,7 +212,7 @@ def prepare(options: Options) -> tuple[list[Run], Protocol | None, Path]:
         problems.append("nowhere to write to: give --out DIR")
     if options.greedy and options.sample:
         problems.append("--greedy and --sample contradict each other: give one of them")
-    raise_problems(problems)
+    raise_problems([*config_problems(options, "--"), *problems])
     assert options.out is not None
     out = Path(options.out)
     existing = next(path for path in [out, *out.absolute().parents] if path.exists())
@@ -162,7 +224,7 @@ def prepare(options: Options) -> tuple[list[Run], Protocol | None, Path]:
     names = ("splits", "episodes", "greedy", "sample", "every_level", "seed")
     if all(getattr(options, name) == getattr(Options(), name) for name in names):
         return runs, None, out
-    base = common_protocol(runs)
+    base = common_protocol([run for run in runs if not run.config.sequence.active] or runs)
     protocol = replace(
         base,
         splits=options.splits or base.splits,
@@ -181,6 +243,17 @@ def _title(runs: Sequence[Run]) -> str:
         scale = suite.get("scale", 1)
         names[str(suite.get("suite")) + (f" at scale {scale:g}" if scale != 1 else "")] = None
     return f"Report on {', '.join(names)}" if names else "Report"
+
+
+def _continual_introduction(study: continual.ContinualStudy) -> list[str]:
+    """What is compared, in a sentence."""
+    first = study.methods[0].first
+    stages = first.stages
+    count = len(study.methods)
+    return [
+        f"{count} method{'s' * (count > 1)} on {len(study.tasks)} tasks one after another "
+        f"({', '.join(map(str, study.tasks))}), {len(stages)} stages of {stages[-1].steps:,} environment steps."
+    ]
 
 
 def _introduction(study: Study) -> list[str]:
@@ -204,14 +277,21 @@ def _introduction(study: Study) -> list[str]:
     return text
 
 
-def _show(study: Study, items: Sequence[Table | Plot], out: Path, console: Console) -> None:
+def _show(
+    items: Sequence[Table | Plot],
+    unfinished: Sequence[Run],
+    names: Sequence[str],
+    out: Path,
+    console: Console,
+) -> None:
     """The most important numbers, and where the rest is."""
-    aggregates = next(item for item in items if isinstance(item, Table) and item.key == "aggregates")
-    width = max(len(row[0]) for row in aggregates.rows)
-    console.print(f"\n{aggregates.header[1] if len(aggregates.header) > 1 else ''}:", soft_wrap=True)
-    for row in aggregates.rows:
+    tables = [item for item in items if isinstance(item, Table)]
+    main = next((table for table in tables if table.key == "aggregates"), tables[0])
+    width = max(len(row[0]) for row in main.rows)
+    console.print(f"\n{main.header[1] if len(main.header) > 1 else ''}:", soft_wrap=True)
+    for row in main.rows:
         console.print(f"  {row[0]:{width}}  {row[1] if len(row) > 1 else ''}", soft_wrap=True)
-    for run in study.unfinished:
+    for run in unfinished:
         console.print(f"unfinished: {unfinished_line(run)}", soft_wrap=True)
-    for name in ("report.html", "report.md", "scores.csv", "report.json"):
+    for name in names:
         console.print(f"  {out / name}", soft_wrap=True)

@@ -24,7 +24,7 @@ from evaluation.report.tables import Table, expert_pairs, percent_of_expert
 
 PLOTS = "plots"
 
-_WORDS = ("runs", "unfinished")
+_WORDS = ("runs", "unfinished", "continual-unfinished")
 """Tables of texts rather than of numbers."""
 
 
@@ -178,10 +178,18 @@ def scores_csv(study: Study) -> str:
     return text.getvalue()
 
 
-def report_json(study: Study, items: Sequence[Table | Plot], extra: dict[str, Any]) -> str:
-    """All numbers as JSON text."""
+def report_json(study: Study | None, items: Sequence[Table | Plot], extra: dict[str, Any]) -> str:
+    """All numbers as JSON text; `extra` are those of sequences and streams."""
+    data = {} if study is None else _study_json(study)
+    tables = {item.key: plain(item) for item in items if isinstance(item, Table)}
+    return (
+        json.dumps({**data, "tables": tables, **extra}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+
+
+def _study_json(study: Study) -> dict[str, Any]:
     parts = {"seen" if name == "training" else name: splits for name, splits in study.parts.items()}
-    data = {
+    return {
         "protocol": {**study.protocol.to_json(), "seen": study.seen, "unseen": study.unseen},
         "groups": [_group_json(study, group, parts) for group in study.groups],
         "experts": [_group_json(study, group, {}) for group in study.experts],
@@ -202,10 +210,7 @@ def report_json(study: Study, items: Sequence[Table | Plot], extra: dict[str, An
             {"run": run.name, "steps": run.saved, "of": run.config.total_steps} for run in study.unfinished
         ],
         "notes": study.notes,
-        "tables": {item.key: plain(item) for item in items if isinstance(item, Table)},
-        **extra,
     }
-    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _group_json(study: Study, group: Group, parts: dict[str, tuple[str, ...]]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from evaluation.report.tables import FEW_REPETITIONS, heading
 
 # Okabe and Ito's colours, which most colour-blind readers can tell apart; then the same again, dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_STYLE: Any = {
+STYLE: Any = {
     "svg.fonttype": "path",  # a reader need not have the font
     "font.size": 9,
     "axes.spines.top": False,
@@ -34,6 +34,7 @@ _STYLE: Any = {
     "grid.alpha": 0.25,
     "legend.frameon": False,
 }
+"""How all plots look."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def published_curve(game: str, mode: str, levels: str) -> NDArray[np.float64] | 
     return None if curve is None else np.array([data["steps"], curve["mean"], curve["std_over_runs"]], float)
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def all_plots(study: Study) -> list[Plot]:
     """Every plot that `study` has the runs for."""
     several = len(study.protocol.games) > 1 or study.experts
@@ -215,7 +216,7 @@ def aggregate_plot(study: Study) -> Plot:
     note = (
         "Interquartile mean over runs and games; bar: 95 % stratified bootstrap interval (none for one seed)."
     )
-    return Plot("aggregates", "All games together, plotted", _svg(figure, "aggregates"), (note,))
+    return Plot("aggregates", "All games together, plotted", svg_of(figure, "aggregates"), (note,))
 
 
 def profile_plot(study: Study) -> Plot:
@@ -262,10 +263,10 @@ def _wide_plot(
     axes = figure.subplots()
     draw(axes)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
-    return Plot(key, title, _svg(figure, key), notes)
+    return Plot(key, title, svg_of(figure, key), notes)
 
 
-@matplotlib.rc_context(_STYLE)
+@matplotlib.rc_context(STYLE)
 def draw_panels(
     panels: Sequence[tuple[str, Callable[[Axes], None]]], xlabel: str, ylabel: str, key: str, shared: bool
 ) -> str:
@@ -296,10 +297,10 @@ def draw_panels(
         (place.get_legend_handles_labels() for place in places), key=lambda entries: len(entries[1])
     )
     figure.legend(handles, labels, loc="outside lower center", ncols=min(3, len(labels)), fontsize=8)
-    return _svg(figure, key)
+    return svg_of(figure, key)
 
 
-def _svg(figure: Figure, key: str) -> str:
+def svg_of(figure: Figure, key: str) -> str:
     """The same picture every time: without a date, and with ids that follow from `key`."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": key}):

@@ -16,7 +16,7 @@ from agents.acting import greedy
 from common.errors import raise_problems
 from envs import Levels, ProcgenVecEnv
 from evaluation.agent_info import agent_info, policy_with_reset
-from evaluation.loading import agent_problems
+from evaluation.loading import agent_problems, task_numbers
 from evaluation.play import Chooser, Player, action_seed, sampler
 from evaluation.progress import Report, no_report
 from evaluation.scoring.protocol import Protocol
@@ -26,7 +26,12 @@ from policies import Policy
 
 
 def evaluate(
-    agent: Agent, protocol: Protocol, report: Report = no_report, *, num_threads: int = 4
+    agent: Agent,
+    protocol: Protocol,
+    report: Report = no_report,
+    *,
+    num_threads: int = 4,
+    tasks: Sequence[int] | None = None,
 ) -> Results:
     """Play the games of `protocol` side by side, on one split after the other, in environments of their own.
 
@@ -38,18 +43,20 @@ def evaluate(
         protocol: what to play and how.
         report: called after each step with numbers of episodes.
         num_threads: native threads that step each game; does not change the scores.
+        tasks: what to tell a policy that is told its task, for each game; None for what it was trained with.
 
     Raises:
         UserError: the protocol cannot be played, or the agent is for other observations or actions.
     """
     raise_problems([*protocol.problems(), *agent_problems(agent)])
     policy = policy_with_reset(agent, protocol.reset)
+    numbers = task_numbers(agent, protocol.games, protocol.mode) if tasks is None else tasks
     progress = EvaluationProgress(protocol, report)
     scores: list[GameScore] = []
     for levels in protocol.levels:
         episodes: list[list[Episode]] = [[] for _ in protocol.games]
         for quotas, level_seeds in _waves(protocol, levels):
-            played = _play_wave(policy, protocol, levels, quotas, level_seeds, num_threads, progress)
+            played = _play_wave(policy, protocol, levels, quotas, level_seeds, num_threads, progress, numbers)
             for so_far, more in zip(episodes, played, strict=True):
                 so_far += more
         for game, found in zip(protocol.games, episodes, strict=True):
@@ -79,6 +86,7 @@ def play_episodes(
     choosers: Sequence[Chooser],
     on_episode: Callable[[int, Episode], None] = lambda number, episode: None,
     on_step: Callable[[Parts, Parts], None] = lambda left, ages: None,
+    tasks: Sequence[int] | None = None,
 ) -> list[list[Episode]]:
     """Play until each environment has its episodes.
 
@@ -89,6 +97,7 @@ def play_episodes(
         choosers: as for `Player`.
         on_episode: is called after each episode that counts, with the number of its vectorised environment.
         on_step: is called after each step: episodes that each environment has left, and steps of the present one.
+        tasks: of each of `envs`, as for `Player`.
 
     Returns:
         The episodes of each of `envs`, in the order in which they ended (within a step: by environment).
@@ -96,9 +105,10 @@ def play_episodes(
     for env, shares in zip(envs, quotas, strict=True):
         if len(shares) != env.num_envs:
             raise ValueError(f"{len(shares)} quotas for {env.num_envs} environments: give one for each")
-    player = Player(policy, envs, choosers)
-    left, ages = np.concatenate(quotas), np.zeros(player.num_envs, dtype=np.int64)
     owners = np.repeat(np.arange(len(envs)), [env.num_envs for env in envs])
+    told = None if tasks is None else [tasks[owner] for owner in owners]
+    player = Player(policy, envs, choosers, told)
+    left, ages = np.concatenate(quotas), np.zeros(player.num_envs, dtype=np.int64)
     episodes: list[list[Episode]] = [[] for _ in envs]
     player.active = left > 0
     for step in player.play():
@@ -132,6 +142,7 @@ def _play_wave(
     level_seeds: Sequence[int] | None,
     num_threads: int,
     progress: EvaluationProgress,
+    tasks: Sequence[int],
 ) -> list[list[Episode]]:
     """The episodes of each game."""
     envs, choosers = [], []
@@ -152,7 +163,7 @@ def _play_wave(
             envs.append(env)
             stack.callback(env.close)
         on_step = partial(progress.step, levels.name)
-        return play_episodes(policy, envs, [quotas] * len(envs), choosers, progress.count, on_step)
+        return play_episodes(policy, envs, [quotas] * len(envs), choosers, progress.count, on_step, tasks)
 
 
 def check_every_level(episodes: Sequence[Episode], levels: Levels) -> None:

@@ -36,7 +36,8 @@ class Options:
     """Watch a policy play in the browser, and watch its weights change.
 
     Attributes:
-        checkpoint: directory of a run, of which the newest checkpoint is taken, or a checkpoint file.
+        checkpoint: directory of a run, of which the newest checkpoint is taken, one of its times such as RUN@stage1,
+            RUN@40000 or RUN@best, or a checkpoint file.
         versus: a second one, or the same one with other settings, which plays the same levels in step.
         games: games or task sets to play.
         split: levels to draw from: train, test1, test2, test3, all, or A:B for levels A to B-1.

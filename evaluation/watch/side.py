@@ -17,7 +17,7 @@ from envs.levels import MAX_LEVEL
 from envs.native import ACTION_NAMES, NO_OP
 from evaluation.inspection import InspectedPlayer, Moment, StepView
 from evaluation.intervention import Intervention, policy_under, unsupported
-from evaluation.loading import TrainingInfo
+from evaluation.loading import TrainingInfo, task_numbers
 from evaluation.play import native_mode
 from evaluation.watch.history import FrameRecord, Numbers, SideMoment, Tally
 from policies import name_of
@@ -109,7 +109,8 @@ class Side:
             blank=config.blank,
         )
         policy = policy_under(watched.agent, watched.intervention)
-        self.player = InspectedPlayer(policy, env, config.seed, watched.greedy)
+        tasks = task_numbers(watched.agent, config.games, config.mode)
+        self.player = InspectedPlayer(policy, env, config.seed, watched.greedy, tasks)
         self._tallies = [Tally() for _ in config.games]
         self._records: list[FrameRecord] = []
         self._held = self._tapped = NO_OP
@@ -136,7 +137,7 @@ class Side:
         policy = policy_under(watched.agent, watched.intervention)
         self.watched = watched
         self.player.policy, self.player.greedy = policy, watched.greedy
-        self.player.state = policy.initial_state(self.player.num_envs)
+        self.player.state = policy.restarted(self.player.state)
 
     def choose_actions(self, greedy: bool) -> None:
         """Take the most likely actions from the next step on, or draw them."""

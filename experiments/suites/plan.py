@@ -22,12 +22,15 @@ from experiments.presets import PRESETS
 from experiments.suites.definition import Suite, Value, Variant
 from records.config import TrainConfig, learned_settings, to_json
 from records.directory import RECORD, RUNS, RunDirectory, read_record
+from records.sequence import SequenceConfig
 
 CONFIGS = "configs"
 """Directory of a suite with the settings of its runs, a file for each."""
 _EPISODE_STEPS = 300
 """A rough mean length of episodes, for how many of them a rehearsal should play."""
 _LEAST_EPISODES = 10
+_REHEARSED_EPISODES = 3
+"""Of each task and split, in the evaluations within stages."""
 MAX_RUNS = 10_000
 """Beyond it, a number of runs is a mistake."""
 _CHECKPOINTS, _ENTRIES = 5, 50
@@ -227,6 +230,10 @@ def scaled(config: TrainConfig, scale: float) -> TrainConfig:
     """
     rollout = config.steps_per_rollout
     total = max(round(config.total_steps * scale), 2 * rollout)
+    sequence = config.sequence
+    if sequence.active:
+        sequence = _scaled_sequence(sequence, scale, rollout)
+        total = sequence.total_steps(len(config.tasks))
     every = config.checkpoint_every_steps
     episodes = config.evaluation_episodes
     if episodes is not None:
@@ -238,6 +245,23 @@ def scaled(config: TrainConfig, scale: float) -> TrainConfig:
         checkpoint_every_steps=None if every is None else min(every, max(total // _CHECKPOINTS, rollout)),
         log_every_steps=min(config.log_every_steps, max(total // _ENTRIES, rollout)),
         evaluation_episodes=episodes,
+        sequence=sequence,
+    )
+
+
+def _scaled_sequence(sequence: SequenceConfig, scale: float, rollout: int) -> SequenceConfig:
+    """As many stages and evaluations, of a share `scale` of the steps and episodes; a stage is two rollouts or more."""
+
+    def share(steps: int | None, least: int) -> int | None:
+        return None if steps is None else max(round(steps * scale), least)
+
+    return replace(
+        sequence,
+        steps_per_task=share(sequence.steps_per_task, 2 * rollout),
+        first_stage_steps=share(sequence.first_stage_steps, 2 * rollout),
+        evaluate_every_steps=share(sequence.evaluate_every_steps, rollout),
+        boundary_episodes=min(sequence.boundary_episodes, _LEAST_EPISODES),
+        evaluation_episodes=min(sequence.evaluation_episodes, _REHEARSED_EPISODES),
     )
 
 

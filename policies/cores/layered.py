@@ -16,6 +16,7 @@ from common.config import Range
 from policies.cores.base import MAX_LAYERS, MAX_SIZE, Core, CoreConfig, Reading, Readings
 from policies.ops.operator import AUTO
 from policies.resets import State
+from policies.tasks import Gate
 
 
 @dataclass(frozen=True)
@@ -123,16 +124,17 @@ def frozen(weights: Tensor, reset: Tensor) -> Tensor:
 
 
 class FeedForwardBlock(nn.Module):
-    """x + linear(relu(linear(layer_norm(x))))."""
+    """x + linear(relu(linear(layer_norm(x)))), with a gate for the hidden units."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.layer_norm = nn.LayerNorm(width)
         self.linear1 = nn.Linear(width, hidden)
         self.linear2 = nn.Linear(hidden, width)
+        self.gate = Gate(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = x + self.linear2(self.linear1(self.layer_norm(x)).relu())
+        result: Tensor = x + self.linear2(self.gate(self.linear1(self.layer_norm(x)).relu()))
         return result
 
 

@@ -13,6 +13,7 @@ from common.config import Range
 from policies.cores.base import MAX_LAYERS, MAX_SIZE, Core, CoreConfig
 from policies.ops.operator import check_reset, check_shape, steps_with_resets
 from policies.resets import State
+from policies.tasks import Gate
 
 
 def lstm(
@@ -84,6 +85,7 @@ class LstmCore(Core):
     def __init__(self, config: LstmConfig, input_size: int) -> None:
         super().__init__(input_size, config.hidden)
         sizes = [input_size] + [config.hidden] * (config.layers - 1)
+        self.gate = Gate(config.hidden)  # for the last layer's output; what it remembers is not silenced
         # Holders of the parameters; the recurrence itself is the operator's.
         self.cells = nn.ModuleList([nn.LSTMCell(size, config.hidden) for size in sizes])
 
@@ -101,4 +103,4 @@ class LstmCore(Core):
             x, new_memory[hidden_name], new_memory[cell_name] = lstm(
                 gates, cell.weight_hh, memory[hidden_name], memory[cell_name], reset
             )
-        return x, new_memory
+        return self.gate(x), new_memory

@@ -108,7 +108,10 @@ def random_batch() -> Callable[..., Batch]:
             return torch.randint(256, shape, generator=generator, dtype=torch.uint8)
 
         dones = torch.rand(steps, num_envs, generator=generator) < end_probability
-        state = {name: 0.3 * normal(*tensor.shape) for name, tensor in policy.initial_state(num_envs).items()}
+        state = {
+            name: 0.3 * normal(*tensor.shape) if tensor.is_floating_point() else tensor
+            for name, tensor in policy.initial_state(num_envs).items()
+        }
         return Batch(
             rgb=bright(steps + 1, num_envs, *policy.encoder.image_shape),
             reward_input=normal(steps + 1, num_envs, 1).clamp(-1.0, 1.0),
@@ -120,6 +123,7 @@ def random_batch() -> Callable[..., Batch]:
             dones=dones,
             initial_state=state,
             final_state=state,
+            logits=normal(steps, num_envs, policy.num_actions),
         )
 
     return make

@@ -128,7 +128,7 @@ def make_collector(
         DummyVecEnv([partial(CountingEnv, course, slot) for slot in islice(slots, size)]) for size in groups
     ]
     env = parts[0] if len(parts) == 1 else GroupedVecEnv(parts)
-    store = RolloutStore(STEPS_OF_ROLLOUT, NUM_ENVS, (2, 2, 3), torch.device("cpu"))
+    store = RolloutStore(STEPS_OF_ROLLOUT, NUM_ENVS, (2, 2, 3), ACTIONS, torch.device("cpu"))
     collector = Collector(env, make_actor, DoubledReward(), torch.device("cpu"))
     observation = env.reset()
     assert isinstance(observation, dict)
@@ -147,6 +147,8 @@ def check_batch(batch: Batch, course: Course, first: int, steps: int = STEPS_OF_
     assert_equal(batch.rgb, np.broadcast_to(pixels[:, :, None, None], batch.rgb.shape))
     assert_equal(batch.episode_start, course.step[shown] == 0)
     assert_equal(batch.actions, course.action[taken])
+    assert batch.logits is not None
+    assert_equal(batch.logits.argmax(-1), course.action[taken])  # of the same step, not of the one before
     assert_equal(batch.rewards, 2.0 * course.reward[taken])
     assert_equal(batch.dones, course.ends[taken])
     assert_equal(batch.dones, course.step[first + 1 : first + steps + 1] == 0)

@@ -20,7 +20,7 @@ from agents.learner import Learner
 from benchmarks.faults.process import load_everything
 from benchmarks.team import together
 from envs import ProcgenVecEnv
-from policies import ImpalaEncoderConfig, policy_config
+from policies import ImpalaEncoderConfig, TaskConfig, policy_config
 
 GAMES, NUM_ENVS, STEPS, ROLLOUTS = ("bigfish", "dodgeball"), 12, 8, 6
 COMMON = {"rollout_steps": STEPS, "reward_transform": "normalize", "discount": 0.9}
@@ -31,11 +31,13 @@ CASES: dict[str, tuple[type[Agent], str, dict[str, Any]]] = {
     "ppo-feedforward": (PPO, "feedforward", {"minibatches": 2, "epochs": 2}),
     "ppo-srwm": (PPO, "srwm", {"minibatches": 2, "epochs": 1}),
     "appo-srwm": (APPO, "srwm", {"batch_unrolls": 12, "passes": 2}),
+    "impala-srwm-gated": (IMPALA, "srwm", {"batch_unrolls": 6, "retention": "xdg"}),
 }
 
 
 class Kept(KVWriter):
-    """Keeps what is logged, but for the clock, and for how many ratios are above 1: rounding decides where it is 1."""
+    """Keeps what is logged, but for the clock, what process 0 says of its own environments alone, and how many ratios
+    are above 1: rounding decides where it is 1."""
 
     LEFT_OUT = ("time/sps", "memory/", "train/rho_clipped")
 
@@ -44,7 +46,11 @@ class Kept(KVWriter):
 
     def write(self, key_values: dict[str, Any], key_excluded: Mapping[str, Any], step: int = 0) -> None:
         self.entries.append(
-            {tag: value for tag, value in key_values.items() if not tag.startswith(self.LEFT_OUT)}
+            {
+                tag: value
+                for tag, value in key_values.items()
+                if not tag.startswith(self.LEFT_OUT) and not tag.endswith("_spread")
+            }
         )
 
     def close(self) -> None:
@@ -92,7 +98,8 @@ def train(case: str, exchange: Exchange) -> dict[str, Any]:
     algorithm, core, settings = CASES[case]
     small = {} if core == "feedforward" else {"width": 8, "heads": 2, "feedforward": 8, "layers": 1}
     config = policy_config(core, encoder=ImpalaEncoderConfig(hidden=8, channels=(4,)))
-    config = replace(config, core=replace(config.core, **small))
+    tasks = TaskConfig(count=2, id="told" if "retention" in settings else "hidden")
+    config = replace(config, core=replace(config.core, **small), tasks=tasks)
     env = ProcgenVecEnv(GAMES, NUM_ENVS, num_threads=0, part=exchange.part)
     take_given_actions(exchange)
     agent = algorithm(config, env, seed=3, device="cpu", exchange=exchange, **COMMON, **settings)

@@ -83,6 +83,13 @@ CHANGES: dict[str, tuple[tuple[str, ...], Any]] = {
     "images of no size": (("image_shape",), [0, 64, 3]),
     "a seed that is a text": (("seed",), "\x1b[2J"),
     "rollouts beyond all memory": (("config", "rollout_steps"), 10**9),
+    "a task that is no number": (("run", "task"), "first"),
+    "fewer than no steps at changes of the task": (("run", "consolidation_steps"), -1),
+    "no such method of continual learning": (("retention", "name"), "ewcc"),
+    "settings of it that are not there": (("retention", "config"), {"strength": 1}),
+    "settings of it that are impossible": (("retention", "config", "ewc_strength"), -1.0),
+    "a method and nothing that it keeps": (("retention", "name"), "ewc"),
+    "what methods draw from": (("learner", "replaying"), torch.zeros(3, dtype=torch.uint8)),
     "a window without end": (("run", "episodes", "windows"), {"bigfish": [[0.0, 1, 0.0]] * 101}),
 }
 
@@ -114,6 +121,23 @@ def test_settings_of_the_optimizer_come_from_the_configuration(
     assert not group["maximize"]
     assert len(group["params"]) == len(list(agent.policy.parameters()))
     agent.learn(8, reset_num_timesteps=False)
+
+
+def test_an_older_file_says_nothing_of_continual_learning(
+    whole: Path, env: ProcgenVecEnv, tmp_path: Path
+) -> None:
+    """It goes on as the agent that wrote it would have."""
+    content = content_of(whole)
+    del content["retention"], content["learner"]["replaying"], content["policy_config"]["tasks"]
+    del content["run"]["task"], content["run"]["consolidation_steps"]
+    older = write_checkpoint(tmp_path / "older.ckpt", content)
+    weights = []
+    for path in (whole, older):
+        agent = agents.load(path, env, force_reset=False)
+        agent.learn(16, reset_num_timesteps=False)
+        weights.append(torch.cat([p.detach().flatten() for p in agent.policy.parameters()]))
+    assert agent.retention.name == "none"
+    assert torch.equal(*weights)
 
 
 def test_what_is_written_is_what_the_schema_says(whole: Path) -> None:

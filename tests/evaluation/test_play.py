@@ -70,7 +70,7 @@ class Counter:
         self.names = names
         self.rows = 0
 
-    def initial_state(self, count: int) -> State:
+    def initial_state(self, count: int, task: object = 0) -> State:
         assert count == len(self.names)
         return {"name": torch.tensor(self.names), "calls": torch.zeros(count, dtype=torch.int64)}
 

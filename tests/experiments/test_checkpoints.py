@@ -9,6 +9,7 @@ import pytest
 
 from agents import Agent
 from agents.exchange import Exchange
+from agents.retention import Retention
 from experiments import checkpoints
 from experiments.checkpoints import BestCheckpoint, CheckpointFailure, SaveCheckpoints, prune
 from records.directory import RunDirectory, checkpoint_step
@@ -23,6 +24,7 @@ class FakeAgent(Agent):
     def __init__(self) -> None:
         self.broken = False
         self.exchange = Exchange()
+        self._retention = Retention()
 
     def _make_optimizer(self) -> Any:
         raise NotImplementedError
@@ -200,5 +202,5 @@ def test_the_checkpoint_that_is_gone_on_from_is_not_written_again(
 def test_pruning_leaves_other_files_alone(agent: FakeAgent, run: RunDirectory) -> None:
     walk(begin(agent, run, 10), agent, 10, 20)
     (run.checkpoints / "mine.ckpt").touch()
-    prune(run, 1, None)
+    prune(run, 1, ())
     assert {path.name for path in run.checkpoints.iterdir()} == {"mine.ckpt", run.checkpoint_at(20).name}

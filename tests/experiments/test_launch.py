@@ -136,7 +136,7 @@ def test_stopping_in_the_first_rollout_saves_the_beginning(
 def test_a_run_directory_that_exists_is_refused_before_anything_starts(
     finished: RunDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "grouped_procgen", None)
+    monkeypatch.setattr(launch, "make_environments", None)
     before = (finished.path / "command.txt").read_bytes()
     with pytest.raises(UserError, match="exists: choose another"):
         train(tiny_run(), finished.path)
@@ -146,7 +146,7 @@ def test_a_run_directory_that_exists_is_refused_before_anything_starts(
 def test_contradictions_are_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "grouped_procgen", None)
+    monkeypatch.setattr(launch, "make_environments", None)
     with pytest.raises(UserError, match="5 environments cannot be shared equally"):
         train(replace(tiny_run(), num_envs=5), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
@@ -157,7 +157,7 @@ class TestResumeRefuses:
 
     @pytest.fixture(autouse=True)
     def no_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(launch, "grouped_procgen", None)
+        monkeypatch.setattr(launch, "make_environments", None)
 
     def refused(self, run: RunDirectory, total_steps: int | None = 10_000) -> str:
         config = run.config_file.read_bytes() if run.config_file.exists() else None

@@ -43,7 +43,9 @@ def test_a_short_run_is_shown_often_enough(name: str) -> None:
 
 
 def test_the_names_that_users_were_promised() -> None:
-    assert set(PRESETS) == {"quick", "learn", "paper-easy6", "paper-memory4", "expert", "openai-ppo-easy"}
+    single = {"quick", "learn", "paper-easy6", "paper-memory4", "expert", "openai-ppo-easy"}
+    sequences = {"cora-procgen", "cora-climber-levels", "cora-fruitbot-levels", "cora-miner-levels"}
+    assert set(PRESETS) == {*single, "continual-quick", *sequences}
 
 
 def test_published_settings() -> None:
@@ -62,6 +64,29 @@ def test_published_settings() -> None:
         assert agent.batches_per_pass(config.num_envs) == config.num_envs // 32
         assert (agent.learning_rate, agent.rollout_steps, agent.discount) == (6e-4, 50, 0.99)
         assert config.policy_name == "srwm"
+
+
+def test_coras_sequences() -> None:
+    """Powers et al., arXiv 2110.10067, and its configuration files."""
+    six = PRESETS["cora-procgen"].config
+    assert [str(task) for task in six.tasks] == "climber dodgeball ninja starpilot bigfish fruitbot".split()
+    assert [stage.end for stage in six.plan.stages] == [5_000_000 * number for number in range(1, 7)]
+    assert (six.num_envs, six.agent.rollout_steps, six.agent.learning_rate) == (64, 20, 4e-4)
+    assert six.agent.learning_rate_decay
+    assert six.sequence.restart_learning_rate
+    totals = {"climber": 36_000_000, "fruitbot": 45_000_000, "miner": 36_000_000}
+    for game, total in totals.items():
+        config = PRESETS[f"cora-{game}-levels"].config
+        assert config.total_steps == total
+        assert config.problems() == []
+        assert all(task.level_range.count == 1 for task in config.tasks)
+
+
+def test_more_cycles_make_a_longer_run() -> None:
+    found: list[str] = []
+    preset = PRESETS["cora-procgen"]
+    config = preset.configure({"sequence.cycles": 5, "policy": "srwm"}, preset.config, found)
+    assert (config.total_steps, found, config.problems()) == (150_000_000, [], [])
 
 
 def test_the_expert_plays_any_game() -> None:

@@ -306,6 +306,17 @@ def test_shares() -> None:
     assert "at most 4 processes" in share_problems(many, 6)[0]
 
 
+def test_what_is_not_thought_through_for_several_processes_is_refused() -> None:
+    clear = tiny_run(num_envs=12, retention="clear")
+    assert share_problems(clear, 2) == [
+        "retention clear is not for runs of several processes: use one process, or retention none"
+    ]
+    told = tiny_run(num_envs=12, retention="xdg", policy={"tasks": {"id": "told"}})
+    assert share_problems(told, 2) == []
+    sequence = tiny_run(num_envs=12, sequence={"steps_per_task": 480})
+    assert share_problems(sequence, 2) == ["sequences of tasks are not for several processes: use one"]
+
+
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)

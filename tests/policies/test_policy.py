@@ -260,6 +260,14 @@ def test_json_layout() -> None:
         "reset": "episode",
         "bptt_span": None,
         "precision": "auto",
+        "tasks": {
+            "count": 1,
+            "id": "hidden",
+            "heads": "shared",
+            "gated_share": 0.0,
+            "gated_apart": False,
+            "gate_seed": 0,
+        },
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from common.errors import UserError
 from experiments.suites import definition
 from experiments.suites.definition import Suite, Variant, find, read, shipped
-from experiments.suites.plan import make_plan
+from experiments.suites.plan import Options, make_plan
 
 
 def suite(text: str, folder: Path, name: str = "mine") -> Suite:
@@ -19,7 +19,9 @@ def suite(text: str, folder: Path, name: str = "mine") -> Suite:
 
 
 def test_the_suites_that_ship() -> None:
-    assert set(shipped()) == {"paper-easy6", "paper-memory4", "paper-ablation", "paper-experts"}
+    paper = {"paper-easy6", "paper-memory4", "paper-ablation", "paper-experts"}
+    continual = {f"continual-{name}" for name in ("procgen", "told", "cores", "memory", "levels")}
+    assert set(shipped()) == paper | continual
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
@@ -28,6 +30,17 @@ def test_every_shipped_suite_can_be_planned(name: str) -> None:
     assert plan.suite.summary
     assert len({run.name for run in plan.runs}) == len(plan.runs) >= 6
     assert all(not run.config.videos for run in plan.runs)
+
+
+@pytest.mark.parametrize("name", ["continual-procgen", "continual-levels"])
+def test_a_rehearsal_of_a_sequence_has_all_its_stages(name: str) -> None:
+    suite = read(find(name))
+    whole, part = (make_plan(suite, Options(scale=scale, seeds=(0,))).runs for scale in (1.0, 0.001))
+    for one, other in zip(whole, part, strict=True):
+        assert other.config.problems() == []
+        assert len(one.config.plan.stages) == len(other.config.plan.stages)
+        assert other.config.total_steps < one.config.total_steps / 100
+        assert other.config.sequence.joint == one.config.sequence.joint
 
 
 def groups(name: str) -> dict[str, list[int]]:

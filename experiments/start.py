@@ -1,0 +1,70 @@
+"""The agent that a sequence begins with, where it is not to learn from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from agents import Agent, read_checkpoint
+from agents.retention import make_retention
+from common.errors import UserError
+from envs.native import IMAGE_SHAPE, NUM_ACTIONS
+from evaluation.loading import find_checkpoint
+from policies import Policy
+from records.config import TrainConfig
+
+Weights = Mapping[str, Tensor]
+
+
+def read_start(config: TrainConfig) -> Weights | None:
+    """The weights that `config` begins with; None for fresh ones.
+
+    Raises:
+        UserError: there are none, or they are of another network.
+    """
+    if config.sequence.start is None:
+        return None
+    path = find_checkpoint(config.sequence.start)
+    weights: Weights = read_checkpoint(path)["learner"]["policy"]
+    method = make_retention(config.retention, config.retain)
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):  # takes no memory, and draws nothing
+        policy = Policy(method.policy_config(config.policy, config.seed), IMAGE_SHAPE, NUM_ACTIONS)
+    wanted = dict(policy.named_parameters())
+    differing = [name for name, parameter in wanted.items() if not _fits(parameter, _source(name, weights))]
+    unused = [name for name in weights if name not in {_stored_name(other) for other in wanted}]
+    # Buffers, such as the gates of a method, are not learned.
+    unused = [name for name in unused if name.rpartition(".")[2] in ("weight", "bias")]
+    if differing or unused:
+        raise UserError(
+            f"sequence.start {path} holds another network, which differs in "
+            f"{', '.join([*differing, *unused][:3])}: give the policy's settings as in the config.json of its run"
+        )
+    return weights
+
+
+def begin_with(agent: Agent, weights: Weights) -> None:
+    """Give a new agent these weights; its optimizer starts anew.
+
+    Where the agent has heads for each task, those of the first task are what it begins with.
+    """
+    with torch.no_grad():
+        for name, parameter in agent.policy.named_parameters():
+            source = _source(name, weights)
+            assert source is not None
+            (parameter if parameter.shape == source.shape else parameter[0]).copy_(source)
+    agent.actors.follow_learner()
+
+
+def _stored_name(name: str) -> str:
+    """What a parameter is called in a policy with one head for all tasks."""
+    return name.replace("actor.linear.", "actor.")
+
+
+def _source(name: str, weights: Weights) -> Tensor | None:
+    return weights.get(name, weights.get(_stored_name(name)))
+
+
+def _fits(parameter: Tensor, source: Tensor | None) -> bool:
+    return source is not None and source.shape in (parameter.shape, parameter.shape[1:])
