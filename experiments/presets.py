@@ -99,7 +99,7 @@ PRESETS: dict[str, Preset] = {
         {"ppo": PPOConfig(minibatches=2, rollout_steps=32)},
     ),
     "learn": Preset(
-        "feed-forward PPO on one easy game, 1.3 M steps with a light encoder: to see it learn; choose the game with --games",
+        "feed-forward PPO with a light encoder on one easy game: to see it learn; choose the game with --games",
         replace(
             _LIGHT,
             games=("fruitbot",),
