@@ -147,7 +147,7 @@ def test_bad_input_makes_no_environment_and_no_file(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launch, "grouped_procgen", None)
+    monkeypatch.setattr(launch, "make_environments", None)
     assert run_command(lambda: launch.main(line.split())) == 2
     shown = capfd.readouterr()
     assert shown.out == ""
