@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.10 python3; do \
 
 RUN = $(VENV)/bin/python
 
-AGENT ?= easy6-srwm
+AGENT ?= starpilot-srwm
 
 .PHONY: help train watch test check bench format clean
 

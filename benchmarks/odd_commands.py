@@ -23,7 +23,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -447,7 +447,7 @@ class _Worker:
                 attempt(command_of(seed, number, own), own / "place", tally)
                 for problem in tally.problems[before:]:
                     print(json.dumps(problem | {"number": number}), file=sys.stderr, flush=True)
-                self._results.write_text(json.dumps(asdict(tally)), encoding="utf-8")
+                self._results.write_text(json.dumps(vars(tally)), encoding="utf-8")
                 if tally.tried % 50 == 0:
                     print(f"{part}: {tally.tried} {dict(tally.ends)}", file=sys.stderr, flush=True)
             code = 0

@@ -76,25 +76,29 @@ def main(words: Sequence[str] | None = None) -> int:
             case None:
                 return 0
             case Launch(name, config, run_dir, requeue):
-                if requeue and exchange.size > 1:
-                    raise UserError(
-                        "--requeue is for one process: torchrun starts several again, and they find their run"
-                    )
-                # With --requeue, what is in the directory is looked at further down.
-                earlier = None if requeue else exchange.on_first(lambda: _begun_before(called, run_dir))
+                if requeue:
+                    return _start_or_continue(config, str(run_dir), called, exchange)
+                earlier = exchange.on_first(lambda: _begun_before(called, run_dir))
                 if earlier is not None:
                     return resume(earlier, command=called, exchange=exchange, again=True)
                 path = run_dir or exchange.on_first(lambda: str(new_path(name, config)))
-                if not requeue:
-                    return train(config, path, command=called, exchange=exchange)
-                return start_or_continue(
-                    config,
-                    Path(path),
-                    start=lambda: train(config, path, command=called, exchange=exchange),
-                    go_on=lambda: resume(path, command=called, exchange=exchange),
-                )
+                return train(config, path, command=called, exchange=exchange)
             case Resume(run_dir, total_steps, on_nan):
                 return resume(run_dir, total_steps, on_nan, command=called, exchange=exchange)
+
+
+def _start_or_continue(config: TrainConfig, run_dir: str, command: Sequence[str], exchange: Exchange) -> int:
+    """With --requeue: begin the run, or go on with it."""
+    if exchange.size > 1:
+        raise UserError(
+            "--requeue is for one process: torchrun starts several again, and they find their run"
+        )
+    return start_or_continue(
+        config,
+        Path(run_dir),
+        start=lambda: train(config, run_dir, command=command, exchange=exchange),
+        go_on=lambda: resume(run_dir, command=command, exchange=exchange),
+    )
 
 
 def _begun_before(command: Sequence[str], run_dir: str | None) -> str | None:

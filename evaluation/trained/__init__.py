@@ -1,6 +1,6 @@
 """Trained agents that come with the suite: a file of weights for each, and a card that says where it comes from.
 
-Their names stand wherever a run or a checkpoint is expected: ``python eval.py watch easy6-srwm``.
+Their names stand wherever a run or a checkpoint is expected: ``python eval.py watch starpilot-srwm``.
 """
 
 from __future__ import annotations

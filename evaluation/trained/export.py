@@ -82,7 +82,8 @@ def main(words: Sequence[str]) -> int:
         results = evaluate(loaded.agent, protocol, report)
     print_table(results, console)
     weights, card = out / f"{options.name}{SUFFIX}", out / f"{options.name}{CARD_SUFFIX}"
-    write_checkpoint(weights, weights_only(read_checkpoint(checkpoint)))
+    # The settings as the run's directory has them now: what decides nothing of the training may have been changed.
+    write_checkpoint(weights, {**weights_only(read_checkpoint(checkpoint)), "experiment": to_json(config)})
     write_json(card, make_card(run, loaded.agent, results))
     console.print(f"Weights: {weights}\nCard: {card}", soft_wrap=True)
     return 0

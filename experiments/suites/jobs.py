@@ -139,7 +139,8 @@ class RunJob:
         """Called by submitit when the job is preempted or its time is over: save, and be put into the queue again."""
         if self._child is not None:
             self._child.send_signal(signal.SIGTERM)
-            self._child.wait()
+            # Not `wait`: this runs in a signal handler, above a `wait` that holds the lock of both.
+            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
         again = RunJob(self.program, self.words, self.run_dir, self.log, self.processes)
         return importlib.import_module("submitit").helpers.DelayedSubmission(again)
 

@@ -158,5 +158,10 @@ def test_several_processes_learn_what_one_learns_from_the_same_data(case: str, s
             assert process["statistics"]["rewards"][game] == pytest.approx(found, rel=1e-9)
         assert len(process["log"]) == len(one["log"]) == ROLLOUTS
         for mine, theirs in zip(process["log"], one["log"], strict=True):
+            for tag in [
+                tag for tag in mine if tag.endswith("_spread")
+            ]:  # of two environments of each process
+                assert mine.pop(tag) > 0.0
+                assert theirs.pop(tag, 1.0) > 0.0
             assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-4, nan_ok=True)
         assert {"train/loss", "train/explained_variance", "game/dodgeball/return"} <= set(mine)

@@ -63,7 +63,7 @@ def test_protocols_follow_the_training_of_the_agent() -> None:
 
 def test_the_viewer_shows_what_the_agent_sees(agent: IMPALA) -> None:
     config = SessionConfig(("leaper",), blank=ALL_BUT_FIRST)
-    session = Session([WatchedAgent(agent, "it", TrainingInfo())], config, 2**20, render=False)
+    session = Session([WatchedAgent(agent, "it", TrainingInfo())], config, 2**20)
     try:
         pictures = [session.advance().sides[0][0].rgb for _ in range(3)]
     finally:

@@ -111,7 +111,7 @@ def test_the_page_plays_and_does_what_its_controls_say(page: Any, browser: Any, 
     assert first[0] in (256, 512)
     page.until(f"Number({STEP}) > 5")
     page.until(f"({PICTURE})(0)[1] !== '{first[1]}'")
-    assert page.locator(".tile canvas.chart").count() == 4
+    assert page.locator(".tile canvas.chart").count() == 10
     assert page.evaluate("document.querySelector('.heat').width") == 16  # 3 x 4 + 4 columns
     assert page.text(".badge") == "unseen level"
 
