@@ -18,7 +18,7 @@ AGENT ?= starpilot-srwm
 .PHONY: help train watch test check bench format clean
 
 help:
-	@echo "make train   set up (2 minutes) and train SRWM on six games (5 minutes); other runs: make train ARGS='--help'"
+	@echo "make train   set up (2 minutes) and train SRWM on six games (some minutes); other runs: make train ARGS='--help'"
 	@echo "make watch   set up and watch a trained agent play, in the browser; another one: make watch AGENT=runs/NAME"
 	@echo "make test    set up and run the whole test suite"
 	@echo "make check   set up and run ruff, the formatting check and mypy"

@@ -87,7 +87,7 @@ def _single_levels(game: str, *levels: int) -> TrainConfig:
 
 PRESETS: dict[str, Preset] = {
     "quick": Preset(
-        "SRWM with APPO on six easy games, 5 minutes on 2 cores with scores and videos: to see all work",
+        "SRWM with APPO on six easy games, some minutes on 2 cores with scores and videos: to see all work",
         replace(
             _LIGHT,
             total_steps=198_000,
@@ -99,7 +99,7 @@ PRESETS: dict[str, Preset] = {
         {"ppo": PPOConfig(minibatches=2, rollout_steps=32)},
     ),
     "learn": Preset(
-        "feed-forward PPO on one easy game, 15 minutes on 2 cores: to see it learn; choose the game with --games",
+        "feed-forward PPO with a light encoder on one easy game: to see it learn; choose the game with --games",
         replace(
             _LIGHT,
             games=("fruitbot",),
@@ -135,7 +135,7 @@ PRESETS: dict[str, Preset] = {
         ),
     ),
     "continual-quick": Preset(
-        "three easy games one after another, about 5 minutes on 2 cores: to see forgetting, and methods work",
+        "three easy games one after another, some minutes on 2 cores: to see forgetting, and methods work",
         _settled(
             TrainConfig(
                 games=("bigfish", "fruitbot", "starpilot"),

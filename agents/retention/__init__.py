@@ -79,9 +79,9 @@ def make_retention(names: str, config: RetentionConfig | None = None) -> Retenti
     Raises:
         UserError: there is none of that name, or settings are impossible.
     """
-    config = RetentionConfig() if config is None else config
-    raise_problems(retention_problems(names) + problems(config, "retain."))
-    methods = [RETENTIONS[name](config) for name in retention_names(names)]
+    raise_problems(retention_problems(names) + ([] if config is None else problems(config, "retain.")))
+    whole = RetentionConfig() if config is None else config  # as checkpoints hold it
+    methods = [RETENTIONS[name](whole) for name in retention_names(names)]
     return methods[0] if len(methods) == 1 else Combined(methods)
 
 

@@ -88,6 +88,7 @@ def test_unconditional_latents_know_no_task() -> None:
 
 def test_it_learns_what_two_tasks_look_like() -> None:
     """Features of two tasks that differ, told apart after some training by their means."""
+    torch.manual_seed(0)
     model = Generator(replace(SIZES, gated_share=0.0))
     optimizer, noise = torch.optim.Adam(model.parameters(), 3e-3), random()
     tasks = torch.tensor([0, 1] * 16)
