@@ -38,19 +38,21 @@ def random_player(mode: str) -> Reference:
     return Reference("random player", _scores(rows))
 
 
-def trained_agent(name: str, mode: str) -> Reference:
-    """Scores of an agent that comes with the suite; none in other modes than that of its training."""
-    card = read_card(name)
-    return Reference(name, _scores(card["scores"] if card["settings"]["mode"] == mode else []))
+def trained_agents(mode: str) -> Reference:
+    """For each game and split the best score of an agent that comes with the suite and was trained in `mode`."""
+    best: dict[tuple[str, str], Estimate] = {}
+    for card in map(read_card, trained_names()):
+        if card["settings"]["mode"] == mode:
+            for place, score in _scores(card["scores"]).items():
+                best[place] = max(score, best.get(place, score), key=lambda estimate: estimate.mean)
+    return Reference("trained agents", best)
 
 
 def references(results: Results) -> list[Reference]:
-    """The random player, and the trained agent that played most of these games for the longest."""
+    """Those who have played any of the same games in the same mode."""
     mode, games = results.protocol.mode, set(results.protocol.games)
-    agents = [trained_agent(name, mode) for name in trained_names()]
-    best = max(agents, key=lambda agent: len(games & {game for game, _ in agent.scores}), default=None)
-    found = [random_player(mode), *([best] if best else [])]
-    return [reference for reference in found if games & {game for game, _ in reference.scores}]
+    everyone = (random_player(mode), trained_agents(mode))
+    return [reference for reference in everyone if games & {game for game, _ in reference.scores}]
 
 
 def print_comparison(results: Results, others: list[Reference], console: Console) -> None:
@@ -60,7 +62,8 @@ def print_comparison(results: Results, others: list[Reference], console: Console
     splits = results.protocol.levels
     for levels in splits:
         for label in ("this agent", *(other.label for other in others)):
-            table.add_column(Text(f"{label}\n{levels.name}"), justify="right", no_wrap=True)
+            words = "\n".join([*label.split(), levels.name])
+            table.add_column(Text(words), justify="right", no_wrap=True)
     for game in results.protocol.games:
         cells = []
         for levels in splits:

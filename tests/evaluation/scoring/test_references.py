@@ -11,8 +11,9 @@ from rich.console import Console
 from envs import GAMES
 from evaluation import Episode, GameScore, Protocol, Results
 from evaluation.agent_info import AgentInfo
-from evaluation.scoring.references import Reference, print_comparison, random_player
+from evaluation.scoring.references import Reference, print_comparison, random_player, trained_agents
 from evaluation.scoring.results import Estimate
+from evaluation.trained import read_card, trained_names
 
 PROTOCOL = Protocol(games=("maze", "bigfish"), splits=("train", "test1"), episodes=1)
 AGENT = AgentInfo("srwm", "impala", 120_000, True, "episode", 50, 50, "0:200")
@@ -35,7 +36,11 @@ def test_scores_stand_beside_what_is_known() -> None:
     lines = compared(AGENT)
     assert ["maze", "3.00", "4.50", "3.00", "4.25"] in lines
     assert ["bigfish", "7.00", "7.00"] in lines  # nothing is known of it
-    assert ["game", "train", "train", "test1", "test1"] in lines
+    assert [
+        ["this", "random"] * 2,
+        ["agent", "player"] * 2,
+        ["game", *["train"] * 2, *["test1"] * 2],
+    ] == lines[1:4]
 
 
 def test_what_so_few_steps_can_give_is_said_of_few_steps_alone() -> None:
@@ -57,3 +62,11 @@ def test_random_players_score_as_the_paper_lets_expect() -> None:
     assert 0.5 < scores["bigfish", "train"].mean < 1.5
     assert -4.0 < scores["fruitbot", "train"].mean < -1.0
     assert 1.0 < scores["starpilot", "train"].mean < 3.0
+
+
+def test_the_best_trained_agent_of_each_game_counts() -> None:
+    scores = trained_agents("easy").scores
+    for name in trained_names():
+        for row in read_card(name)["scores"]:
+            assert scores[row["game"], row["split"]].mean >= row["mean"]
+    assert trained_agents("hard").scores == {}
