@@ -49,9 +49,11 @@ def test_every_kind_of_value_can_be_overridden() -> None:
     )
 
 
-def test_the_home_of_a_user_is_not_a_directory_called_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/of/a/user")
-    assert launch("quick --run-dir=~/a").run_dir == "/home/of/a/user/a"
+def test_the_home_of_a_user_is_not_a_directory_called_tilde(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert launch("quick --run-dir=~/a").run_dir == str(tmp_path / "a")
 
 
 LONG = "x" * 100_000
