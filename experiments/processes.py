@@ -21,7 +21,9 @@ PACKAGES = ("common", "envs", "policies", "agents", "records", "evaluation", "ex
 
 
 def share_problems(config: TrainConfig, processes: int) -> list[str]:
-    """Why so many processes cannot share a run, a line each."""
+    """Why so many processes cannot share a run, a line each; one process has nobody to share with."""
+    if processes == 1:
+        return []
     if config.num_envs % processes:
         step = math.lcm(processes, len(config.games))
         below = config.num_envs // step * step

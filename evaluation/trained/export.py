@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from rich.console import Console
 
 from agents import Agent, read_checkpoint, write_checkpoint
 from agents.checkpoint import SUFFIX
-from common.cli import Shown, parse_options
+from common.cli import Flag, Shown, parse_options
 from common.config import Range
 from common.errors import UserError, raise_problems
 from common.files import write_json
@@ -27,7 +27,7 @@ from evaluation.scoring.protocol import ALL_SPLITS, Protocol
 from evaluation.scoring.results import Results
 from evaluation.scoring.table import print_table
 from evaluation.trained import CARD_SUFFIX, DIRECTORY
-from records.config import to_json
+from records.config import TrainConfig, to_json
 from records.directory import RunDirectory
 
 PROGRAM = "python eval.py export"
@@ -44,14 +44,18 @@ class Options:
         run: directory of a run of train.py.
         name: what the agent shall be called; NAME.ckpt and NAME.json are written.
         out: directory to write to; by default, that of the agents that come with the suite.
-        episodes: episodes of each game and split for the scores in the card; actions are chosen as in the run's own
-            evaluation.
+        episodes: episodes of each game and split for the scores in the card.
+        greedy: take the most likely action, there and wherever the agent is named; the default is what the run's own
+            evaluation does.
+        sample: draw actions, as in training.
     """
 
     run: Annotated[str, Shown("RUN")]
     name: Annotated[str, Shown("NAME", "")] = ""
     out: Annotated[str, Shown("DIR", "evaluation/trained")] = str(DIRECTORY)
     episodes: Annotated[int, Shown("N"), Range(1, 10**6)] = Protocol.episodes
+    greedy: Flag = False
+    sample: Flag = False
 
 
 def main(words: Sequence[str]) -> int:
@@ -64,18 +68,19 @@ def main(words: Sequence[str]) -> int:
     options = parse_options(Options, words, PROGRAM, "run")
     run, out = RunDirectory(options.run), Path(options.out)
     raise_problems(_problems(options))
-    config = run.read_config()
     checkpoint = find_checkpoint(run.path)
     problems: list[str] = []
     loaded = load_agent(str(checkpoint), "cpu", problems)
     raise_problems(problems)
     assert loaded is not None
+    greedy = loaded.training.greedy(options.greedy, options.sample)
+    config = replace(run.read_config(), evaluation_greedy=greedy)
     protocol = Protocol(
         config.games,
         config.mode,
         ALL_SPLITS if config.mode in ("easy", "hard", "memory") else ("train",),
         options.episodes,
-        config.evaluation_greedy,
+        greedy,
     )
     console = Console(highlight=False)
     with show_progress(console, "evaluating", "episodes") as report:
@@ -84,7 +89,7 @@ def main(words: Sequence[str]) -> int:
     weights, card = out / f"{options.name}{SUFFIX}", out / f"{options.name}{CARD_SUFFIX}"
     # The settings as the run's directory has them now: what decides nothing of the training may have been changed.
     write_checkpoint(weights, {**weights_only(read_checkpoint(checkpoint)), "experiment": to_json(config)})
-    write_json(card, make_card(run, loaded.agent, results))
+    write_json(card, make_card(run, config, loaded.agent, results))
     console.print(f"Weights: {weights}\nCard: {card}", soft_wrap=True)
     return 0
 
@@ -97,6 +102,8 @@ def _problems(options: Options) -> list[str]:
         )
     if not Path(options.out).is_dir():
         found.append(f"--out {options.out} is no directory: create it first")
+    if options.greedy and options.sample:
+        found.append("--greedy and --sample contradict each other: give one of them")
     return found
 
 
@@ -112,8 +119,8 @@ def weights_only(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "learner": learner, "run": {name: run[name] for name in kept}}
 
 
-def make_card(run: RunDirectory, agent: Agent, results: Results) -> dict[str, Any]:
-    """What to know of an agent: settings, commands, versions, steps, hours of training, curve and scores.
+def make_card(run: RunDirectory, config: TrainConfig, agent: Agent, results: Results) -> dict[str, Any]:
+    """What to know of an agent: settings (`config`), commands, versions, steps, hours of training, curve and scores.
 
     The curve is the mean training return of each game's last 100 episodes, by steps of all environments together;
     hours are those in which the run played and learned, saving and evaluating left out.
@@ -121,7 +128,6 @@ def make_card(run: RunDirectory, agent: Agent, results: Results) -> dict[str, An
     Raises:
         UserError: the run has no training log.
     """
-    config = run.read_config()
     curve = Run(run, config).curve()
     until = curve.steps <= agent.num_timesteps
     if not until.any():

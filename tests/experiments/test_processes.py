@@ -315,6 +315,7 @@ def test_what_is_not_thought_through_for_several_processes_is_refused() -> None:
     assert share_problems(told, 2) == []
     sequence = tiny_run(num_envs=12, sequence={"steps_per_task": 480})
     assert share_problems(sequence, 2) == ["sequences of tasks are not for several processes: use one"]
+    assert share_problems(clear, 1) == share_problems(sequence, 1) == []
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,17 @@ def test_the_weights_play_as_the_run_does(run: RunDirectory, exported: Path) -> 
     assert alone.num_timesteps == 480
 
 
+def test_how_actions_are_chosen_is_part_of_the_agent(run: RunDirectory, tmp_path: Path) -> None:
+    words = [str(run.path), "--name", "tiny", "--out", str(tmp_path), "--episodes", "1", "--greedy"]
+    assert main(words) == 0
+    loaded = load_agent(str(tmp_path / "tiny.ckpt"), "cpu", [])
+    assert loaded is not None
+    assert loaded.training.evaluation_greedy  # not so in the run
+    assert "greedy" in json.loads((tmp_path / "tiny.json").read_text(encoding="utf-8"))["protocol"]
+    with pytest.raises(UserError, match="contradict"):
+        main([*words, "--sample"])
+
+
 def test_what_only_a_continuation_needs_is_left_out(run: RunDirectory, exported: Path) -> None:
     whole, alone = find_checkpoint(run.path), exported / "tiny-srwm.ckpt"
     assert alone.stat().st_size < 0.6 * whole.stat().st_size
