@@ -4,7 +4,6 @@ from common import silence_gym
 
 silence_gym()
 
-from envs.blanking import Blanking, parse_blanking
 from envs.checks import environment_problems
 from envs.games import (
     GAMES,
@@ -32,11 +31,13 @@ from envs.native import (
 )
 from envs.stream import StreamVecEnv, TaskDuration, parse_task_duration
 from envs.tasks import Task, parse_task
+from envs.twists import TWISTS, Twist, parse_twist
 from envs.vec_env import ProcgenVecEnv
 
 __all__ = [
+    "TWISTS",
+    "Twist",
     "ACTION_NAMES",
-    "Blanking",
     "BUTTON_COMBOS",
     "FRAMES_PER_SECOND",
     "GAMES",
@@ -63,7 +64,7 @@ __all__ = [
     "grouped_procgen",
     "library_version",
     "normalized_score",
-    "parse_blanking",
+    "parse_twist",
     "parse_levels",
     "parse_task",
     "parse_task_duration",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common.errors import UserError, shown
-from envs.blanking import blanking_problems
 from envs.games import game_problems
 from envs.levels import MAX_LEVEL, Levels, parse_levels
+from envs.twists import twist_problems
 
 MAX_SEED = 2**31 - 1
 MAX_ENVS, MAX_THREADS = 16_384, 1024
@@ -47,10 +47,10 @@ def environment_problems(
     render_mode: str | None = None,
     num_threads: int = 4,
     level_seeds: Sequence[int] | None = None,
-    blank: str | None = None,
+    twist: str | None = None,
 ) -> list[str]:
     """All contradictions in the arguments of a `ProcgenVecEnv` (games already expanded), one line each."""
-    problems = [*game_problems(games, mode), *blanking_problems(blank)]
+    problems = [*game_problems(games, mode), *twist_problems(twist)]
     if num_envs < 1:
         problems.append(f"{shown(num_envs)} environments: at least {max(len(games), 1)} needed")
     elif num_envs > MAX_ENVS:

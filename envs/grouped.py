@@ -141,7 +141,7 @@ def grouped_procgen(
     seed: int = 0,
     num_threads: int = 4,
     part: tuple[int, int] = (0, 1),
-    blank: str | None = None,
+    twist: str | None = None,
 ) -> VecEnv:
     """`ProcgenVecEnv`, with its environments in groups of about equal size, each over a native instance of its own.
 
@@ -167,7 +167,7 @@ def grouped_procgen(
         "levels": levels,
         "num_threads": num_threads,
         "part": part,
-        "blank": blank,
+        "twist": twist,
     }
     if rest or count == 1 or any(size % part[1] for size in sizes):  # ProcgenVecEnv describes errors
         return ProcgenVecEnv(names, total, seed=seed, **settings)

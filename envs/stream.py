@@ -83,7 +83,7 @@ class StreamVecEnv(VecEnv):
         task_duration: How long an environment plays one game, as for `parse_task_duration`.
         mode: A mode that all games have, as for `ProcgenVecEnv`.
         levels: The levels to play, as for `ProcgenVecEnv`.
-        blank: Frames of each episode that are black, as for `ProcgenVecEnv`.
+        twist: What is withheld or asked, as for `ProcgenVecEnv`.
         seed: The seed of levels, orders and durations. The same seed and actions give the same steps, and what one
             environment plays does not depend on the others.
 
@@ -104,11 +104,11 @@ class StreamVecEnv(VecEnv):
         mode: str = "easy",
         levels: str = "train",
         seed: int = 0,
-        blank: str | None = None,
+        twist: str | None = None,
     ) -> None:
         self.games = expand_games(games)
         # Each environment has a native instance for each game, which stands still while another game is played.
-        problems = environment_problems(self.games, max(1, len(self.games)), mode, levels, seed, blank=blank)
+        problems = environment_problems(self.games, max(1, len(self.games)), mode, levels, seed, twist=twist)
         if num_envs < 1:
             problems.append(f"{num_envs} environments: give 1 or more")
         if len(set(self.games)) == 1:
@@ -120,7 +120,7 @@ class StreamVecEnv(VecEnv):
             parse_task_duration(task_duration) if isinstance(task_duration, str) else task_duration
         )
         self.mode, self.levels, self.current_seed = mode, parse_levels(levels, mode), seed
-        self.render_mode, self.blank = None, blank
+        self.render_mode, self.twist = None, twist
         super().__init__(num_envs, observation_space(), spaces.Discrete(NUM_ACTIONS))
         self.switched = np.zeros(num_envs, dtype=bool)
         self.task_indices = np.zeros(num_envs, dtype=np.int64)
@@ -137,7 +137,7 @@ class StreamVecEnv(VecEnv):
                 self.mode,
                 self.levels.name,
                 (self.current_seed, env),
-                self.blank,
+                self.twist,
             )
             for env in range(self.num_envs)
         ]
@@ -217,7 +217,7 @@ class StreamVecEnv(VecEnv):
             "levels": self.levels.name,
             "task_duration": str(self.task_duration),
             "num_envs": self.num_envs,
-            "blank": self.blank,
+            "twist": self.twist,
         }
 
     def get_state(self) -> State:
@@ -297,13 +297,13 @@ class _Stream:
         mode: str,
         levels: str,
         entropy: tuple[int, int],
-        blank: str | None,
+        twist: str | None,
     ) -> None:
         seeds = np.random.SeedSequence(entropy)
         self._random = np.random.default_rng(seeds.spawn(1)[0])
         draws = np.random.default_rng(seeds).integers(MAX_SEED, size=len(games))
         self._procgens = [
-            ProcgenVecEnv([game], 1, mode, levels, int(draw), num_threads=0, blank=blank)
+            ProcgenVecEnv([game], 1, mode, levels, int(draw), num_threads=0, twist=twist)
             for game, draw in zip(games, draws, strict=True)
         ]
         self._duration = task_duration

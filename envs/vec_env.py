@@ -14,7 +14,6 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from common.errors import UserError, raise_problems
-from envs.blanking import parse_blanking
 from envs.checks import (
     MAX_SEED,
     default_num_envs,
@@ -26,6 +25,7 @@ from envs.games import EXPLORATION_LEVELS, GAMES, expand_games
 from envs.levels import Levels, parse_levels
 from envs.native import FRAMES_PER_SECOND, IMAGE_SHAPE, NUM_ACTIONS, NativeEnv, level_state
 from envs.states import State, check_state
+from envs.twists import parse_twist
 
 Observation = dict[str, NDArray[Any]]
 Indices = None | int | Iterable[int]
@@ -81,8 +81,8 @@ class ProcgenVecEnv(VecEnv):
         level_seeds: one fixed level for each environment, played again and again, instead of draws.
         part: (index, count): hold only one of `count` equal parts of the `num_envs` environments, those from
             index * num_envs / count on. Each plays what it would play in the whole.
-        blank: frames of each episode that are black in observations, as `envs.blanking.parse_blanking` reads it; None
-            for none. `render` and `get_images` show them all the same.
+        twist: what is withheld from agents or asked of them, as `envs.twists.parse_twist` reads it; None for nothing.
+            `render` and `get_images` show the games as they are.
 
     Raises:
         UserError: naming everything that is wrong with the arguments, before the native library is touched.
@@ -99,7 +99,7 @@ class ProcgenVecEnv(VecEnv):
         num_threads: int = 4,
         level_seeds: Sequence[int] | None = None,
         part: tuple[int, int] = (0, 1),
-        blank: str | None = None,
+        twist: str | None = None,
     ) -> None:
         self.games = expand_games(games)
         if num_envs is None:
@@ -107,7 +107,7 @@ class ProcgenVecEnv(VecEnv):
         raise_problems(
             [
                 *environment_problems(
-                    self.games, num_envs, mode, levels, seed, render_mode, num_threads, level_seeds, blank
+                    self.games, num_envs, mode, levels, seed, render_mode, num_threads, level_seeds, twist
                 ),
                 *part_problems(num_envs, part),
             ]
@@ -116,8 +116,9 @@ class ProcgenVecEnv(VecEnv):
         self._own = slice(part[0] * num_envs, (part[0] + 1) * num_envs)
         self._whole = whole
         self.mode = mode
-        self.blank = blank
-        self._blanking = None if blank is None else parse_blanking(blank)
+        self.twist = twist
+        self._twist = None if twist is None else parse_twist(twist)
+        self._twist_rewards = np.zeros(num_envs, np.float32)
         self.levels = parse_levels(levels, mode) if isinstance(levels, str) else levels
         self.current_seed = seed
         self.num_threads = num_threads
@@ -224,9 +225,9 @@ class ProcgenVecEnv(VecEnv):
         return self._shown(rgb)
 
     def _shown(self, rgb: NDArray[np.uint8]) -> Observation:
-        """The observation, of the images that the games drew; those that are withheld are made black in place."""
-        if self._blanking is not None:
-            rgb[self._blanking.hides(self._episode_lengths)] = 0
+        """The observation, of the images that the games drew; a twist changes them in place."""
+        if self._twist is not None:
+            self._twist.show(rgb, self._episode_lengths, self._levels())
         return {"rgb": rgb, "reward": self._reward_observation.copy()}
 
     @property
@@ -234,6 +235,10 @@ class ProcgenVecEnv(VecEnv):
         """The level seed that each environment plays now."""
         self._require_idle("current_levels")
         return [int(level) for level in self._native.level_seed]
+
+    def _levels(self) -> NDArray[np.int64]:
+        """The same (B,), as of the last observation."""
+        return np.array(self._native.level_seed, dtype=np.int64)
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Start a step with actions (B,) and return at once; `step_wait` collects it."""
@@ -247,6 +252,8 @@ class ProcgenVecEnv(VecEnv):
             raise UserError(
                 f"actions must be from 0 to {NUM_ACTIONS - 1}, not {actions.min()} to {actions.max()}"
             )
+        if self._twist is not None:
+            self._twist_rewards = self._twist.rewards(actions, self._episode_lengths, self._levels())
         self._native.act(actions.astype(np.int32))
         self._stepping = True
         self._unplayed = False
@@ -256,6 +263,8 @@ class ProcgenVecEnv(VecEnv):
         if not self._stepping:
             raise RuntimeError("step_wait without a step: call step_async() first")
         rewards, rgb, dones = self._native.observe()
+        if self._twist is not None:
+            rewards = rewards + self._twist_rewards
         self._stepping = False
         self._episode_returns += rewards
         self._episode_lengths += 1
@@ -348,7 +357,7 @@ class ProcgenVecEnv(VecEnv):
             "mode": self.mode,
             "levels_start": self.levels.start,
             "levels_count": self.levels.count,
-            "blank": self.blank,
+            "twist": self.twist,
         }
 
     def get_state(self) -> State:

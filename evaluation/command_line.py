@@ -223,5 +223,5 @@ def make_protocol(options: Options, training: TrainingInfo) -> Protocol:
         seed=options.seed,
         num_envs=options.num_envs,
         reset=options.reset,
-        blank=training.blank,
+        twist=training.twist,
     )

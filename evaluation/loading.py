@@ -35,7 +35,7 @@ class TrainingInfo:
         games: The games; none if the checkpoint was not made by train.py.
         mode: The mode of the games.
         levels: The levels, a split or a range "A:B".
-        blank: The frames that were black, as for `envs.ProcgenVecEnv`.
+        twist: What is withheld or asked, as for `envs.ProcgenVecEnv`.
         evaluation_greedy: Whether its own final evaluation takes the most likely actions.
         sequence: Of tasks one after another; the agent of an early stage may not have met all of them.
     """
@@ -43,7 +43,7 @@ class TrainingInfo:
     games: tuple[str, ...] = ()
     mode: str = "easy"
     levels: str = "train"
-    blank: str | None = None
+    twist: str | None = None
     evaluation_greedy: bool = True
     sequence: TrainedSequence = TrainedSequence()
 

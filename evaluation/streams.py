@@ -47,7 +47,7 @@ class StreamProtocol:
         tasks: Scored tasks of each stream; the first one, before any switch, is played besides and not scored.
         reset_conditions: When the memory is cleared: carried, switch, episode, or a number of steps.
         greedy: Whether the most likely action is taken instead of drawing one.
-        blank: The frames that are black, as for `envs.ProcgenVecEnv`.
+        twist: What is withheld or asked, as for `envs.ProcgenVecEnv`.
     """
 
     games: tuple[str, ...]
@@ -59,7 +59,7 @@ class StreamProtocol:
     reset_conditions: tuple[str, ...] = (*RESET_CONDITIONS, DEFAULT_SPAN)
     greedy: bool = True
     seed: int = 0
-    blank: str | None = None
+    twist: str | None = None
 
     def problems(self) -> list[str]:
         """Everything that is wrong with it, a line each."""
@@ -132,7 +132,7 @@ def play_streams(agent: Agent, protocol: StreamProtocol, report: Report = no_rep
                 protocol.mode,
                 protocol.split,
                 protocol.seed,
-                protocol.blank,
+                protocol.twist,
             )
             stack.callback(env.close)
             trials.append(_Trial(condition, env))

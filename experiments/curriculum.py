@@ -62,7 +62,7 @@ def make_environments(
         seed=config.seed if stage is None or task is None else stage_seed(config.seed, stage.number),
         num_threads=config.env_threads if num_threads is None else num_threads,
         part=part,
-        blank=config.blank,
+        twist=config.twist,
     )
 
 

@@ -67,7 +67,7 @@ def evaluate_and_record(
             splits=config.evaluation_splits,
             episodes=config.evaluation_episodes,
             greedy=config.evaluation_greedy,
-            blank=config.blank,
+            twist=config.twist,
         )
         with stage("evaluation"), show_progress(console, "evaluating", "episodes") as progress:
             results = evaluate_together(agent, protocol, exchange, _with(beat, progress), beat)
@@ -98,7 +98,7 @@ def _with(beat: Callable[[], None], report: Report) -> Report:
 def _video_protocol(config: TrainConfig, games: tuple[str, ...], seed: int = 0) -> Protocol:
     splits = config.evaluation_splits[-1:] or (config.levels,)
     return Protocol(
-        games, config.mode, splits, greedy=config.evaluation_greedy, seed=seed, blank=config.blank
+        games, config.mode, splits, greedy=config.evaluation_greedy, seed=seed, twist=config.twist
     )
 
 

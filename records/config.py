@@ -41,8 +41,9 @@ class TrainConfig:
         games: games or task sets (easy6, memory4, all16); each game gets the same share of the environments.
         mode: easy, hard, memory, exploration or extreme; not every game has every mode.
         levels: levels to train on: train, test1, test2, test3, all, or A:B for levels A to B-1.
-        blank: frames that are black, so that the agent must remember: "4 of 8" for the last 4 of every 8 frames of an
-            episode, "after 1" for all but its first; none for none. What is trained so is scored and shown so.
+        twist: what makes the past matter: "blank 4 of 8" (of every 8 frames of an episode the last 4 are black), "blank
+            after 1" (all but its first), "cue 16" (the first frame has a coloured border, which is asked for every 16
+            steps); none for the games as they are. What is trained so is scored and shown so.
         num_envs: environments stepped together, a multiple of the number of games.
         total_steps: environment steps of all environments together, rounded up to whole rollouts.
         seed: of environments, weights and actions.
@@ -73,7 +74,7 @@ class TrainConfig:
     games: tuple[str, ...] = TASK_SETS["easy6"]
     mode: str = "easy"
     levels: str = "train"
-    blank: str | None = None
+    twist: str | None = None
     num_envs: int = 66
     total_steps: _Count = 1_000_000
     seed: int = 0
@@ -192,6 +193,12 @@ def from_json(data: object) -> TrainConfig:
         UserError: naming all unknown settings and values of a wrong type.
     """
     problems: list[str] = []
+    if (
+        isinstance(data, dict) and "blank" in data
+    ):  # what runs of an older version called the one twist there was
+        blank = data["blank"]
+        data = {name: value for name, value in data.items() if name != "blank"}
+        data["twist"] = blank if blank is None else f"blank {blank}"
     config = configure(data, TrainConfig(), problems)
     raise_problems(problems)
     return config
@@ -213,7 +220,7 @@ def learned_settings(config: TrainConfig) -> dict[str, Any]:
 
 def _games_problems(config: TrainConfig) -> list[str]:
     return environment_problems(
-        config.games, config.num_envs, config.mode, config.levels, config.seed, blank=config.blank
+        config.games, config.num_envs, config.mode, config.levels, config.seed, twist=config.twist
     )
 
 
@@ -231,8 +238,8 @@ def _sequence_problems(config: TrainConfig) -> list[str]:
             found.append(
                 f"sequence.tasks lists {task} more than once: give sequence.cycles for another visit"
             )
-    if config.blank is not None:
-        found.append("blank is for games that are played at once, not for a sequence: leave it out")
+    if config.twist is not None:
+        found.append("twist is for games that are played at once, not for a sequence: leave it out")
     known = config.policy.tasks
     if sequence.joint and (known.told or known.heads != SHARED):
         found.append("sequence.joint plays all tasks at once: leave tasks.id and tasks.heads out")

@@ -77,7 +77,7 @@ def _meta(protocol: Protocol, recording: Recording, games: Sequence[str], policy
         "mode": protocol.mode,
         "levels": protocol.splits[0],
         "greedy": protocol.greedy,
-        "blank": protocol.blank,
+        "twist": protocol.twist,
         "seed": protocol.seed,
         "reset": policy.config.reset,
         "episodes": list(recording.video_episodes),
@@ -98,14 +98,14 @@ def _chosen_replays(
 
 
 def _make_env(protocol: Protocol, replays: Sequence[Replay], render: str | None) -> ProcgenVecEnv:
-    blank = protocol.blank
+    twist = protocol.twist
     if not replays:
         games, levels, seed = protocol.games, protocol.splits[0], protocol.seed
-        return ProcgenVecEnv(games, len(games), protocol.mode, levels, seed, render_mode=render, blank=blank)
+        return ProcgenVecEnv(games, len(games), protocol.mode, levels, seed, render_mode=render, twist=twist)
     seeds = [replay.level for replay in replays]
     mode = native_mode(protocol.mode)
     return ProcgenVecEnv(
-        protocol.games, len(replays), mode, "all", render_mode=render, level_seeds=seeds, blank=blank
+        protocol.games, len(replays), mode, "all", render_mode=render, level_seeds=seeds, twist=twist
     )
 
 

@@ -41,7 +41,7 @@ def play_candidates(policy: Policy, game: str, count: int, protocol: Protocol, t
     """
     levels = list(islice(level_order(game, protocol.mode, protocol.levels[0], protocol.seed), count))
     env = ProcgenVecEnv(
-        [game], count, native_mode(protocol.mode), "all", level_seeds=levels, blank=protocol.blank
+        [game], count, native_mode(protocol.mode), "all", level_seeds=levels, twist=protocol.twist
     )
     choose = greedy if protocol.greedy else sampler(protocol.seed, policy.device)
     chosen: list[list[int]] = [[] for _ in levels]

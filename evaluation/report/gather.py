@@ -194,7 +194,7 @@ def gather(
     mains = multi or kept
     main_games = mains[0].config.games if multi else _union(kept)
     first = mains[0].config
-    protocol = replace(chosen, games=main_games, mode=first.mode, blank=first.blank)
+    protocol = replace(chosen, games=main_games, mode=first.mode, twist=first.twist)
     raise_problems(protocol.problems())
     score = partial(_results, announce=announce, exchange=Exchange() if exchange is None else exchange)
     groups = _groups(mains, protocol, score)
@@ -224,7 +224,7 @@ def comparison_problems(runs: Sequence[Run]) -> list[str]:
     for what, verb, kinds in (
         ("mode", "has", grouped(runs, lambda run: run.config.mode)),
         ("training levels", "has", grouped(runs, lambda run: run.config.levels)),
-        ("blanking", "has", grouped(runs, lambda run: run.config.blank or "none")),
+        ("twist", "has", grouped(runs, lambda run: run.config.twist or "none")),
         ("games", "plays", sets),
     ):
         if len(kinds) > 1:
@@ -260,8 +260,8 @@ def common_protocol(runs: Sequence[Run]) -> Protocol:
     first = runs[0].config
     splits, episodes, greedy = found.pop()
     if found or episodes is None:
-        return Protocol(first.games, first.mode, blank=first.blank)
-    return Protocol(first.games, first.mode, splits, episodes, greedy, blank=first.blank)
+        return Protocol(first.games, first.mode, twist=first.twist)
+    return Protocol(first.games, first.mode, splits, episodes, greedy, twist=first.twist)
 
 
 def _union(runs: Sequence[Run]) -> tuple[str, ...]:

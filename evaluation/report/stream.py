@@ -172,5 +172,5 @@ def default_protocol(study: Study) -> StreamProtocol:
     scored = study.protocol
     split = next(iter((*study.unseen, *study.familiarity)))
     return StreamProtocol(
-        scored.games, scored.mode, split, greedy=scored.greedy, seed=scored.seed, blank=scored.blank
+        scored.games, scored.mode, split, greedy=scored.greedy, seed=scored.seed, twist=scored.twist
     )

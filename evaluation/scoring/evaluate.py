@@ -158,7 +158,7 @@ def _play_wave(
                 protocol.seed,
                 num_threads=num_threads,
                 level_seeds=level_seeds,
-                blank=protocol.blank,
+                twist=protocol.twist,
             )
             envs.append(env)
             stack.callback(env.close)

@@ -29,7 +29,7 @@ class Protocol:
         seed: Of the levels and of the actions that are drawn.
         num_envs: Environments of each game that are stepped together.
         reset: The reset rule of the core, where it is not the one it was trained with.
-        blank: The frames that are black, as for `envs.ProcgenVecEnv`.
+        twist: What is withheld or asked, as for `envs.ProcgenVecEnv`.
     """
 
     games: tuple[str, ...]
@@ -41,7 +41,7 @@ class Protocol:
     seed: int = 0
     num_envs: Annotated[int, Range(1, MAX_ENVS)] = DEFAULT_NUM_ENVS
     reset: str | None = None
-    blank: str | None = None
+    twist: str | None = None
 
     @property
     def levels(self) -> tuple[Levels, ...]:
@@ -70,7 +70,7 @@ class Protocol:
             counting = f"{self.episodes} episodes of each game, on its one level"
         else:
             counting = f"{self.episodes} episodes of each game and split, levels drawn with replacement"
-        hidden = "" if self.blank is None else f"; black frames: {self.blank}"
+        hidden = "" if self.twist is None else f"; twist: {self.twist}"
         return f"{'greedy (most likely)' if self.greedy else 'sampled'} actions; {counting}{hidden}"
 
     def to_json(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Protocol:
     def problems(self) -> list[str]:
         """Everything that is wrong with it, a line each."""
         found = environment_problems(
-            self.games, max(1, len(self.games)), self.mode, "train", self.seed, blank=self.blank
+            self.games, max(1, len(self.games)), self.mode, "train", self.seed, twist=self.twist
         )
         found += config.problems(self)
         if self.reset is not None:

@@ -164,7 +164,7 @@ def prepare(options: Options) -> Session:
         problems.append(f"{options.checkpoint} was not made by train.py, so name what to play: --games maze")
     mode = training.mode if options.mode is None else options.mode
     unseen = "test1" if training.levels != "test1" else "test2"
-    config = SessionConfig(games, mode, options.split or unseen, options.level, options.seed, training.blank)
+    config = SessionConfig(games, mode, options.split or unseen, options.level, options.seed, training.twist)
     if games:
         problems += config.problems()
     raise_problems(problems)

@@ -57,7 +57,7 @@ class SessionConfig:
         split: The levels that are drawn from: train, test1, test2, test3, all, or "A:B".
         level: The only level, instead of drawing.
         seed: The seed of levels and actions.
-        blank: The frames that are black to the agent, as for `envs.ProcgenVecEnv`.
+        twist: What is withheld from the agent or asked of it, as for `envs.ProcgenVecEnv`.
     """
 
     games: tuple[str, ...]
@@ -65,12 +65,12 @@ class SessionConfig:
     split: str = "test1"
     level: int | None = None
     seed: int = 0
-    blank: str | None = None
+    twist: str | None = None
 
     def problems(self) -> list[str]:
         """Everything that is wrong with it, a line each."""
         found = environment_problems(
-            self.games, max(1, len(self.games)), self.mode, self.split, self.seed, blank=self.blank
+            self.games, max(1, len(self.games)), self.mode, self.split, self.seed, twist=self.twist
         )
         if len(self.games) > MAX_GAMES:
             found.append(f"{len(self.games)} games at once: choose at most {MAX_GAMES}")
@@ -106,7 +106,7 @@ class Side:
             "all",
             num_threads=NUM_THREADS,
             level_seeds=levels,
-            blank=config.blank,
+            twist=config.twist,
         )
         policy = policy_under(watched.agent, watched.intervention)
         tasks = task_numbers(watched.agent, config.games, config.mode)

@@ -103,7 +103,8 @@ def test_fixed_levels_are_part_of_the_state():
 
 
 @pytest.mark.parametrize("other", [
-    {"games": "starpilot,maze,chaser"}, {"mode": "hard"}, {"levels": "test1"}, {"num_envs": 3}, {"blank": "2 of 4"},
+    {"games": "starpilot,maze,chaser"}, {"mode": "hard"}, {"levels": "test1"}, {"num_envs": 3},
+    {"twist": "blank 2 of 4"},
 ])  # fmt: skip
 def test_a_state_of_another_environment_is_refused(other):
     options = {"games": GAMES, "num_envs": 6, "num_threads": 0, **other}

@@ -80,7 +80,7 @@ def test_settings_that_do_not_decide_what_is_learned() -> None:
         {"env_groups": 2},  # each group draws its own levels
         {"seed": 3},
         {"reset": "50"},
-        {"blank": "2 of 4"},
+        {"twist": "blank 2 of 4"},
         {"core.heads": 4},
         {"policy": "lstm"},
         {"agent.on_nan": "skip"},
@@ -130,3 +130,8 @@ def test_unknown_policy_and_algorithm_in_a_file() -> None:
         UserError, match=r"2 problems: unknown policy 'lstn': did you mean lstm\?.*unknown algorithm"
     ):
         from_json({"policy": "lstn", "algorithm": 3, "core": {"hidden": 1}})
+
+
+@pytest.mark.parametrize(("blank", "twist"), [(None, None), ("4 of 8", "blank 4 of 8")])
+def test_runs_of_before_say_blank(blank: str | None, twist: str | None) -> None:
+    assert from_json({"blank": blank}) == TrainConfig(twist=twist)

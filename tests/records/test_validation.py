@@ -27,7 +27,7 @@ def test_a_good_configuration_has_no_problems() -> None:
     [
         ({"games": ["bigfsh"]}, "unknown game 'bigfsh': did you mean bigfish?"),
         ({"games": []}, "no games"),
-        ({"blank": "8 of 4"}, "blank '8 of 4': give K of P"),
+        ({"twist": "blank 8 of 4"}, "twist 'blank 8 of 4': give blank K of P"),
         ({"mode": "meddium"}, "unknown mode 'meddium'"),
         ({"mode": "memory"}, "game 'bigfish' has no memory mode"),
         ({"num_envs": 33}, "33 environments cannot be shared equally by 2 games"),

@@ -147,7 +147,7 @@ def test_unfinished_runs_are_named_and_not_scored(make_run: MakeRun) -> None:
         ({}, {"games": ["heist"]}, "b cannot be compared: it plays heist, which is none of the games"),
         ({}, {"games": ["maze", "heist"], "mode": "memory"}, "runs of different mode cannot be compared: "),
         ({}, {"levels": "0:50"}, "runs of different training levels cannot be compared: "),
-        ({}, {"blank": "2 of 4"}, "runs of different blanking cannot be compared: "),
+        ({}, {"twist": "blank 2 of 4"}, "runs of different twist cannot be compared: "),
         ({"games": ["maze"]}, {"games": ["heist"], "reset": "9"}, "runs that play different games cannot be"),
     ],
 )
@@ -200,10 +200,10 @@ def test_an_evaluation_from_before_a_setting_stands_for_the_default(make_run: Ma
     checkpoint = run.directory.newest_checkpoint()
     protocol = Protocol(("bigfish", "maze"), "easy", ("train", "test1", "test2"), 2)
     data = json.loads(run.directory.evaluation_file.read_text())
-    del data["protocol"]["blank"]
+    del data["protocol"]["twist"]
     run.directory.evaluation_file.write_text(json.dumps(data))
     assert stored_evaluation(run, checkpoint, protocol) is not None
-    assert stored_evaluation(run, checkpoint, replace(protocol, blank="2 of 4")) is None
+    assert stored_evaluation(run, checkpoint, replace(protocol, twist="blank 2 of 4")) is None
 
 
 def test_find_runs(make_run: MakeRun, tmp_path: Path) -> None:

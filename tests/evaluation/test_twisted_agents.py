@@ -21,7 +21,7 @@ from evaluation.watch.side import SessionConfig, WatchedAgent
 from experiments.launch import train
 from helpers import tiny_run
 
-ALL_BUT_FIRST = "after 1"
+ALL_BUT_FIRST = "blank after 1"
 
 
 def shares_of_black(agent: IMPALA, play: Any) -> tuple[float, float]:
@@ -39,11 +39,11 @@ def shares_of_black(agent: IMPALA, play: Any) -> tuple[float, float]:
     return float(np.mean(black[True])), float(np.mean(black[False]))
 
 
-@pytest.mark.parametrize(("blank", "expected"), [(None, (0.0, 0.0)), (ALL_BUT_FIRST, (0.0, 1.0))])
+@pytest.mark.parametrize(("twist", "expected"), [(None, (0.0, 0.0)), (ALL_BUT_FIRST, (0.0, 1.0))])
 def test_scores_and_replays_are_played_with_the_frames_withheld(
-    agent: IMPALA, blank: str | None, expected: tuple[float, float]
+    agent: IMPALA, twist: str | None, expected: tuple[float, float]
 ) -> None:
-    protocol = Protocol(("leaper",), splits=("test1",), episodes=2, num_envs=2, blank=blank)
+    protocol = Protocol(("leaper",), splits=("test1",), episodes=2, num_envs=2, twist=twist)
     assert shares_of_black(agent, lambda: evaluate(agent, protocol)) == expected
     assert shares_of_black(agent, lambda: play_candidates(agent.policy, "leaper", 2, protocol)) == expected
 
@@ -52,17 +52,17 @@ def test_streams_are_played_with_the_frames_withheld(agent: IMPALA) -> None:
     protocol = StreamProtocol(
         ("leaper", "chaser"), streams=1, tasks=1, task_duration="1 episode", reset_conditions=("episode",)
     )
-    assert play_streams(agent, protocol) != play_streams(agent, replace(protocol, blank=ALL_BUT_FIRST))
+    assert play_streams(agent, protocol) != play_streams(agent, replace(protocol, twist=ALL_BUT_FIRST))
 
 
 def test_protocols_follow_the_training_of_the_agent() -> None:
-    assert make_protocol(Options("x"), TrainingInfo(("maze",), blank="2 of 4")).blank == "2 of 4"
-    assert "black frames: 2 of 4" in Protocol(("maze",), blank="2 of 4").text
-    assert "blank 'x': give K of P" in "; ".join(Protocol(("maze",), blank="x").problems())
+    assert make_protocol(Options("x"), TrainingInfo(("maze",), twist="blank 2 of 4")).twist == "blank 2 of 4"
+    assert "twist: blank 2 of 4" in Protocol(("maze",), twist="blank 2 of 4").text
+    assert "twist 'x': give blank K of P" in "; ".join(Protocol(("maze",), twist="x").problems())
 
 
 def test_the_viewer_shows_what_the_agent_sees(agent: IMPALA) -> None:
-    config = SessionConfig(("leaper",), blank=ALL_BUT_FIRST)
+    config = SessionConfig(("leaper",), twist=ALL_BUT_FIRST)
     session = Session([WatchedAgent(agent, "it", TrainingInfo())], config, 2**20)
     try:
         pictures = [session.advance().sides[0][0].rgb for _ in range(3)]
@@ -73,10 +73,10 @@ def test_the_viewer_shows_what_the_agent_sees(agent: IMPALA) -> None:
 
 def test_a_run_keeps_the_setting_in_its_checkpoint_and_scores_by_it(tmp_path: Path) -> None:
     changes = {"evaluation_episodes": 1, "evaluation_splits": ["test1"]}
-    config = tiny_run(blank="2 of 4", total_steps=80, games=["leaper", "chaser"], **changes)
+    config = tiny_run(twist="blank 2 of 4", total_steps=80, games=["leaper", "chaser"], **changes)
     assert train(config, tmp_path / "run") == 0
     loaded = load_agent(str(tmp_path / "run"), "cpu", [])
     assert loaded is not None
-    assert loaded.training.blank == "2 of 4"
+    assert loaded.training.twist == "blank 2 of 4"
     scores = json.loads((tmp_path / "run" / "evaluation.json").read_text())
-    assert scores["protocol"]["blank"] == "2 of 4"
+    assert scores["protocol"]["twist"] == "blank 2 of 4"
