@@ -52,7 +52,8 @@ class Cue(Twist):
 
     def rewards(self, actions: Ints, ages: Ints, levels: Ints) -> NDArray[np.float32]:
         right = ANSWERS[self.colours(levels)] == actions
-        return (self.asks(ages) & right).astype(np.float32)
+        found: NDArray[np.float32] = (self.asks(ages) & right).astype(np.float32)
+        return found
 
 
 def _paint_border(rgb: NDArray[np.uint8], chosen: NDArray[np.bool_], colours: NDArray[np.uint8]) -> None:
