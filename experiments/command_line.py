@@ -16,6 +16,7 @@ from common.config import problems as config_problems
 from common.errors import UserError, raise_problems, shown, unknown_name
 from common.files import read_data
 from experiments.presets import PRESETS, Preset
+from experiments.several import processes_problems
 from policies import CORES
 from records.config import MAX_STEPS, TrainConfig
 from records.directory import RunDirectory, existing_problems
@@ -32,6 +33,7 @@ class Launch:
     config: TrainConfig
     run_dir: str | None
     requeue: bool = False
+    processes: str = "1"
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,13 @@ class Resume:
         resume: directory of the run.
         total_steps: environment steps at which it shall now end.
         on_nan: what to do from now on when numbers are not finite.
+        processes: that share the run, as for a new one.
     """
 
     resume: Annotated[str, Shown("RUN_DIR", "")] = ""
     total_steps: Annotated[int | None, Range(1, MAX_STEPS), Shown("N", "as stored")] = None
     on_nan: Annotated[str | None, OneOf(ON_NAN), Shown("|".join(ON_NAN), "as stored")] = None
+    processes: Annotated[str, Shown("N|auto", "1")] = "1"
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,14 @@ class _Files:
         run_dir: where the run goes; it must not exist yet.
         requeue: for jobs on clusters: go on with the run in --run-dir if it is there, and put the job back into the
             queue when a signal says that its time is up.
+        processes: that share the run on this machine, each with its GPU or its part of the cores; auto for one for each
+            GPU, or two on a processor. Over several machines, or to restart what fails: torchrun.
     """
 
     config: Annotated[str | None, Shown("FILE", "none")] = None
     run_dir: Annotated[str | None, Shown("DIR", "a new directory below runs/")] = None
     requeue: Flag = False
+    processes: Annotated[str, Shown("N|auto", "1")] = "1"
 
 
 def overview() -> str:
@@ -77,7 +84,8 @@ def overview() -> str:
         f"  {PROGRAM} --resume RUN_DIR                 continue a run; --total-steps N extends it",
         f"  {PROGRAM} suite                            sets of runs",
         f"  {PROGRAM} memory                           cores on small tasks that nobody solves without memory",
-        "  torchrun --standalone --nproc-per-node N train.py ...   the same in N processes: GPUs or cores",
+        f"  {PROGRAM} PRESET --processes auto          the same in several processes: all GPUs, or 2 on a processor",
+        "  torchrun ... train.py ...                       the same on several machines, or restarted when one fails",
         "",
         "Presets:",
         *(f"  {name:{width}}  {preset.summary}" for name, preset in PRESETS.items()),
@@ -122,12 +130,15 @@ def _parse_launch(words: Sequence[str]) -> Launch:
     files = replace(files, run_dir=_expanded(files.run_dir))
     if files.requeue and files.run_dir is None:
         problems.append("--requeue needs --run-dir: the same command must find its run again")
+    if files.requeue and files.processes != "1":
+        problems.append("--requeue is for one process: leave --processes out, or use torchrun")
+    problems += processes_problems(files.processes)
     if files.run_dir is not None and not (
         is_restart() or (files.requeue and RunDirectory(files.run_dir).config_file.is_file())
     ):
         problems += existing_problems(files.run_dir)
     raise_problems(problems)
-    return Launch(name or Path(str(file)).stem, config, files.run_dir, files.requeue)
+    return Launch(name or Path(str(file)).stem, config, files.run_dir, files.requeue, files.processes)
 
 
 def _expanded(path: str | None) -> str | None:
@@ -181,11 +192,11 @@ def _parse_resume(words: Sequence[str]) -> Resume:
     values, rest = parse_known(words, PROGRAM, str(Resume.__doc__).partition("\n")[0], known)
     if rest:
         problems.append(
-            f"--resume continues a run with its stored settings: only --total-steps and --on-nan may be given with it, "
-            f"not {' '.join(word for word in rest if word.startswith('-')) or rest[0]}"
+            "--resume continues a run with its stored settings: only --total-steps, --on-nan and --processes may be "
+            f"given with it, not {' '.join(word for word in rest if word.startswith('-')) or rest[0]}"
         )
     command = assign(Resume(), values, problems)
     if not command.resume:
         problems.append(f"--resume needs a run directory: {PROGRAM} --resume RUN_DIR")
-    raise_problems([*problems, *config_problems(command)])
+    raise_problems([*problems, *config_problems(command), *processes_problems(command.processes)])
     return command

@@ -34,6 +34,7 @@ from experiments.processes import check_processes
 from experiments.progress import TrainingProgress
 from experiments.requeue import start_or_continue
 from experiments.scores_and_videos import TrainingVideos, evaluate_and_record
+from experiments.several import AUTO, number_of_processes, start_several
 from experiments.start import begin_with, read_start
 from experiments.stopping import (
     Heartbeat,
@@ -72,10 +73,13 @@ def main(words: Sequence[str] | None = None) -> int:
     with joined() as exchange:
         command = exchange.together(lambda: parse(words))
         called = [*PROGRAM.split(), *words]
+        if command is None:
+            return 0
+        if exchange.size == 1 and (processes := _processes(command)) > 1:
+            return start_several(sys.argv[0], words, processes)
+        _check_number(command, exchange)
         match command:
-            case None:
-                return 0
-            case Launch(name, config, run_dir, requeue):
+            case Launch(name, config, run_dir, requeue, _):
                 if requeue:
                     return _start_or_continue(config, str(run_dir), called, exchange)
                 earlier = exchange.on_first(lambda: _begun_before(called, run_dir))
@@ -83,8 +87,24 @@ def main(words: Sequence[str] | None = None) -> int:
                     return resume(earlier, command=called, exchange=exchange, again=True)
                 path = run_dir or exchange.on_first(lambda: str(new_path(name, config)))
                 return train(config, path, command=called, exchange=exchange)
-            case Resume(run_dir, total_steps, on_nan):
+            case Resume(run_dir, total_steps, on_nan, _):
                 return resume(run_dir, total_steps, on_nan, command=called, exchange=exchange)
+
+
+def _processes(command: Launch | Resume) -> int:
+    """How many processes a command asks for that was started in one."""
+    if command.processes == "1":
+        return 1
+    config = command.config if isinstance(command, Launch) else RunDirectory(command.resume).read_config()
+    config.check()
+    return number_of_processes(command.processes, config)
+
+
+def _check_number(command: Launch | Resume, exchange: Exchange) -> None:
+    if exchange.size > 1 and command.processes not in ("1", AUTO, str(exchange.size)):
+        raise UserError(
+            f"--processes {command.processes} in {exchange.size} processes: leave one of them out"
+        )
 
 
 def _start_or_continue(config: TrainConfig, run_dir: str, command: Sequence[str], exchange: Exchange) -> int:
@@ -311,9 +331,9 @@ def _run_patiently(
     if request.asked:
         reached = f"{agent.num_timesteps:,} of {config.total_steps:,} steps"
         console.print(f"Stopped at {reached}; saved {saved}", soft_wrap=True)
-        console.print(f"Continue with: {PROGRAM} --resume {run}", soft_wrap=True)
+        console.print(f"Continue with: {PROGRAM} --resume {run}{_shared_as(exchange)}", soft_wrap=True)
         return request.exit_code
-    _conclude(config, run, saved, console)
+    _conclude(config, run, saved, console, _shared_as(exchange))
     return 0
 
 
@@ -474,8 +494,13 @@ def _describe(agent: Agent, console: Console) -> None:
         )
 
 
-def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Console) -> None:
-    """Say where everything is and what to do next."""
+def _shared_as(exchange: Exchange) -> str:
+    """The option that shares a run among as many processes again."""
+    return "" if exchange.size == 1 else f" --processes {exchange.size}"
+
+
+def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Console, shared: str) -> None:
+    """Say where everything is and what to do next; `shared` is the option for as many processes."""
     places = [
         ("checkpoint", saved),
         ("scores", run.evaluation_file),
@@ -503,7 +528,9 @@ def _conclude(config: TrainConfig, run: RunDirectory, saved: Path, console: Cons
             ("curves, forgetting, transfer", f"python eval.py report {run} --out REPORT_DIR"),
         ]
     else:
-        commands.append(("train on", f"{PROGRAM} --resume {run} --total-steps {2 * config.total_steps}"))
+        commands.append(
+            ("train on", f"{PROGRAM} --resume {run} --total-steps {2 * config.total_steps}{shared}")
+        )
     console.print("\nNext:")
     for what, command in commands:
         console.print(f"  {command:70}  # {what}", soft_wrap=True)

@@ -19,7 +19,7 @@ def suite(text: str, folder: Path, name: str = "mine") -> Suite:
 
 
 def test_the_suites_that_ship() -> None:
-    paper = {"paper-easy6", "paper-memory4", "paper-ablation", "paper-experts"}
+    paper = {"memory-cue", "paper-easy6", "paper-memory4", "paper-ablation", "paper-experts"}
     continual = {f"continual-{name}" for name in ("procgen", "told", "cores", "memory", "levels")}
     assert set(shipped()) == paper | continual
 
