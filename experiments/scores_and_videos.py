@@ -73,7 +73,8 @@ def evaluate_and_record(
             results = evaluate_together(agent, protocol, exchange, _with(beat, progress), beat)
         console.print()
         print_table(results, console)
-        print_comparison(results, references(results), console)
+        if config.twist is None:
+            print_comparison(results, references(results), console)
         if exchange.is_first:
             write_results(results, run.evaluation_file, str(checkpoint))
     if exchange.is_first:

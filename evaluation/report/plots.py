@@ -141,7 +141,8 @@ def _games_plot(
     study: Study, groups: Sequence[Group], curves: Sequence[Sequence[Curve]], notes: tuple[str, ...]
 ) -> Plot:
     games, config = study.protocol.games, groups[0].config
-    published = {game: published_curve(game, config.mode, config.levels) for game in games}
+    known = games if config.twist is None else ()
+    published = {game: published_curve(game, config.mode, config.levels) for game in known}
     references = False
 
     def draw(game: str, axes: Axes) -> None:
@@ -151,7 +152,7 @@ def _games_plot(
             own = [curve for curve in members if game in curve.returns]
             longest = max([longest, *(curve.steps[-1] for curve in own if len(curve.steps))])
             _draw_curves(axes, [(curve.steps, curve.returns[game]) for curve in own], index, group.label)
-        reference = published[game]
+        reference = published.get(game)
         if reference is not None and (within := reference[0] <= 1.05 * longest).any():
             references = True
             label = "published PPO, this game alone (3 runs, ± std)"

@@ -23,11 +23,12 @@ def progress_plot(run: RunDirectory) -> str:
     """
     config = run.read_config()
     curve = Run(run, config).curve()
+    plain = config.twist is None
     floor = random_player(config.mode)
     panels: list[tuple[str, Callable[[Axes], None]]] = []
     for game in config.games:
-        published = published_curve(game, config.mode, config.levels)
-        known = floor.scores.get((game, config.levels))
+        published = published_curve(game, config.mode, config.levels) if plain else None
+        known = floor.scores.get((game, config.levels)) if plain else None
         panels.append((game, partial(_draw, curve, game, published, None if known is None else known.mean)))
     return draw_panels(
         panels, "environment steps", "return of the last 100 training episodes", "progress", shared=False

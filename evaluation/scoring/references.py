@@ -42,14 +42,16 @@ def trained_agents(mode: str) -> Reference:
     """For each game and split the best score of an agent that comes with the suite and was trained in `mode`."""
     best: dict[tuple[str, str], Estimate] = {}
     for card in map(read_card, trained_names()):
-        if card["settings"]["mode"] == mode:
+        if card["settings"]["mode"] == mode and not _twisted(card["settings"]):
             for place, score in _scores(card["scores"]).items():
                 best[place] = max(score, best.get(place, score), key=lambda estimate: estimate.mean)
     return Reference("trained agents", best)
 
 
 def references(results: Results) -> list[Reference]:
-    """Those who have played any of the same games in the same mode."""
+    """Those who have played any of the same games in the same mode, and as they are: nobody's where there is a twist."""
+    if results.protocol.twist is not None:
+        return []
     mode, games = results.protocol.mode, set(results.protocol.games)
     everyone = (random_player(mode), trained_agents(mode))
     return [reference for reference in everyone if games & {game for game, _ in reference.scores}]
@@ -79,6 +81,10 @@ def print_comparison(results: Results, others: list[Reference], console: Console
             style="dim",
             soft_wrap=True,
         )
+
+
+def _twisted(settings: dict[str, object]) -> bool:
+    return settings.get("twist") is not None
 
 
 def _scores(rows: list[dict[str, object]]) -> dict[tuple[str, str], Estimate]:

@@ -11,7 +11,13 @@ from rich.console import Console
 from envs import GAMES
 from evaluation import Episode, GameScore, Protocol, Results
 from evaluation.agent_info import AgentInfo
-from evaluation.scoring.references import Reference, print_comparison, random_player, trained_agents
+from evaluation.scoring.references import (
+    Reference,
+    print_comparison,
+    random_player,
+    references,
+    trained_agents,
+)
 from evaluation.scoring.results import Estimate
 from evaluation.trained import read_card, trained_names
 
@@ -41,6 +47,11 @@ def test_scores_stand_beside_what_is_known() -> None:
         ["agent", "player"] * 2,
         ["game", *["train"] * 2, *["test1"] * 2],
     ] == lines[1:4]
+
+
+def test_nobody_s_scores_stand_beside_those_of_a_game_with_a_twist() -> None:
+    assert [other.label for other in references(Results(AGENT, PROTOCOL, ()))][:1] == ["random player"]
+    assert references(Results(AGENT, replace(PROTOCOL, twist="cue 16"), ())) == []
 
 
 def test_what_so_few_steps_can_give_is_said_of_few_steps_alone() -> None:
