@@ -376,9 +376,13 @@ def options(settings: Any, prefix: str = "", path: tuple[str, ...] = ()) -> Iter
         yield from options(value, inner, here)
 
 
-@cache
 def descriptions(kind: type) -> Mapping[str, str]:
     """What the ``Attributes:`` of the docstrings of a dataclass and its bases say about each."""
+    return _descriptions(kind)
+
+
+@cache
+def _descriptions(kind: type) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         text = inspect.cleandoc(base.__doc__ or "")
