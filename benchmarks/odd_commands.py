@@ -309,6 +309,7 @@ def attempt(command: Command, place: Path, tally: Tally) -> None:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     output = place.with_suffix(".txt")
+    output.unlink(missing_ok=True)  # what the command before has said
     began = time.monotonic()
     pid = os.fork()
     if not pid:

@@ -121,7 +121,7 @@ FAIR: dict[str, Sequence[str]] = {
     "modification": ("on", "frozen", "5"),
     "versus_modification": ("on", "frozen"),
     "start": ("none",),
-    "tasks": ("bigfish", "dodgeball"),
+    "sequence.tasks": ("bigfish", "dodgeball"),
     "host": ("127.0.0.1", "localhost"),
     "title": ("A title", "\u00fc"),
     "baseline": ("none",),

@@ -53,12 +53,10 @@ def test_words_of_strangers_are_understood_or_refused_in_a_line(
 )
 def test_values_that_are_called_right_are_taken_by_themselves(settings: Any) -> None:
     random = Random(0)
-    for option in options(settings):
-        for _ in range(5):
-            values = fair(option, random)
-            problems: list[str] = []
-            taken = assign(
-                settings, {option.name: values if option.type.is_tuple else (values or [True])[0]}, problems
-            )
-            assert not problems, option.name
-            assert not config_problems(taken), (option.name, values)
+    # Those of sequences are right only together.
+    known = [option for option in options(settings) if not option.name.startswith(("sequence.", "tasks."))]
+    for option in known:
+        values, problems = fair(option, random), list[str]()
+        value = values if option.type.is_tuple else (values or [True])[0]
+        taken = assign(settings, {option.name: value}, problems)
+        assert not problems + config_problems(taken), (option.name, value)
