@@ -15,7 +15,7 @@ RUN = $(VENV)/bin/python
 
 AGENT ?= starpilot-srwm
 
-.PHONY: help train watch test check bench format clean
+.PHONY: help setup train watch test check bench format clean
 
 help:
 	@echo "make train   set up (2 minutes) and train SRWM on six games (some minutes); other runs: make train ARGS='--help'"
@@ -23,8 +23,11 @@ help:
 	@echo "make test    set up and run the whole test suite"
 	@echo "make check   set up and run ruff, the formatting check and mypy"
 	@echo "make bench   set up and run a short version of every benchmark; prints one table of ratios"
+	@echo "make setup   set up, and nothing else"
 	@echo "make format  sort imports, format, and apply ruff's safe fixes"
 	@echo "make clean   remove the environment and all caches (never runs/)"
+
+setup: $(VENV)/.installed
 
 train: $(VENV)/.installed
 	$(RUN) train.py $(ARGS)

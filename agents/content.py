@@ -81,6 +81,9 @@ RUN = Table(
 )
 """Where a run stands; most of the second half is missing where there are no environments."""
 
+MAX_SEED = 2**32 - 1
+"""NumPy takes no greater one."""
+
 SCHEMA = Table(
     {
         "algorithm": Text(),
@@ -88,7 +91,7 @@ SCHEMA = Table(
         "policy_config": Named(Anything()),
         "image_shape": Items(Whole(1, IMAGE_SIDE), most=3, least=3),
         "num_actions": Whole(1, IMAGE_SIDE),
-        "seed": Optional(Whole(-(2**63), 2**64)),
+        "seed": Optional(Whole(0, MAX_SEED)),
         "experiment": Named(Anything()),
         "learner": LEARNER,
         "run": RUN,

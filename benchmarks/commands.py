@@ -124,7 +124,8 @@ def command(random: Random) -> list[str]:
     if random.random() < WRONG:
         games.append(random.choice(("bigfsh", games[0], "", "all16")))
     num_envs, length = len(games) * random.randint(1, 3), random.randint(1, 4)
-    words = [one_of(tuple(PRESETS)), "--policy", policy, "--algorithm", algorithm, "--mode", "easy"]
+    presets = tuple(name for name, preset in PRESETS.items() if not preset.config.sequence.active)
+    words = [one_of(presets), "--policy", policy, "--algorithm", algorithm, "--mode", "easy"]
     words += ["--games", *games, "--num-envs", str(num_envs), "--total-steps", str(2 * num_envs * length)]
     words += "--encoder.channels 4 --encoder.hidden 8 --env-threads 0 --torch-threads 1 --device cpu".split()
     words += "--evaluation-episodes none --no-videos".split()

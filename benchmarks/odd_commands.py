@@ -10,6 +10,7 @@ seconds of computing must leave when it is asked to. Each is a process of its ow
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import math
@@ -22,148 +23,72 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any
 
+from agents import ALGORITHMS
+from agents.retention import RETENTIONS
 from benchmarks.commands import command as ordinary_command
 from benchmarks.faults.process import load_everything, tiny_run
 from benchmarks.machine import describe_machine
+from benchmarks.odd_words import ODD, VALUES, edge, fair, odd
 from common.cli import run_command, run_with_options
 from common.config import Option, Range, options
 from evaluation import command_line as scoring
 from evaluation.report import command_line as report
 from evaluation.watch import command_line as watch
-from experiments import launch
+from experiments import command_line, launch
 from experiments.suites import command_line as suite
 from experiments.suites.definition import shipped
-from records.config import TrainConfig
+from policies import CORES, ENCODERS
+from records.config import TrainConfig, from_json
 
 CPU_SECONDS = 10.0
-"""Of computing, after which a command is asked to leave."""
+"""Of computing, after which a command is asked to leave, and within which it has left then."""
+TRAINING_SECONDS = 4.0
+"""The former for one that trains: a long run looks like a short one."""
 PATIENCE = 60.0
-"""Seconds of the clock for the same, since the machine has other work."""
+"""Seconds of the clock for both, since the machine has other work."""
 MEMORY = 6 << 30
 LONGEST_LINE = 2200
 SERVES = b"Watching at"
 """What a program says that goes on until it is asked to leave."""
 
-ODD = (
-    *(
-        "",
-        "-",
-        "--",
-        "-1",
-        "0",
-        "1",
-        "2",
-        "3.5",
-        "-0",
-        "1e-320",
-        "1e308",
-        "1e400",
-        "-1e300",
-        "nan",
-        "inf",
-        "-inf",
-    ),
-    *(
-        "65535",
-        "65536",
-        "65537",
-        "16384",
-        "16385",
-        "1000000",
-        "1000000001",
-        "9" * 13,
-        "9" * 14,
-        "9" * 30,
-        "9" * 5000,
-    ),
-    *(
-        "1e9",
-        "1e12",
-        "1e13",
-        "0x10",
-        "1_000",
-        "1__0",
-        "\u0665",
-        "true",
-        "none",
-        "None",
-        "NONE",
-        "null",
-        "[]",
-        "{}",
-    ),
-    *("episode", "never", "auto", "cpu", "cuda", "cuda:99", "cuda:-1", "cuda:9999999999999", "meta", "mps"),
-    *(
-        "..",
-        ".",
-        "~",
-        "~nobody",
-        "/",
-        "/dev/null",
-        "/dev/zero",
-        "/dev/stdin",
-        "/proc/self/mem",
-        "a/b/c",
-        "a\nb",
-        "a b",
-    ),
-    *(
-        "\u202e",
-        "\x1b[2J",
-        "\udcff",
-        "ä",
-        "\U0001f600",
-        "a" * 300,
-        "a" * 100_000,
-        "'",
-        '"',
-        "$(true)",
-        "%s",
-        "%",
-    ),
-    *(
-        "0:1",
-        "5:5",
-        "0:2147483647",
-        "0:2147483646",
-        "0:9999999999999",
-        "0" * 5000 + ":1",
-        "-1:5",
-        "train",
-        "all",
-    ),
-    *("bigfish", "maze", "all16", "easy6", "srwm", "impala", "easy", "memory"),
-)
-EXTREME = (
-    *(
-        "1",
-        "2",
-        "0",
-        "0.5",
-        "1e-320",
-        "1e-9",
-        "1e9",
-        "999999999",
-        "1000000",
-        "65535",
-        "none",
-        "never",
-        "0:2147483646",
-    ),
-)
-"""Values that many options take."""
 SMALL = (
-    "--games bigfish dodgeball --num-envs 4 --total-steps 40 --core.width 8 --core.heads 2 --core.feedforward 8 "
-    "--core.layers 1 --encoder.channels 4 --encoder.hidden 8 --agent.rollout-steps 10 --env-threads 0 "
-    "--torch-threads 1 --device cpu --evaluation-episodes none --no-videos"
+    "--games bigfish dodgeball --num-envs 4 --total-steps 40 --env-threads 0 --torch-threads 1 --device cpu "
+    "--agent.rollout-steps 10 --evaluation-episodes none --no-videos"
 ).split()
+SIZES = {
+    "core.width": "8",
+    "core.heads": "2",
+    "core.feedforward": "8",
+    "core.layers": "1",
+    "encoder.channels": "4",
+    "encoder.hidden": "8",
+    "agent.minibatches": "1",
+    "agent.batch_unrolls": "none",
+}
+"""Further ones, which not every core, encoder and algorithm has."""
+SEQUENCE = "--sequence.tasks bigfish dodgeball --sequence.steps-per-task 40".split()
+APART = (
+    "policy",
+    "algorithm",
+    "encoder",
+    "games",
+    "num_envs",
+    "total_steps",
+    "evaluation_episodes",
+    "videos",
+    "levels",
+    "device",
+)
+"""Settings of which most values are wrong beside those of `SMALL`; they are drawn in `plain`."""
+DEFAULTS = {option.name: option for option in options(TrainConfig())}
+RESUMED = list(options(command_line.Resume()))[1:]
 OUTPUTS = ("--json", "--video", "--trace", "--out", "--run-dir", "--runs", "--config", "--resume")
 
 
@@ -176,85 +101,142 @@ class Command:
     words: list[str]
 
 
-def _odd_options(known: Sequence[Option], random: Random, most: int = 2) -> list[str]:
-    """Some options with odd values."""
+def _drawn_options(known: Sequence[Option], random: Random, most: int = 5) -> list[str]:
+    """Some options with values that are right, but for one or two that are odd more often than not."""
+    chosen = random.sample(known, min(len(known), random.randint(1, most)))
+    strange = random.choice((0, 0, 1, 1, 2))
     words = []
-    for option in random.sample(known, min(len(known), random.randint(1, most))):
-        source = EXTREME if random.random() < 0.3 else ODD
-        values = [
-            random.choice(source) for _ in range(random.choice((1, 1, 0, 5)) if option.type.is_tuple else 1)
-        ]
-        flag = [] if option.type.scalar is bool and random.random() < 0.8 else values
-        words += (
-            [f"{option.flag}={flag[0]}"] if len(flag) == 1 and random.random() < 0.3 else [option.flag, *flag]
-        )
+    for number, option in enumerate(chosen):
+        values = fair(option, random) if number >= strange else _strange(option, random)
+        if len(values) == 1 and random.random() < 0.3:
+            words.append(f"{option.flag}={values[0]}")
+        else:
+            words += [option.flag, *values]
     return words
+
+
+def _strange(option: Option, random: Random) -> list[str]:
+    return edge(option, random) if random.random() < 0.6 else odd(option, random)
 
 
 def train(random: Random, folder: Path) -> Command:
     """A run of one rollout, but for what is odd in it."""
-    words = ["quick", *SMALL, "--run-dir", "run", *_odd_options(list(options(TrainConfig())), random)]
-    if random.random() < 0.15:
+    kinds: dict[str, Collection[str]] = {"policy": CORES, "algorithm": ALGORITHMS, "encoder": ENCODERS}
+    chosen = {name: random.choice(tuple(known)) for name, known in kinds.items()}
+    known = {option.name: option for option in options(from_json(chosen))}
+    words = ["quick", *(word for name, value in chosen.items() for word in (f"--{name}", value))]
+    words += [*_small(known), "--run-dir", "run"]
+    alone = [
+        option for name, option in known.items() if name not in APART and not name.startswith("sequence.")
+    ]
+    words += _drawn_options(alone, random)
+    if random.random() < 0.1:
         words += [random.choice(OUTPUTS), random.choice(ODD)]
     return Command("train", launch.main, words)
 
 
-def resume(random: Random, folder: Path) -> Command:
-    """A continuation, of what may be no run."""
+def _small(known: Mapping[str, Option]) -> list[str]:
+    """Those of the sizes in `SMALL` that a run with the settings `known` has."""
+    words = list(SMALL)
+    for option in (known[name] for name in SIZES if name in known):
+        words += [option.flag, *[SIZES[option.name]] * (len(option.value) if option.type.is_tuple else 1)]
+    return words
+
+
+def sequence(random: Random, folder: Path) -> Command:
+    """A run of tasks one after another, but for what is odd in it."""
+    method, told = random.choice(tuple(RETENTIONS)), random.choice(("hidden", "told"))
     words = [
-        "--resume",
-        random.choice((str(folder / "run"), *ODD)),
-        *random.choices(("--total-steps", *ODD), k=2),
+        "quick",
+        *_small(DEFAULTS),
+        *SEQUENCE,
+        "--run-dir",
+        "run",
+        "--retention",
+        method,
+        "--tasks.id",
+        told,
     ]
-    return Command("resume", launch.main, words)
+    del words[(place := words.index("--total-steps")) : place + 2]  # it follows from the sequence
+    inner = [
+        option for option in DEFAULTS.values() if option.name.startswith(("sequence.", "retain.", "tasks."))
+    ]
+    apart = ("sequence.tasks", "sequence.steps_per_task", "sequence.joint", "tasks.count", "tasks.id")
+    words += _drawn_options([option for option in inner if option.name not in apart], random, 3)
+    return Command("sequence", launch.main, words)
+
+
+def resume(random: Random, folder: Path) -> Command:
+    """A continuation, now and then of what is no run."""
+    place = str(folder / "run") if random.random() < 0.7 else random.choice(ODD)
+    return Command("resume", launch.main, ["--resume", place, *_drawn_options(RESUMED, random, 2)])
 
 
 def settings_file(random: Random, folder: Path) -> Command:
     """A run with the settings in a file."""
-    known, path = list(options(TrainConfig())), folder / random.choice(("a.toml", "a.json"))
-    data = {option.name: random.choice((*ODD, *VALUES)) for option in random.sample(known, 3)}
+    known = [
+        option for name, option in DEFAULTS.items() if name not in APART and not name.startswith("sequence.")
+    ]
+    path = folder / random.choice(("a.toml", "a.json"))
+    strange = random.choice((0, 0, 1, 1, 2))
+    data: dict[str, Any] = {}
+    for number, option in enumerate(random.sample(known, 4)):
+        right: list[Any] = fair(option, random) or [random.choice((True, False))]
+        data[option.name] = (
+            right[0] if number >= strange else random.choice((*edge(option, random), *ODD, *VALUES))
+        )
     path.write_bytes(json.dumps(data).encode() if path.suffix == ".json" else _toml(data, random))
-    return Command("config", launch.main, ["quick", *SMALL, "--run-dir", "run", "--config", str(path)])
+    return Command(
+        "config", launch.main, ["quick", *_small(DEFAULTS), "--run-dir", "run", "--config", str(path)]
+    )
 
 
 def _toml(data: dict[str, Any], random: Random) -> bytes:
     lines = [f"{json.dumps(name)} = {json.dumps(value)}" for name, value in data.items()]
-    lines += random.choice(
-        ([], ["x = " + "[" * 5000 + "]" * 5000], ["x = " + "9" * 5000], ["[" + "a." * 3000 + "b]"])
-    )
+    if random.random() < 0.2:
+        lines.append(
+            random.choice(("x = " + "[" * 5000 + "]" * 5000, "x = " + "9" * 5000, "[" + "a." * 3000 + "b]"))
+        )
     return "\n".join(lines).encode()
 
 
-VALUES: tuple[Any, ...] = (
-    *(0, -1, 1, 2.5, 1e300, 10**30, True, [], [1], ["a"] * 500, [[[]]], {}, {"a": {"b": 1}}, "x" * 10_000),
-)
+def _without(settings: Any, *names: str) -> list[Option]:
+    return [option for option in options(settings) if option.name not in names]
 
 
 def score(random: Random, folder: Path) -> Command:
     """An evaluation of a run of two games."""
     words = [str(folder / "run")] if random.random() < 0.9 else [random.choice(ODD)]
     words += "--episodes 1 --num-envs 1 --device cpu --splits test1".split()
-    return Command("eval", scoring.main, words + _odd_options(list(options(scoring.Options(""))), random))
+    return Command(
+        "eval", scoring.main, words + _drawn_options(_without(scoring.Options(""), "checkpoint"), random)
+    )
 
 
 def look(random: Random, folder: Path) -> Command:
     """The viewer of a run."""
     words = [str(folder / "run")] if random.random() < 0.9 else [random.choice(ODD)]
     words += ["--no-browser", "--no-render", "--device", "cpu"]
-    return Command("watch", watch.main, words + _odd_options(list(options(watch.Options(""))), random))
+    return Command(
+        "watch", watch.main, words + _drawn_options(_without(watch.Options(""), "checkpoint"), random)
+    )
 
 
 def compare(random: Random, folder: Path) -> Command:
     """A report on a run."""
     words = [str(folder / "run")] if random.random() < 0.9 else [random.choice(ODD)]
     words += "--out report --episodes 1 --splits test1".split()
-    return Command("report", report.main, words + _odd_options(list(options(report.Options())), random))
+    return Command(
+        "report", report.main, words + _drawn_options(_without(report.Options(), "runs", "out"), random)
+    )
 
 
 def plan(random: Random, folder: Path) -> Command:
     """A suite, of which nothing is started."""
-    name = random.choice((*shipped(), *ODD))
-    if random.random() < 0.5:
+    name = random.choice(ODD)
+    if random.random() < 0.6:
+        name = random.choice(tuple(shipped()))
+    elif random.random() < 0.5:
         path = folder / "suite.toml"
         extra = {"seeds": [random.choice(VALUES)], "grid": {"policy": [random.choice(VALUES)]}, "x": 1}
         data = {
@@ -273,19 +255,37 @@ def plan(random: Random, folder: Path) -> Command:
         "--dry-run",
         "--seeds",
         *seeds,
-        *_odd_options(list(options(suite.Arguments(suite="x"))), random, 2),
+        *_drawn_options(_without(suite.Arguments(suite="x"), "suite", "seeds", "dry_run"), random, 2),
     ]
     return Command("suite", suite.main, words)
 
 
 def plain(random: Random, folder: Path) -> Command:
-    """An ordinary command with one odd word in it."""
+    """An ordinary command, with one odd word in it or instead of one of its own more often than not."""
     words = [*ordinary_command(random), "--run-dir", "run"]
-    words.insert(random.randrange(len(words)), random.choice(ODD))
+    place, kind = random.randrange(len(words)), random.random()
+    if kind < 0.6:
+        words[place : place + (kind < 0.4)] = [random.choice(ODD)]
     return Command("train", launch.main, words)
 
 
-KINDS = (*(train,) * 8, resume, settings_file, settings_file, score, score, look, compare, plan, plain, plain)
+KINDS = (
+    *(train,) * 8,
+    *(
+        sequence,
+        sequence,
+        resume,
+        settings_file,
+        settings_file,
+        score,
+        score,
+        look,
+        compare,
+        plan,
+        plain,
+        plain,
+    ),
+)
 
 
 def command_of(seed: int, number: int, folder: Path) -> Command:
@@ -309,11 +309,12 @@ def attempt(command: Command, place: Path, tally: Tally) -> None:
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     output = place.with_suffix(".txt")
+    output.unlink(missing_ok=True)  # what the command before has said
     began = time.monotonic()
     pid = os.fork()
     if not pid:
         _become(command, place, output)
-    code, asked = _wait(pid, output)
+    code, asked = _wait(pid, output, TRAINING_SECONDS if command.main is launch.main else CPU_SECONDS)
     said = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
     left = [path.name for path in place.iterdir()]
     tally.tried += 1
@@ -351,12 +352,13 @@ def _become(command: Command, place: Path, output: Path) -> None:
         os._exit(code)
 
 
-def _wait(pid: int, output: Path) -> tuple[int | None, bool]:
-    """The exit code (None where it had to be killed), and whether it was asked to leave."""
+def _wait(pid: int, output: Path, seconds: float) -> tuple[int | None, bool]:
+    """The exit code (None where it had to be killed), and whether it was asked to leave, after so many seconds of
+    computing."""
     asked = False
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         end, start = time.monotonic() + PATIENCE, _cpu(pid)
-        while time.monotonic() < end and _cpu(pid) - start < CPU_SECONDS:
+        while time.monotonic() < end and _cpu(pid) - start < (CPU_SECONDS if asked else seconds):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
                 return os.waitstatus_to_exitcode(status), asked
@@ -389,7 +391,9 @@ def _judged(
     if "\x1b" in said:
         return "escape", "it printed an escape character"
     if asked:
-        fine = code in (0, 130, 143, -signal.SIGTERM, -signal.SIGINT)
+        # A run saves what it has when it is asked to leave. What a signal ends had not even begun.
+        ended = () if command.main in (launch.main, suite.main) else (-signal.SIGTERM, -signal.SIGINT)
+        fine = code in (0, 130, 143, *ended)
         return "left when asked", None if fine else f"it was asked to leave and ended with {code}"
     lines = [line for line in said.splitlines() if line.startswith("error: ")]
     if code == 2:
@@ -418,6 +422,8 @@ def try_commands(
         import_module(module)
     with contextlib.redirect_stdout(sys.stderr):
         launch.train(tiny_run(total_steps=80, evaluation_episodes=None), folder / "run")
+    gc.collect()
+    gc.freeze()  # so that processes need not copy what they share to look through it
     numbers = list(only or range(count))
     workers = [_Worker(folder, seed, numbers[part::jobs], part, end) for part in range(jobs)]
     tallies = [worker.tally() for worker in workers]
@@ -499,6 +505,7 @@ def main(options: Options) -> int:
         "tried": tally.tried,
         "minutes": options.minutes,
         "ends": dict(tally.ends),
+        "not_refused": round(1 - tally.ends["refused"] / max(1, tally.tried), 3),
         "cpu_limit_seconds": CPU_SECONDS,
         "slowest_seconds": round(tally.slowest, 1),
         "problems": tally.problems,

@@ -16,6 +16,7 @@ import re
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -137,10 +138,17 @@ def field_type(hint: Any) -> FieldType:
     return FieldType(hint, optional, is_tuple, tuple(constraints))
 
 
-def field_types(kind: type) -> dict[str, FieldType]:
+def field_types(kind: type) -> Mapping[str, FieldType]:
     """The fields of the dataclass `kind` and their types."""
+    return _field_types(kind)
+
+
+@cache
+def _field_types(kind: type) -> Mapping[str, FieldType]:
     hints = get_type_hints(kind, include_extras=True)
-    return {item.name: field_type(hints[item.name]) for item in dataclasses.fields(kind)}
+    return types.MappingProxyType(
+        {item.name: field_type(hints[item.name]) for item in dataclasses.fields(kind)}
+    )
 
 
 # Values
@@ -368,8 +376,13 @@ def options(settings: Any, prefix: str = "", path: tuple[str, ...] = ()) -> Iter
         yield from options(value, inner, here)
 
 
-def descriptions(kind: type) -> dict[str, str]:
+def descriptions(kind: type) -> Mapping[str, str]:
     """What the ``Attributes:`` of the docstrings of a dataclass and its bases say about each."""
+    return _descriptions(kind)
+
+
+@cache
+def _descriptions(kind: type) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         text = inspect.cleandoc(base.__doc__ or "")
@@ -379,7 +392,7 @@ def descriptions(kind: type) -> dict[str, str]:
             name, colon, description = entry.strip().partition(":")
             if colon:
                 found[name] = " ".join(description.split())
-    return found
+    return types.MappingProxyType(found)
 
 
 def assign(settings: Settings, data: object, problems: list[str]) -> Settings:

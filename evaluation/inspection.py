@@ -37,6 +37,7 @@ class StepView:
         probabilities: of the actions (N, 15).
         readings: by kind and name, what the core says of each game (N,): norms such as "layer0/shift_norm", rates such
             as "layer0/rate_y", and what the step wrote, such as "layer0/shift_written".
+        heads: by name, those of which each head has its own (N, H), where `readings` are their means.
         weights: W_t - W_0 by name such as "layer0/shift" (N, heads, rows, columns).
     """
 
@@ -50,6 +51,7 @@ class StepView:
     probabilities: Numbers
     actions: Numbers
     readings: dict[Kind, dict[str, Numbers]]
+    heads: dict[str, Numbers]
     weights: dict[str, Tensor]
 
 
@@ -110,6 +112,7 @@ class InspectedPlayer(Player):
         self._steps = np.zeros(env.num_envs, dtype=np.int64)
         self._shown: dict[str, Numbers] = {}
         self._readings: dict[Kind, dict[str, Numbers]] = {kind: {} for kind in Kind}
+        self._heads: dict[str, Numbers] = {}
         self._frames: Sequence[NDArray[np.uint8] | None] = [None] * env.num_envs
 
     def _choose_action(self, logits: Tensor) -> Tensor:
@@ -166,7 +169,9 @@ class InspectedPlayer(Player):
         readings = {kind: dict(named) for kind, named in self._readings.items()}
         written = self.policy.core.written_weights(self.state)
         weights = {name: tensor.cpu() for name, tensor in written.items()}
-        return StepView(**self._shown, frames=self._frames, readings=readings, weights=weights)
+        return StepView(
+            **self._shown, frames=self._frames, readings=readings, heads=dict(self._heads), weights=weights
+        )
 
     def _show(self, shown: dict[str, Numbers], **values: Numbers) -> None:
         """Show new values of the active games, and of the others the last ones."""
@@ -182,6 +187,8 @@ class InspectedPlayer(Player):
             readings.append(Reading(f"{name}_written", Kind.WRITTEN, norms))
         for reading in readings:
             self._show(self._readings[reading.kind], **{reading.tag: reading.values.cpu().numpy()})
+            if reading.heads is not None:
+                self._show(self._heads, **{reading.tag: reading.heads.cpu().numpy()})
         self._show(
             self._shown,
             values=output.value[0].cpu().numpy(),

@@ -153,8 +153,8 @@ def override(
 
     `program` is how help is asked for; `problems` gets a line for everything that is wrong with `words`.
     """
-    # The policy and the algorithm decide which options there are.
-    chosen = _first_look(words, ["policy", "algorithm"])
+    # The policy, the encoder and the algorithm decide which options there are.
+    chosen = _first_look(words, [option.name for option in options(config) if option.choices])
     config = preset.configure(chosen, config, problems)
     known = list(options(config))
     choosers = {option.name: option for option in known if option.choices}

@@ -229,6 +229,8 @@ def changed_values(workspace: Workspace) -> Outcome:
     seeds = [workspace.random.randrange(2**63) for _ in range(workspace.mutations)]
     parts = [seeds[begin : begin + AT_ONCE] for begin in range(0, len(seeds), AT_ONCE)]
     refused, slowest = 0, 0.0
+    gc.collect()
+    gc.freeze()  # so that processes need not copy what they share to look through it
     end = time.monotonic() + 60 * workspace.minutes
     for begin in range(0, len(parts), workspace.jobs):
         if time.monotonic() > end:
@@ -288,6 +290,7 @@ def _read_files(original: File, seeds: Sequence[int], folder: Path, writer: int)
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
         env = ProcgenVecEnv(["bigfish", "dodgeball"], 4, num_threads=0)
         path = folder / f"mutated{os.getpid()}.ckpt"
+        gc.freeze()
         with os.fdopen(writer, "w", encoding="utf-8", buffering=1) as lines, redirect_stdout(sys.stderr):
             for seed in seeds:
                 path.write_bytes(mutated(original, Random(seed)))
@@ -301,7 +304,7 @@ def _read_files(original: File, seeds: Sequence[int], folder: Path, writer: int)
                 seconds = time.process_time() - began
                 line = {"problem": problem, "refused": said is not None, "seconds": seconds}
                 lines.write(json.dumps(line) + "\n")
-                gc.collect()
+                gc.collect()  # of what the file has left: all else is frozen
         os._exit(0)
     except BaseException as error:
         print(repr(error), file=sys.stderr)

@@ -21,6 +21,7 @@ from evaluation.intervention import Intervention, parse_intervention
 from evaluation.loading import TrainingInfo, checkpoints_beside, load_agent
 from evaluation.watch.controls import MAX_SPEED, MIN_SPEED
 from evaluation.watch.runner import SessionRunner
+from evaluation.watch.savepoint import read_savepoint
 from evaluation.watch.server import DEFAULT_HOST, LOOPBACK, serve
 from evaluation.watch.session import DEFAULT_SPEED, Session
 from evaluation.watch.side import SessionConfig, WatchedAgent
@@ -42,6 +43,7 @@ class Options:
         games: games or task sets to play.
         split: levels to draw from: train, test1, test2, test3, all, or A:B for levels A to B-1.
         level: play this level again and again instead.
+        moment: go on from a session that was saved in the viewer, with the same agents; only moments that you trust.
         mode: distribution of levels: easy, hard, memory, exploration or extreme.
         greedy: take the most likely action; the default is what the run's own evaluation does.
         sample: draw actions, as in training.
@@ -64,6 +66,7 @@ class Options:
     games: Annotated[tuple[str, ...], Shown("GAME ...", "those it was trained on")] = ()
     split: Annotated[str | None, Shown("SPLIT", "levels that it was not trained on")] = None
     level: Annotated[int | None, Shown("N", "drawn from the split")] = None
+    moment: Annotated[str | None, Shown("FILE", "none")] = None
     mode: Annotated[str | None, Shown("MODE", "that of its training")] = None
     greedy: Flag = False
     sample: Flag = False
@@ -157,6 +160,8 @@ def prepare(options: Options) -> Session:
             (options.versus, options.versus_modification, options.versus_greedy, options.versus_sample)
         )
     watched = [_watched_agent(*side, device, problems) for side in sides]
+    if options.moment is not None:
+        return _begun_at(options, watched, problems)
     first = watched[0]
     training = first.training if first is not None else TrainingInfo()
     games = expand_games(options.games or training.games)
@@ -171,6 +176,30 @@ def prepare(options: Options) -> Session:
     present = [one for one in watched if one is not None]
     session = Session(present, config, options.history_mb * 2**20)
     session.speed = options.speed or None
+    return session
+
+
+OF_A_MOMENT = ("games", "split", "level", "mode", "seed", "greedy", "sample", "modification")
+"""What a moment says itself."""
+
+
+def _begun_at(options: Options, watched: Sequence[WatchedAgent | None], problems: list[str]) -> Session:
+    """The session that goes on from a moment that was saved."""
+    names = (*OF_A_MOMENT, *(f"versus_{name}" for name in ("greedy", "sample", "modification")))
+    defaults = Options("")
+    for name in names:
+        if getattr(options, name) != getattr(defaults, name):
+            problems.append(f"--{name.replace('_', '-')} is what --moment says itself: leave it out")
+    point = None
+    try:
+        point = read_savepoint(str(options.moment))
+    except UserError as error:
+        problems.append(str(error))
+    raise_problems(problems)
+    assert point is not None
+    session = point.begin([one for one in watched if one is not None], options.history_mb * 2**20)
+    session.speed, session.playing = options.speed or None, False
+    session.advance()  # so that the moment is shown
     return session
 
 

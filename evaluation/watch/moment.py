@@ -93,7 +93,8 @@ class TakenMoment:
             for named in numbers["readings"].values()
             for name, value in named.items()
         }
-        meta = {"format": FORMAT, "version": VERSION, **self.about, "game": self.games[self.game], **numbers}
+        alone = {name: value for name, value in numbers.items() if name != "heads"}
+        meta = {"format": FORMAT, "version": VERSION, **self.about, "game": self.games[self.game], **alone}
         arrays: dict[str, Any] = {
             "meta": np.array(json.dumps(meta)),
             "seen": self.record.rgb,
@@ -101,6 +102,7 @@ class TakenMoment:
             "native": self.record.native,
             "probabilities": np.array(numbers["probabilities"], np.float32),
             **readings,
+            **{f"heads/{name}": np.array(values, np.float32) for name, values in numbers["heads"].items()},
             **{f"weights/{name}": tensor.numpy() for name, tensor in self.record.weights.items()},
         }
         buffer = io.BytesIO()

@@ -16,6 +16,7 @@ from evaluation.play import native_mode
 from evaluation.watch.camera import Camera
 from evaluation.watch.controls import ChooseGames, Control, PlayMyself, Seen, View, parse_control
 from evaluation.watch.moment import TakenMoment, take
+from evaluation.watch.savepoint import savepoint
 from evaluation.watch.session import Session
 from evaluation.watch.viewer import MAX_IN_FLIGHT, Viewer, Wanted
 
@@ -182,6 +183,10 @@ class SessionRunner:
     async def take(self, tick: int | None, side: int, game: int, wanted: Wanted) -> TakenMoment:
         """See `moment.take`."""
         return await self._call(lambda: take(self.session, tick, side, game, wanted))
+
+    async def savepoint(self, tick: int | None) -> bytes:
+        """See `savepoint.savepoint`."""
+        return await self._call(lambda: savepoint(self.session, tick))
 
     async def with_camera(self, games: tuple[str, ...], use: Callable[[Camera], T]) -> T:
         """What `use` makes of a camera for these games, in the thread of pictures."""

@@ -25,6 +25,7 @@ from common.errors import UserError
 from evaluation.watch.camera import Camera
 from evaluation.watch.moment import TakenMoment
 from evaluation.watch.runner import SessionRunner
+from evaluation.watch.savepoint import SUFFIX
 from evaluation.watch.viewer import Viewer, Wanted
 
 DEFAULT_HOST = "127.0.0.1"
@@ -147,6 +148,7 @@ class _Pages:
         app.router.add_get("/session", self._session)
         app.router.add_get("/moment.png", self._moment(TakenMoment.picture, "image/png"))
         app.router.add_get("/moment.npz", self._moment(TakenMoment.archive, "application/octet-stream"))
+        app.router.add_get(f"/session{SUFFIX}", self._savepoint)
         app.on_shutdown.append(self._say_goodbye)
         return app
 
@@ -187,13 +189,18 @@ class _Pages:
             except UserError as error:
                 raise web.HTTPNotFound(text=f"{error}\n") from error
             body = await self._runner.with_camera(moment.games, lambda camera: content(moment, camera))
-            suffix = request.path.rpartition(".")[2]
-            disposition = f'attachment; filename="{moment.name}.{suffix}"'
-            return web.Response(
-                body=body, content_type=kind, headers={**_HEADERS, "Content-Disposition": disposition}
-            )
+            return _download(body, kind, f"{moment.name}.{request.path.rpartition('.')[2]}")
 
         return answer
+
+    async def _savepoint(self, request: web.Request) -> web.Response:
+        """Answers with the file with which another session goes on from a moment."""
+        try:
+            tick = _number(request.query.get("tick"))
+            body = await self._runner.savepoint(tick)
+        except UserError as error:
+            raise web.HTTPNotFound(text=f"{error}\n") from error
+        return _download(body, "application/octet-stream", f"session{SUFFIX}")
 
     async def _session(self, request: web.Request) -> web.WebSocketResponse:
         """The WebSocket of one viewer: controls come in, states and updates go out."""
@@ -247,6 +254,11 @@ def _port(request: web.Request) -> int:
 
 def _equal(given: str | None, token: str) -> bool:
     return given is not None and hmac.compare_digest(given.encode(errors="replace"), token.encode())
+
+
+def _download(body: bytes, kind: str, name: str) -> web.Response:
+    headers = {**_HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+    return web.Response(body=body, content_type=kind, headers=headers)
 
 
 def _number(text: str | None) -> int | None:

@@ -21,7 +21,7 @@ from evaluation.loading import load_agent
 from evaluation.play import level_order
 from evaluation.readings import WORDS
 from evaluation.watch import controls
-from evaluation.watch.history import History, Tick
+from evaluation.watch.history import History, SideMoment, Tick
 from evaluation.watch.side import SessionConfig, Side, WatchedAgent, action_labels
 
 DEFAULT_SPEED = 15.0
@@ -184,6 +184,22 @@ class Session:
         for order, begun in zip(self._orders, tick.episodes, strict=True):
             order.begun = begun
         self.looking = None
+
+    def go_on_from(self, moments: Sequence[SideMoment], episodes: Sequence[int]) -> None:
+        """Begin where another session stood.
+
+        Args:
+            moments: by side.
+            episodes: by game, how many levels of its order had begun.
+
+        Raises:
+            ValueError, TypeError, KeyError, RuntimeError: they are not of such a session.
+        """
+        for side, moment in zip(self.sides, moments, strict=True):
+            side.begin_at(moment)
+        for order, begun in zip(self._orders, episodes, strict=True):
+            while order.begun < begun:
+                order.begin_next()
 
     def _play_by_hand(self, game: int | None) -> None:
         if game is not None and not 0 <= game < len(self.config.games):

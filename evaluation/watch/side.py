@@ -181,6 +181,14 @@ class Side:
         self._tallies, self._records = list(moment.tallies), list(moment.records)
         self._went_back = True
 
+    def begin_at(self, moment: SideMoment) -> None:
+        """Stand where a side of another session stood."""
+        if not len(moment.tallies) == len(moment.records) == len(self._tallies):
+            raise ValueError(f"it is not one of {len(self._tallies)} games")
+        state = {name: tensor.to(self.player.policy.device) for name, tensor in moment.player.state.items()}
+        self.go_back(replace(moment, player=replace(moment.player, state=state)))
+        self._went_back = False
+
     def _numbers(self, view: StepView, game: int) -> Numbers:
         level, tally = int(view.levels[game]), self._tallies[game]
         return {
@@ -197,6 +205,7 @@ class Side:
                 kind.value: {name: _short(values[game]) for name, values in named.items()}
                 for kind, named in view.readings.items()
             },
+            "heads": {name: [_short(value) for value in values[game]] for name, values in view.heads.items()},
             "episodes": tally.episodes,
             "mean": tally.mean,
             "last": tally.last,

@@ -81,6 +81,8 @@ CHANGES: dict[str, tuple[tuple[str, ...], Any]] = {
     "optimizer of other weights": (("learner", "optimizer", "state", "99"), {}),
     "generator of another kind": (("learner", "shuffling"), torch.zeros(3, dtype=torch.uint8)),
     "images of no size": (("image_shape",), [0, 64, 3]),
+    "a seed that is too large": (("seed",), 2**63),
+    "a seed below zero": (("seed",), -1),
     "a seed that is a text": (("seed",), "\x1b[2J"),
     "rollouts beyond all memory": (("config", "rollout_steps"), 10**9),
     "a task that is no number": (("run", "task"), "first"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,11 @@ def test_only_recording(agent: IMPALA, tmp_path: Path, capsys: pytest.CaptureFix
     assert main([*words.split(), "--video-seconds", "1", "--video-overlay", "plain"]) == 0
     out = capsys.readouterr().out
     assert "Video: " in out
-    assert "Trace: " in out
+    said, _, written = out.partition("Trace: ")
+    assert re.search(
+        r"^The trace of 15 steps takes about \d+\.\d MB before it is compressed", said, re.MULTILINE
+    )
+    assert re.search(r"a\.npz \(\d+\.\d MB\)", written)
     assert "unseen" not in out
     assert (tmp_path / "a.gif").stat().st_size > 0
     about, arrays = read_trace(tmp_path / "a.npz")

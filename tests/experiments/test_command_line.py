@@ -14,6 +14,7 @@ from experiments.command_line import Launch, Resume, parse
 from experiments.presets import PRESETS
 from policies import CORES, PolicyConfig, core_config
 from policies.cores.srwm import SrwmConfig
+from policies.encoders.small_frames import SmallFramesConfig
 from policies.encoders.space_to_depth import SpaceToDepthConfig
 from records.config import from_json, to_json
 
@@ -110,6 +111,13 @@ def test_options_are_those_of_the_chosen_algorithm() -> None:
     config = launch("quick --algorithm ppo --agent.clip-range 0.1").config
     assert config.algorithm_name == "ppo"
     assert config.agent == replace(PRESETS["quick"].agents["ppo"], clip_range=0.1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_options_are_those_of_the_chosen_encoder(preset: str) -> None:
+    encoder = launch(f"{preset} --encoder small_frames --encoder.shrink 3").config.policy.encoder
+    assert isinstance(encoder, SmallFramesConfig)
+    assert encoder.shrink == 3
 
 
 def test_help_shows_the_options_of_the_chosen_classes(capsys: pytest.CaptureFixture[str]) -> None:

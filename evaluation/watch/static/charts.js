@@ -214,6 +214,8 @@ export function barChart(canvas, bars, lit = -1, { signed = false, scale = 1, nu
     const tall = Math.max(Math.abs(share) > 0.004 ? 1 : 0, Math.abs(share) * reach);
     ctx.fillStyle = colour(index === lit ? "accent" : bar.colour);
     ctx.fillRect(at, share < 0 ? zero : zero - tall, wide, tall);
+    ctx.fillStyle = colour("text");
+    for (const head of bar.heads ?? []) ctx.fillRect(at + wide / 4, zero - Math.round(Math.min(1, (head ?? 0) / scale) * reach), wide / 2, 1);
     ctx.fillStyle = colour(index === lit ? "text" : "dim");
     ctx.fillText(bar.label, left + pitch / 2, height - 2);
     if (numbers) ctx.fillText(number(bar.value), left + pitch / 2, 9);

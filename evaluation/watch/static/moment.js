@@ -12,7 +12,7 @@ export class Moments {
     this.tick = 0;
     $("save-menu").addEventListener("toggle", () => this.open());
     for (const id of ["save-game", "save-side"]) $(id).addEventListener("change", () => this.address());
-    for (const id of ["save-png", "save-npz"]) $(id).addEventListener("click", () => this.keep());
+    for (const id of ["save-png", "save-npz", "save-session"]) $(id).addEventListener("click", () => this.keep());
     $("save-link").addEventListener("click", () => this.copyLink());
     $("go-back").addEventListener("click", () => this.goBack());
   }
@@ -42,6 +42,7 @@ export class Moments {
     const query = new URLSearchParams({ tick: this.tick, game: $("save-game").value, side: $("save-side").value || 0, weights, head });
     $("save-png").href = `moment.png?${query}`;
     $("save-npz").href = `moment.npz?${query}`;
+    $("save-session").href = `session.moment?tick=${this.tick}`;
   }
 
   keep() {

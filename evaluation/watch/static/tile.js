@@ -16,7 +16,7 @@ export const WHY = {
   value: "The line is the value: the discounted return that the policy expects from here on. Bars are rewards, with a scale of their own.",
   actions: "How likely the policy makes each action, in percent; the chosen one is lit. Entropy is how undecided it is: 0 where one action is certain, 2.71 where all 15 are equally likely.",
   norms: "Lines: how far each layer's weights have moved since its memory was last cleared, W₀ being the trained ones. Bars: how much each step has changed them, ‖Wₜ − Wₜ₋₁‖.",
-  rates: "The learning rates that each layer sets itself, 0 to 1, means over heads: for the columns of its matrix that make outputs (y), queries (q), keys (k) and these rates (β).",
+  rates: "The learning rates that each layer sets itself, 0 to 1: bars are means over heads, each line across a bar is one head. They are for the columns of its matrix that make outputs (y), queries (q), keys (k) and these rates (β).",
   heat: "How each entry of the matrix has changed. Rows are features of the input; columns make output (y), query (q), key (k) and learning rates (β). Colours follow the root of the magnitude; the number is that of the strongest.",
 };
 
@@ -203,7 +203,7 @@ export class Tile {
       this.rates.label(...(about.intervention.kind === "frozen" ? ["rates,", "not applied"] : ["rates"]));
       barChart(
         this.rates.canvas,
-        rates.map(({ tag, name, layer }) => ({ value: now.readings.rate[tag], label: RATE_SIGNS[name], colour: layerColour(layer), group: layer })),
+        rates.map(({ tag, name, layer }) => ({ value: now.readings.rate[tag], heads: now.heads[tag], label: RATE_SIGNS[name], colour: layerColour(layer), group: layer })),
       );
     }
     this.drawOthers(all.filter((one) => !known.has(one)), cursor, now, words);

@@ -24,6 +24,7 @@ from PIL import Image
 
 from common.errors import UserError
 from evaluation.watch.camera import HALF, Camera
+from evaluation.watch.savepoint import read_savepoint
 from evaluation.watch.server import FILES, address_of
 from evaluation.watch.session import Session
 from evaluation.watch.side import WatchedAgent
@@ -435,6 +436,7 @@ def test_a_moment_is_saved_as_picture_and_numbers(session: MakeSession, serving:
         assert file["frame"].shape == (512, 512, 3)
         assert np.array_equal(file["seen"], record.rgb)
         assert np.array_equal(file["weights/layer1/shift"], record.weights["layer1/shift"])
+        assert np.mean(file["heads/layer1/rate_k"]) == pytest.approx(file["readings/layer1/rate_k"], rel=1e-3)
         assert file["readings/layer1/shift_norm"] == pytest.approx(
             np.linalg.norm(file["weights/layer1/shift"]), rel=1e-3
         )
@@ -446,6 +448,10 @@ def test_a_moment_is_saved_as_picture_and_numbers(session: MakeSession, serving:
         np.array_equal(shown[top : top + 512, :512], frame) for top in range(shown.shape[0] - 511)
     )  # with the panel beside it
     assert shown.shape[1] > 700
+    status, body, headers = ask(server.address, "/session.moment?tick=5")
+    assert (status, headers["Content-Disposition"]) == (200, 'attachment; filename="session.moment"')
+    assert read_savepoint(io.BytesIO(body)).config.games == ("bossfight", "chaser")
+    assert ask(server.address, "/session.moment?tick=99")[0] == 404
     for bad in ("tick=99", "tick=x", "tick=5&game=7", "tick=5&side=1", "tick=" + "9" * 400, "tick=5&head=a"):
         assert ask(server.address, f"/moment.npz?{bad}")[0] == 404, bad
 

@@ -104,6 +104,20 @@ def test_written_is_how_far_the_weights_have_moved(session: MakeSession) -> None
         before = weights
 
 
+@pytest.mark.parametrize("core", ["srwm", "deltanet"])
+def test_rates_of_each_head_are_those_that_the_bars_are_means_of(
+    core: str, session: MakeSession, watch: Make
+) -> None:
+    for tick in play(session(watch(core)), 5):
+        for record in tick.sides[0]:
+            rates, heads = record.numbers["readings"]["rate"], record.numbers["heads"]
+            assert rates
+            for name, rate in rates.items():
+                assert len(heads[name]) == 2
+                assert rate == pytest.approx(np.mean(heads[name]), rel=1e-4)
+            assert any(len(set(heads[name])) == 2 for name in rates)
+
+
 def test_sides_play_the_same_levels_in_step(session: MakeSession, watch: Make) -> None:
     """Whoever ends first waits, and nothing happens to it meanwhile."""
     watched = session(watch(), watch(seed=5))
