@@ -49,7 +49,7 @@ def trained_agents(mode: str) -> Reference:
 
 
 def references(results: Results) -> list[Reference]:
-    """Those who have played any of the same games in the same mode, and as they are: nobody's where there is a twist."""
+    """Those who have played any of the same games in the same mode, and as they are: nobody where there is a twist."""
     if results.protocol.twist is not None:
         return []
     mode, games = results.protocol.mode, set(results.protocol.games)

@@ -20,7 +20,8 @@ def suite(text: str, folder: Path, name: str = "mine") -> Suite:
 
 def test_the_suites_that_ship() -> None:
     paper = {"paper-easy6", "paper-memory4", "paper-ablation", "paper-experts"}
-    continual = {f"continual-{name}" for name in ("procgen", "told", "cores", "memory", "levels", "expert", "two-levels")}
+    sequences = ("procgen", "told", "cores", "memory", "levels", "expert", "two-levels")
+    continual = {f"continual-{name}" for name in sequences}
     assert set(shipped()) == paper | continual | {"memory-cue"}
 
 
