@@ -2,7 +2,7 @@
 # Each sets up what it needs.
 
 VENV ?= .venv
-ARGS ?= quick --processes auto
+ARGS ?= quick
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
 # ProcGen has wheels for CPython 3.10 to 3.12 on x86-64 Linux, and for CPython 3.10 on x86-64 macOS.

@@ -3,7 +3,7 @@
     python -m benchmarks.scaling [--json FILE]
 
 Six games, 66 environments: the preset `quick` (a light encoder and APPO), and the published SRWM and encoder with
-IMPALA. The ways take turns on this machine, so that what else it does meets all. The model of other machines at the
+IMPALA, in the machine's best precision and in float32. The ways take turns on this machine, so that what else it does meets all. The model of other machines at the
 end is computed, not measured (docs/scaling.md).
 """
 
@@ -33,8 +33,13 @@ from policies import policy_config
 
 CORES = 2
 QUICK = PRESETS["quick"].config
-PUBLISHED = replace(QUICK, policy=policy_config("srwm", precision="float32"), agent=ImpalaConfig())
-KINDS = {"quick": QUICK, "IMPALA, srwm, published encoder": PUBLISHED}
+PUBLISHED = replace(QUICK, policy=policy_config("srwm"), agent=ImpalaConfig())
+FLOAT32 = replace(QUICK, policy=policy_config("srwm", precision="float32"), agent=ImpalaConfig())
+KINDS = {
+    "quick": QUICK,
+    "IMPALA, srwm, published encoder": PUBLISHED,
+    "IMPALA, srwm, published encoder in float32": FLOAT32,
+}
 STEPS = QUICK.num_envs * QUICK.agent.rollout_steps
 
 
