@@ -6,7 +6,8 @@ The teacher is the policy as it was when the last task was left. While task k is
 
 averaged over the heads of earlier tasks, on the new task's frames: the published weights 1/k and 1 - 1/k, times k,
 which optimizers that divide by the size of gradients do not notice. With heads that all tasks share, there are none of
-earlier tasks: the term then pulls the new policy towards the old one (kickstarting), which mostly costs plasticity.
+earlier tasks: the term then pulls the new policy towards the old one ("kickstart" in reports), which mostly costs
+plasticity.
 
 The teacher sees the same stream as the policy and carries its own state along it.
 """
