@@ -314,12 +314,14 @@ class Agent(BaseAlgorithm):
 
     def _leave_task(self) -> bool:
         """Let the method of continual learning consolidate; whether it could."""
-        replaying = self.learner.replaying.get_state()
+        if not self.retention.needs_boundaries:
+            return True
+        replaying, before = self.learner.replaying.get_state(), self.retention.state()
         try:
-            if self.retention.needs_boundaries:
-                self.retention.end_task(self.task, self._consolidation_rollouts)
+            self.retention.end_task(self.task, self._consolidation_rollouts)
         except Interrupted:
             self.learner.replaying.set_state(replaying)
+            self.retention.load_state(before)  # of several methods, one may be ready already
             return False
         return True
 

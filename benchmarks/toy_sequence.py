@@ -5,6 +5,10 @@ $ python -m benchmarks.toy_sequence --out benchmarks/results/toy_sequence.json
 The upper half of a frame is the task's signature, a colour; in the lower half one of three channels c is bright, and in
 task k action (c + k) mod 3 pays 1. Episodes last 5 to 8 steps. What a method is good for shows in the scores of the
 earlier tasks, where chance is 1/3. Without signatures (``control``), only a policy that is told its task can keep them.
+
+The known order: fine-tuning loses the earlier tasks, training on all at once has them all; penalties, and the replay of
+features, come between, and the replay of frames comes nearest. A policy that is told its task and has heads for each
+loses nothing here, whatever the method: the tasks differ in their answers alone.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ from agents.acting import Actor
 from agents.retention import RetentionConfig
 from benchmarks.machine import describe_machine
 from common.cli import run_with_options
-from policies import ImpalaEncoderConfig, PolicyConfig, TaskConfig, core_config
+from policies import PolicyConfig, TaskConfig, core_config
+from policies.encoders.small_frames import SmallFramesConfig
 
 TASKS = 3
 SIGNATURES = np.array([[255, 255, 0], [0, 255, 255], [255, 0, 255]], np.uint8)
@@ -108,27 +113,28 @@ class Method:
 
 
 METHODS = {
-    "joint": Method(joint=True),
     "none": Method(),
+    "joint": Method(joint=True),
     "none, told": Method(told=True),
-    "ewc": Method("ewc", {"ewc_strength": 3e2, "decoupled": False}),
+    "ewc": Method("ewc", {"ewc_strength": 100.0}),
     "online_ewc": Method("online_ewc", {"online_ewc_strength": 10.0}),
-    "si": Method("si", {"si_strength": 30.0}),
-    "lwf": Method("lwf", told=True),
-    "xdg": Method("xdg", {"gated_share": 0.67, "gated_apart": True}, told=True),
-    "clear": Method("clear", {"replay_steps": 20_000}),
-    "generative": Method("generative"),
+    "si": Method("si", {"si_strength": 10.0}),
+    "wpl": Method("wpl", {"wpl_strength": 100.0}),
+    "generative": Method("generative", {"generative_strength": 3.0, "online_ewc_strength": 10.0}),
     "features-kept": Method(
         "generative",
         {
             "generative_level": "features-kept",
-            "generative_encoder": "frozen",
-            "generative_strength": 30.0,
+            "generative_strength": 100.0,
+            "online_ewc_strength": 10.0,
             "replay_steps": 20_000,
         },
     ),
-    "wpl": Method("wpl", {"wpl_strength": 300.0}, told=True),
+    "clear": Method("clear", {"clear_policy_cost": 1.0, "clear_value_cost": 0.5, "replay_steps": 20_000}),
+    "lwf": Method("lwf", told=True),
+    "xdg": Method("xdg", {"gated_share": 0.67, "gated_apart": True}, told=True),
 }
+"""Strengths are tuned by hand for this sequence; how a step of these frames counts is not how one of a game does."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +150,10 @@ class Setup:
         once: whether only the first frame of an episode does.
     """
 
-    core: str = "lstm"
+    core: str = "feedforward"
     algorithm: str = "impala"
     num_envs: int = 32
-    rollouts: int = 60
+    rollouts: int = 30
     signed: bool = True
     once: bool = False
 
@@ -161,11 +167,13 @@ class Setup:
         sizes: dict[str, Any] = {"lstm": {"hidden": 64}, "feedforward": {}}.get(
             self.core, {"width": 32, "heads": 2, "feedforward": 32, "layers": 1}
         )
-        policy = PolicyConfig(core_config(self.core, **sizes), ImpalaEncoderConfig(hidden=64, channels=(8,)))
+        policy = PolicyConfig(
+            core_config(self.core, **sizes), SmallFramesConfig(64, (32,), blocks=0, shrink=4)
+        )
         if method.told:
             policy = replace(policy, tasks=TaskConfig(TASKS, "told", "per-task"))
         # A policy that is sure of an answer never finds out that another one pays now: so much entropy that it is 0.98.
-        settings: dict[str, Any] = {"learning_rate": 3e-3, "discount": 0.0, "entropy_cost": 0.2}
+        settings: dict[str, Any] = {"learning_rate": 1e-2, "discount": 0.0, "entropy_cost": 0.2}
         if self.algorithm != "ppo":
             settings |= {
                 "learning_rate_decay": False,
@@ -230,11 +238,11 @@ class Options:
 
     methods: tuple[str, ...] | None = None
     seeds: int = 3
-    core: str = "lstm"
+    core: str = "feedforward"
     algorithm: str = "impala"
     control: bool = False
     once: bool = False
-    rollouts: int = 60
+    rollouts: int = 30
     out: Path | None = None
 
 

@@ -26,6 +26,7 @@ from agents.config import AgentConfig
 from agents.losses import action_log_probs, entropy, policy_gradient_loss, value_loss
 from agents.retention.base import Retention
 from agents.retention.store import UnrollStore, offer
+from agents.retention.unrolls import row_kinds
 from agents.rollout import Batch
 from agents.vtrace import vtrace
 from common.config import Range
@@ -197,7 +198,16 @@ class Clear(Retention):
         return self.store.state()
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.store.load_state(state)
+        policy, steps = self.learner.policy, self._length
+        shapes = {
+            "rgb": (steps + 1, *policy.encoder.image_shape),
+            "reward_input": (steps + 1, 1),
+            "episode_start": (steps + 1,),
+            "logits": (steps, policy.num_actions),
+        }
+        whole = ("rgb", "episode_start", "actions", "dones")
+        kinds = {name: (shapes.get(name, (steps,)), name not in whole) for name in SEQUENCES}
+        self.store.load_state(state, row_kinds(kinds, policy))
 
 
 def cloning(output: PolicyOutput, logits: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

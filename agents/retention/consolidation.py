@@ -7,6 +7,7 @@ from typing import Any
 from agents.config import AgentConfig
 from agents.retention.base import Retention, Rollouts
 from agents.rollout import Batch
+from agents.schema import Whole
 from policies import PolicyConfig
 
 
@@ -61,4 +62,6 @@ class Consolidating(Retention):
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
-        self._steps, self._section = int(state["steps"]), int(state["section"])
+        for name in ("steps", "section"):
+            Whole().check(state[name], name)
+        self._steps, self._section = state["steps"], state["section"]

@@ -34,9 +34,10 @@ from agents.retention.clear import ClearConfig, capacity, cloning
 from agents.retention.consolidation import Consolidating
 from agents.retention.ewc import EwcConfig, OnlineEwc
 from agents.retention.generator import Generator, GeneratorSizes
-from agents.retention.lwf import distillation, frozen_copy
+from agents.retention.lwf import TASK_NUMBER, TASK_NUMBERS, distillation, frozen_copy
 from agents.retention.store import UnrollStore
-from agents.retention.unrolls import Rows, rows_of
+from agents.retention.stored import Kind, check_kinds, kind_of, load_weights
+from agents.retention.unrolls import Rows, row_kinds, rows_of
 from agents.retention.weights import Weights
 from agents.rollout import Batch
 from common.config import OneOf, Range
@@ -365,13 +366,13 @@ class GenerativeReplay(Consolidating):
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
-        self._task, self._tasks_left = int(state["task"]), [int(task) for task in state["tasks_left"]]
-        self.generator.load_state_dict(state["generator"])
+        TASK_NUMBER.check(state["task"], "task")
+        TASK_NUMBERS.check(state["tasks_left"], "tasks that were left")
+        self._task, self._tasks_left = state["task"], list(state["tasks_left"])
+        load_weights(self.generator, state["generator"], "the generator")
         for name, parameter in self.generator.named_parameters():
             if stored := state["adam"][name]:
-                moved = {key: tensor.clone() for key, tensor in stored.items()}
-                moved |= {key: moved[key].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")}
-                self._optimizer.state[parameter] = moved
+                self._optimizer.state[parameter] = _read_moments(stored, parameter)
             else:
                 self._optimizer.state.pop(parameter, None)
         self._left = None
@@ -379,8 +380,27 @@ class GenerativeReplay(Consolidating):
             self._left = Left(
                 deepcopy(self.generator).requires_grad_(False), frozen_copy(self.learner.policy)
             )
-            self._left.generator.load_state_dict(state["old_generator"])
-            self._left.policy.load_state_dict(state["old_policy"])
-        self._kept.load_state(state["kept"])
+            load_weights(self._left.generator, state["old_generator"], "the old generator")
+            load_weights(self._left.policy, state["old_policy"], "the old policy")
+        self._kept.load_state(state["kept"], self._kept_kinds())
         self._below_policy.load_state(state["below"])
         self._freeze()
+
+    def _kept_kinds(self) -> dict[str, Kind]:
+        """Of a row of the stored features."""
+        policy, steps = self.learner.policy, self.learner.config.rollout_steps
+        sequences = {
+            "features": ((steps, policy.core.input_size), True),
+            "episode_start": ((steps,), False),
+            "logits": ((steps, policy.num_actions), True),
+            "values": ((steps,), True),
+        }
+        return row_kinds(sequences, policy)
+
+
+def _read_moments(stored: Mapping[str, Any], parameter: Tensor) -> dict[str, Tensor]:
+    """Adam's state of one parameter of the generator."""
+    wanted = {"step": ((), True), "exp_avg": kind_of(parameter), "exp_avg_sq": kind_of(parameter)}
+    check_kinds(stored, wanted, "the generator's optimizer")
+    moved = {name: tensor.clone() for name, tensor in stored.items()}
+    return moved | {name: moved[name].to(parameter.device) for name in ("exp_avg", "exp_avg_sq")}

@@ -6,7 +6,8 @@ The teacher is the policy as it was when the last task was left. While task k is
 
 averaged over the heads of earlier tasks, on the new task's frames: the published weights 1/k and 1 - 1/k, times k,
 which optimizers that divide by the size of gradients do not notice. With heads that all tasks share, there are none of
-earlier tasks: the term then pulls the new policy towards the old one (kickstarting), which mostly costs plasticity.
+earlier tasks: the term then pulls the new policy towards the old one ("kickstart" in reports), which mostly costs
+plasticity.
 
 The teacher sees the same stream as the policy and carries its own state along it.
 """
@@ -23,7 +24,9 @@ from torch.nn import functional as F
 
 from agents.retention.base import ConsolidationConfig, Rollouts
 from agents.retention.consolidation import Consolidating
+from agents.retention.stored import load_weights, read_state
 from agents.rollout import Batch, select
+from agents.schema import Items, Whole
 from common.config import Range
 from policies import PER_TASK, Policy, PolicyOutput, State
 
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
 
 GROUP = 16
 """Unrolls that the teacher looks at together: images take much memory."""
+TASK_NUMBER = Whole(0, 10**6)
+TASK_NUMBERS = Items(TASK_NUMBER, 10**6)
+"""What a checkpoint holds of tasks."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,11 @@ class LearningWithoutForgetting(Consolidating):
     def prepare(self, rollout: Batch) -> Batch:
         if self.teacher is None or not self._heads:
             return rollout
-        state = self.teacher.restarted(rollout.initial_state) if self._state is None else self._state
+        state = self._state
+        if state is None or any(len(tensor) != rollout.actions.shape[1] for tensor in state.values()):
+            state = self.teacher.restarted(
+                rollout.initial_state
+            )  # of a task, or of environments, that are new
         targets, self._following = self.taught(self.teacher, rollout, state)
         return replace(rollout, targets=targets)
 
@@ -138,14 +148,15 @@ class LearningWithoutForgetting(Consolidating):
 
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
-        self._task, self._left = int(state["task"]), [int(task) for task in state["left"]]
-        self.teacher, self._state = None, state["teacher_state"]
+        TASK_NUMBER.check(state["task"], "task")
+        TASK_NUMBERS.check(state["left"], "tasks that were left")
+        self._task, self._left = state["task"], list(state["left"])
+        self.teacher = self._state = None
         if state["teacher"] is not None:
             self.teacher = frozen_copy(self.learner.policy)
-            self.teacher.load_state_dict(state["teacher"])
-        if self._state is not None:
-            device = self.learner.policy.device
-            self._state = {name: tensor.to(device) for name, tensor in self._state.items()}
+            load_weights(self.teacher, state["teacher"], "the teacher")
+        if state["teacher_state"] is not None:
+            self._state = read_state(self.learner.policy, state["teacher_state"], "the teacher's state")
 
 
 def frozen_copy(policy: Policy) -> Policy:

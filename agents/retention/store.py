@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from agents.checkpoint import CheckpointError
-from agents.retention.unrolls import BatchBuffer, Rows, Segment, rows_of, write_segment
+from agents.retention.stored import Kind
+from agents.retention.unrolls import BatchBuffer, Rows, Segment, check_row_kinds, rows_of, write_segment
 from agents.schema import Array, Named, Table, Text, Whole
 from common.errors import UserError, shown
 from policies import State
@@ -226,8 +227,10 @@ class UnrollStore:
             "open": {name: tensor[: self._filled] for name, tensor in self._open.items()},
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any], kinds: Mapping[str, Kind] | None = None) -> None:
         """Go on from what `state` returned, which may have come from a file.
+
+        `kinds` are those of a row; None takes whatever it is.
 
         Raises:
             ValueError: it is of another form, or its parts do not fit together.
@@ -236,6 +239,9 @@ class UnrollStore:
             return
         INDEX.check(state, "index of stored unrolls")
         _check_places(state)
+        if kinds is not None:
+            for rows in filter(None, (state["open"], *state["in_memory"].values())):
+                check_row_kinds(rows, kinds)
         self._places = np.array(state["places"], dtype=np.int64).reshape(-1, 2)
         self.seen, self._number, self._filled = (int(state[name]) for name in ("seen", "number", "filled"))
         self._files = {int(number): str(name) for number, name in state["files"].items()}

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.checkpoint import CheckpointError, Place, check_digest, read_layout, write_checkpoint
-from policies import State
+from agents.retention.stored import Kind, state_kinds
+from policies import Policy, State
 
 Rows = dict[str, Tensor]
 """Tensors (n, ...) of n unrolls: sequences (n, T, ...), and parts of the state that they begin with."""
@@ -30,6 +31,18 @@ def rows_of(sequences: Mapping[str, Tensor], state: State, columns: Sequence[int
     rows = {name: tensor.index_select(1, chosen).transpose(0, 1) for name, tensor in sequences.items()}
     parts = {f"{STATE}{name}": tensor.index_select(0, chosen) for name, tensor in state.items()}
     return {name: tensor.detach().cpu() for name, tensor in {**rows, **parts}.items()}
+
+
+def row_kinds(sequences: Mapping[str, Kind], policy: Policy) -> dict[str, Kind]:
+    """Of one unroll of `sequences` that begins with a state of `policy`."""
+    return {**sequences, **{f"{STATE}{name}": kind for name, kind in state_kinds(policy).items()}}
+
+
+def check_row_kinds(rows: Mapping[str, Tensor], kinds: Mapping[str, Kind]) -> None:
+    """Raise ValueError unless each of `rows` (n, ...) is of these kinds."""
+    found = {name: (tuple(tensor.shape[1:]), tensor.is_floating_point()) for name, tensor in rows.items()}
+    if found != dict(kinds):
+        raise ValueError("its stored unrolls are of another network, or of another length")
 
 
 class BatchBuffer:

@@ -29,8 +29,10 @@ from agents.retention.base import ConsolidationConfig, Rollouts
 from agents.retention.consolidation import Consolidating
 from agents.retention.fisher import FisherConfig, drawn_score, measured, output_of
 from agents.retention.quadratic import QuadraticConfig, QuadraticPenalty, Springs
+from agents.retention.stored import check_kinds
 from agents.retention.weights import Tensors, Weights
 from agents.rollout import Batch
+from agents.schema import Number
 from common.config import OneOf, Range
 
 if TYPE_CHECKING:
@@ -169,11 +171,19 @@ class WeightPlasticityLoss(Consolidating, QuadraticPenalty):
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
         self.springs = None if state["springs"] is None else self.read_springs(state["springs"])
-        stored, device = state["cross_term"], self.learner.policy.device
-        self.cross_term = None
-        if stored is not None:
-            tensors = {name: stored[name].to(device) for name in ("gradients", "inner", "anchor")}
-            self.cross_term = CrossTerm(**tensors, floor=float(stored["floor"]))
+        stored = state["cross_term"]
+        self.cross_term = None if stored is None else self._read_cross_term(dict(stored))
+
+    def _read_cross_term(self, stored: dict[str, Any]) -> CrossTerm:
+        """What a checkpoint holds of it, which may be of another network."""
+        floor = stored.pop("floor")
+        Number().check(floor, "cross_term/floor")
+        size = sum(parameter.numel() for parameter in self.weights.parameters)
+        count = len(stored["gradients"])
+        shapes = {"gradients": (count, size), "inner": (count, count), "anchor": (size,)}
+        check_kinds(stored, {name: (shape, True) for name, shape in shapes.items()}, "the cross term")
+        device = self.learner.policy.device
+        return CrossTerm(**{name: tensor.to(device) for name, tensor in stored.items()}, floor=floor)
 
 
 def single_unrolls(rollouts: Rollouts, count: int, rollout_count: int) -> Iterator[Batch]:

@@ -20,7 +20,7 @@ from common.config import OneOf
 from common.config import problems as config_problems
 from common.errors import UserError, raise_problems
 from evaluation.progress import Report, show_progress
-from evaluation.report import continual, continual_pages, pages
+from evaluation.report import continual_pages, continual_study, pages
 from evaluation.report.gather import Announce, Study, common_protocol, gather, unfinished_line
 from evaluation.report.plots import Plot, all_plots
 from evaluation.report.runs import Run, find_runs
@@ -84,7 +84,7 @@ class Options:
     streams: Annotated[int, Shown("N")] = StreamProtocol.streams
     tasks: Annotated[int, Shown("N")] = StreamProtocol.tasks
     span: Annotated[int, Shown("N")] = int(DEFAULT_SPAN)
-    normalizer: Annotated[str, OneOf(continual.NORMALIZERS, "normalizer"), Shown("NAME")] = "procgen"
+    normalizer: Annotated[str, OneOf(continual_study.NORMALIZERS, "normalizer"), Shown("NAME")] = "procgen"
     cora: Flag = False
 
 
@@ -108,12 +108,12 @@ def _report(options: Options, words: Sequence[str], exchange: Exchange) -> int:
     console = Console(highlight=False, markup=False)
     sequences = [run for run in runs if run.config.sequence.active]
     others = [run for run in runs if not run.config.sequence.active]
-    compared: continual.ContinualStudy | None = None
+    compared: continual_study.ContinualStudy | None = None
     if sequences:
         # The name of a baseline is that of one kind or of the other.
         baseline = None if others else options.baseline
         compared = exchange.together(
-            lambda: continual.gather(
+            lambda: continual_study.gather(
                 sequences, normalizer=options.normalizer, cora=options.cora, baseline=baseline
             )
         )
@@ -126,7 +126,7 @@ def _report(options: Options, words: Sequence[str], exchange: Exchange) -> int:
 def _write(
     runs: Sequence[Run],
     out: Path,
-    compared: continual.ContinualStudy | None,
+    compared: continual_study.ContinualStudy | None,
     study: Study | None,
     options: Options,
     words: Sequence[str],
@@ -245,7 +245,7 @@ def _title(runs: Sequence[Run]) -> str:
     return f"Report on {', '.join(names)}" if names else "Report"
 
 
-def _continual_introduction(study: continual.ContinualStudy) -> list[str]:
+def _continual_introduction(study: continual_study.ContinualStudy) -> list[str]:
     """What is compared, in a sentence."""
     first = study.methods[0].first
     stages = first.stages

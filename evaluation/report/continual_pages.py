@@ -18,28 +18,29 @@ from matplotlib.ticker import EngFormatter
 from envs import normalized_score
 from evaluation import continual
 from evaluation.continual import Matrix
-from evaluation.report import continual as study_of
-from evaluation.report.continual import ContinualStudy, Method, Metric, cost_of, over_runs
+from evaluation.report import continual_metrics as metrics
+from evaluation.report.continual_study import ContinualStudy, Method, Metric, over_runs
 from evaluation.report.plots import STYLE, Plot, common_curve, draw_band, draw_panels, svg_of
+from evaluation.report.sequence_runs import Sequenced, cost_of
 from evaluation.report.statistics import Interval
 from evaluation.report.tables import NOTHING, Table, interval_text, number, runs_text
 from policies import name_of
 from records.continual import PLASTICITY
 
 METRICS: tuple[tuple[str, Metric, int], ...] = (
-    ("final performance", study_of.final_performance, 3),
-    ("lifetime performance", study_of.lifetime, 3),
-    ("forgetting", study_of.forgetting, 3),
-    ("from best", study_of.forgetting_from_best, 3),
-    ("backward transfer", study_of.backward_transfer, 3),
-    ("forward transfer", study_of.forward_transfer, 3),
-    ("intransigence", study_of.intransigence, 3),
-    ("F (CORA, x 10)", study_of.isolated_forgetting, 2),
-    ("F by own scale", study_of.cora_forgetting, 2),
-    ("Z (CORA, x 10)", study_of.zero_shot_transfer, 2),
-    ("dip", study_of.dip, 3),
-    ("relearning", study_of.relearning, 2),
-    ("plasticity", study_of.plasticity, 2),
+    ("final performance", metrics.final_performance, 3),
+    ("lifetime performance", metrics.lifetime, 3),
+    ("forgetting", metrics.forgetting, 3),
+    ("from best", metrics.forgetting_from_best, 3),
+    ("backward transfer", metrics.backward_transfer, 3),
+    ("forward transfer", metrics.forward_transfer, 3),
+    ("intransigence", metrics.intransigence, 3),
+    ("F (CORA, x 10)", metrics.isolated_forgetting, 2),
+    ("F by own scale", metrics.cora_forgetting, 2),
+    ("Z (CORA, x 10)", metrics.zero_shot_transfer, 2),
+    ("dip", metrics.dip, 3),
+    ("relearning", metrics.relearning, 2),
+    ("plasticity", metrics.plasticity, 2),
 )
 """Title, what computes it, and digits of every metric."""
 COMPARED = ("final performance", "forgetting", "F (CORA, x 10)", "dip")
@@ -63,7 +64,7 @@ def all_items(study: ContinualStudy) -> list[Table | Plot]:
     return [*items, *recovery, *network, cost_table(study), *unfinished]
 
 
-def _runs(study: ContinualStudy) -> Iterator[study_of.Sequenced]:
+def _runs(study: ContinualStudy) -> Iterator[Sequenced]:
     return (one for method in study.methods for one in method.runs)
 
 
@@ -400,7 +401,7 @@ def rows(study: ContinualStudy) -> Iterator[dict[str, Any]]:
             yield from _rows_of(f"expert of {task}", one)
 
 
-def _rows_of(label: str, one: study_of.Sequenced) -> Iterator[dict[str, Any]]:
+def _rows_of(label: str, one: Sequenced) -> Iterator[dict[str, Any]]:
     tasks = {str(task): task for task in one.tasks}
     for measured in one.measured:
         task = tasks.get(measured.task)

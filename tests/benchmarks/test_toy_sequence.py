@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -50,17 +48,39 @@ def test_without_signatures_frames_tell_nothing() -> None:
     assert np.array_equal(one, other)
 
 
-@pytest.mark.parametrize("name", list(METHODS))
-def test_every_method_goes_through_it(name: str) -> None:
-    scores = Setup(num_envs=8, rollouts=2).run(METHODS[name], seed=0)
-    assert len(scores) == 3
-    assert all(math.isfinite(score) and 0.0 <= score <= 1.0 for score in scores)
+@pytest.fixture(scope="module")
+def scores() -> dict[str, list[float]]:
+    """Share of right answers in each task after the last one, by method, of one seed."""
+    return {name: Setup().run(method, seed=0) for name, method in METHODS.items()}
 
 
-def test_replay_keeps_what_fine_tuning_loses() -> None:
-    """Measured with this seed: 0.08 and 0.47 in the first task, 0.88 and 0.96 in the last."""
-    setup = Setup(rollouts=50)
-    tuned, replayed = (setup.run(METHODS[name], seed=0) for name in ("none", "clear"))
-    assert tuned[0] < 0.3
-    assert replayed[0] > tuned[0] + 0.2
-    assert min(tuned[-1], replayed[-1]) > 0.7
+BETWEEN = ("ewc", "online_ewc", "si", "wpl", "generative", "features-kept")
+
+
+def test_methods_stand_in_their_known_order(scores: dict[str, list[float]]) -> None:
+    """In what is left of the first two tasks; benchmarks/results/toy_sequence.json has the means of three seeds."""
+    kept = {name: sum(found[:2]) / 2 for name, found in scores.items()}
+    assert kept["none"] < 0.35
+    assert all(kept[name] > kept["none"] + 0.15 for name in BETWEEN)
+    assert kept["clear"] > kept["none"] + 0.35
+    assert min(kept[name] for name in ("joint", "none, told", "xdg", "lwf")) > 0.75
+
+
+def test_every_method_still_learns_the_last_task(scores: dict[str, list[float]]) -> None:
+    assert scores["none"][-1] > 0.9
+    assert all(found[-1] > 0.6 for found in scores.values())
+
+
+@pytest.mark.parametrize("core", ["lstm", "srwm"])
+def test_methods_go_through_it_with_memory(core: str) -> None:
+    """The signature is in an episode's first frame alone."""
+    found = Setup(core, num_envs=8, rollouts=2, once=True).run(METHODS["clear"], seed=0)
+    assert all(0.0 <= score <= 1.0 for score in found)
+
+
+def test_what_frames_do_not_tell_must_be_told() -> None:
+    """Without signatures, the same frame has three answers: one policy cannot give them all, and one for each can."""
+    setup = Setup(signed=False)
+    joint, told = (sum(setup.run(METHODS[name], seed=0)) / 3 for name in ("joint", "none, told"))
+    assert joint < 0.5
+    assert told > 0.8

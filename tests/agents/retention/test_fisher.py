@@ -15,6 +15,7 @@ from agents.retention import fisher
 from agents.retention.weights import Weights
 from agents.rollout import Batch
 from agents.vtrace import vtrace
+from policies import TaskConfig
 
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., Batch]
@@ -108,6 +109,22 @@ def test_weights_that_cannot_matter_count_nothing(
     width = w0.shape[1]
     assert w0[..., :width].any()
     assert not w0[..., width:].any()
+
+
+def test_units_that_are_silent_count_nothing(
+    learner: MakeLearner, random_batch: MakeBatch, double: Double
+) -> None:
+    """What a task's gates shut does not matter to it, and a penalty leaves it to the others."""
+    tasks = TaskConfig(2, "told", "per-task", gated_share=0.5, gated_apart=True)
+    made = learner(core="lstm", double=True, policy={"tasks": tasks})
+    weights = Weights(made.policy.named_parameters())
+    batch = double(random_batch(made.policy, 5, 3))
+    found = fisher.sampled(made.policy, weights, [batch], 0.5, torch.Generator().manual_seed(0))
+    masks = made.policy.gate.masks
+    assert masks is not None
+    into_units = weights.named(found)["encoder.linear.weight"]
+    assert not into_units[~masks[0]].any()
+    assert into_units[masks[0]].any(1).all()
 
 
 def test_the_value_is_left_out_if_asked(learner: MakeLearner, random_batch: MakeBatch) -> None:

@@ -12,14 +12,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from agents.learner import Learner
-from agents.retention.quadratic import Springs
+from agents.retention import RETENTIONS
+from agents.retention.quadratic import QuadraticPenalty, Springs
 from agents.rollout import Batch
 
 MakeLearner = Callable[..., Learner]
 MakeBatch = Callable[..., Batch]
 
-STRENGTHS = {"ewc": "ewc_strength", "online_ewc": "online_ewc_strength", "si": "si_strength"}
-HALVES = {"ewc": 0.5, "online_ewc": 0.5, "si": 1.0}
+STRENGTHS = {
+    name: next(iter(method.inert))
+    for name, method in RETENTIONS.items()
+    if issubclass(method, QuadraticPenalty)
+}
+"""The setting that says how strong each penalty of the registry is."""
+HALVES = {name: 1.0 if name == "si" else 0.5 for name in STRENGTHS}
 
 
 def random_springs(learner: Learner, seed: int) -> Springs:

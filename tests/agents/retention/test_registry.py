@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 import agents
 from agents import ALGORITHMS, Agent, read_checkpoint
+from agents.agent import Interrupted
 from agents.retention import RETENTIONS, RetentionConfig, make_retention
 from helpers import assert_same
 from policies import CORES, PolicyConfig, TaskConfig
@@ -20,7 +22,7 @@ Tiny = Callable[..., PolicyConfig]
 MakeEnv = Callable[..., Any]
 
 METHODS = [name for name in RETENTIONS if name != "none"]
-TOGETHER = ["ewc+si", "clear+online_ewc", "xdg+si"]
+TOGETHER = ["ewc+si", "si+ewc", "clear+online_ewc", "xdg+si"]
 SMALL: dict[str, dict[str, Any]] = {
     "impala": {"rollout_steps": 10},
     "appo": {"rollout_steps": 10, "passes": 2},
@@ -33,7 +35,7 @@ def begun(names: str, algorithm: str, policy: PolicyConfig, env: Any, **settings
     told = settings.pop("told", False)
     if told or any(RETENTIONS[name].needs_identity for name in names.split("+")):
         policy = replace(policy, tasks=TaskConfig(count=2, id="told", heads="per-task"))
-    retain = RetentionConfig(**QUICK, **settings)
+    retain = RetentionConfig(**{**QUICK, **settings})
     return ALGORITHMS[algorithm](policy, env, retention=names, retain=retain, seed=0, **SMALL[algorithm])
 
 
@@ -75,15 +77,16 @@ def test_an_inert_method_is_fine_tuning_bit_for_bit(
 @pytest.mark.parametrize("core", list(CORES))
 @pytest.mark.parametrize("name", METHODS)
 def test_each_method_acts_with_each_core(name: str, core: str, tiny: Tiny, procgen: MakeEnv) -> None:
-    """After a change of the task, weights are others than those of fine-tuning."""
+    """After a change of the task, weights are others than those of fine-tuning; without strength, they are those."""
     told = RETENTIONS[name].needs_identity
-    agents_ = [
-        two_tasks(begun(names, "impala", tiny(core), procgen("bigfish", 4), told=told), procgen)
-        for names in ("none", name)
-    ]
-    weights = [dict(agent.policy.state_dict()) for agent in agents_]
-    assert any(not weights[0][key].equal(weights[1][key]) for key in weights[0])
-    assert all(tensor.isfinite().all() for tensor in weights[1].values())
+    weights = []
+    for names, settings in (("none", {}), (name, RETENTIONS[name].inert), (name, {})):
+        agent = begun(names, "impala", tiny(core), procgen("bigfish", 4), told=told, **settings)
+        weights.append(dict(two_tasks(agent, procgen).policy.state_dict()))
+    tuned, inert, acting = weights
+    assert_same(tuned, inert)
+    assert any(not tuned[key].equal(acting[key]) for key in tuned)
+    assert all(tensor.isfinite().all() for tensor in acting.values())
 
 
 @pytest.mark.parametrize("algorithm", list(ALGORITHMS))
@@ -113,6 +116,24 @@ def test_a_run_that_was_killed_goes_on_exactly(
         again = read_checkpoint(tmp_path / "again.ckpt")
         for part in ("learner", "run", "retention"):
             assert_same({**again[part], "total_timesteps": 0}, {**end[part], "total_timesteps": 0})
+
+
+@pytest.mark.parametrize("names", METHODS + TOGETHER)
+def test_what_is_broken_off_leaves_no_trace(names: str, tiny: Tiny, procgen: MakeEnv) -> None:
+    """A phase of learning after its first update, and a consolidation in its second rollout."""
+    agent = begun(names, "ppo", tiny("srwm"), procgen("bigfish", 4), consolidation_rollouts=2)
+    two_tasks(agent, procgen)
+    before = deepcopy(agent.learner.state())
+    agent.learner.stop_asked = iter([False, False, True]).__next__  # asked twice in each update
+    with pytest.raises(Interrupted):
+        agent.learner.learn(agent.actors.stores[0].batch, 0)
+    assert_same(agent.learner.state(), before)
+
+    asked = iter(range(1000))
+    agent.stop_when = lambda: next(asked) > 15  # at each of the 10 steps of a rollout
+    if not agent.change_task(procgen("bigfish", 4, seed=2), 0):
+        assert next(asked) > 15
+        assert_same(agent.learner.state(), before)
 
 
 @pytest.mark.parametrize("name", METHODS)

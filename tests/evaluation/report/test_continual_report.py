@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from evaluation.report import continual, continual_pages
+from evaluation.report import continual_metrics, continual_pages, continual_study
 from evaluation.report.command_line import main
 from evaluation.report.random_player import random_return
 from evaluation.report.runs import Run
@@ -71,14 +71,14 @@ def make_sequence(tmp_path: Path) -> MakeSequence:
     return make
 
 
-def made(study: continual.ContinualStudy, label: str) -> continual.Method:
+def made(study: continual_study.ContinualStudy, label: str) -> continual_study.Method:
     (found,) = (method for method in study.methods if method.label.startswith(label))
     return found
 
 
 def test_matrices_and_metrics_come_from_what_was_measured(make_sequence: MakeSequence) -> None:
     runs = [make_sequence("a", LOST), make_sequence("b", KEPT, retention="ewc")]
-    study = continual.gather(runs)
+    study = continual_study.gather(runs)
     none, ewc = made(study, "srwm, none"), made(study, "srwm, ewc")
     assert study.raw(none.first, "train").tolist() == LOST.tolist()
     scale = np.array([9.0, 20.0, 30.0])
@@ -86,35 +86,47 @@ def test_matrices_and_metrics_come_from_what_was_measured(make_sequence: MakeSeq
     spans, lows = np.array([39.0, 33.9, 61.5]), np.array([1.0, -1.5, 2.5])
     p = (LOST - lows) / spans
     expected = ((p[1, 0] - p[3, 0]) + (p[2, 1] - p[3, 1])) / 2
-    assert continual.forgetting(study, none, none.first, "train") == pytest.approx(expected)
-    assert continual.final_performance(study, none, none.first, "train") == pytest.approx(p[3].mean())
+    assert continual_metrics.forgetting(study, none, none.first, "train") == pytest.approx(expected)
+    assert continual_metrics.final_performance(study, none, none.first, "train") == pytest.approx(p[3].mean())
     lost = [(9 - 5) / 9, (5 - 2) / 9, (20 - 10) / 20]
-    found = continual.isolated_forgetting(study, none, none.first, "train")
+    found = continual_metrics.isolated_forgetting(study, none, none.first, "train")
     assert found == pytest.approx(10 * np.mean(lost))
     # CORA divides by the largest return of the same method.
     own = [(9 - 8) / 9, (8 - 8) / 9, (18 - 17) / 18]
-    assert continual.cora_forgetting(study, ewc, ewc.first, "train") == pytest.approx(10 * np.mean(own))
+    assert continual_metrics.cora_forgetting(study, ewc, ewc.first, "train") == pytest.approx(
+        10 * np.mean(own)
+    )
     # Within the first 2 % of a stage, all old tasks are 0.5 lower.
     dips = [np.mean([0.5 / 39.0]), np.mean([0.5 / 39.0, 0.5 / 33.9])]
-    assert continual.dip(study, none, none.first, "train") == pytest.approx(np.mean(dips))
-    assert np.isnan(continual.relearning(study, none, none.first, "train"))  # one cycle
+    assert continual_metrics.dip(study, none, none.first, "train") == pytest.approx(np.mean(dips))
+    assert np.isnan(continual_metrics.relearning(study, none, none.first, "train"))  # one cycle
 
 
 def test_differences_are_paired_by_seed(make_sequence: MakeSequence) -> None:
     runs = [make_sequence(f"none-{seed}", LOST + seed, seed=seed) for seed in range(3)]
     runs += [make_sequence(f"ewc-{seed}", KEPT + seed, seed=seed, retention="ewc") for seed in (2, 1)]
-    study = continual.gather(runs)
+    study = continual_study.gather(runs)
     ewc = made(study, "srwm, ewc")
     assert study.reference(ewc) is made(study, "srwm, none")
     assert study.reference(made(study, "srwm, none")) is None
-    found = study.improvement(ewc, "train", continual.forgetting)
+    found = study.improvement(ewc, "train", continual_metrics.forgetting)
     assert found is not None
     # Shifting all returns of a seed changes nothing that is lost, so all pairs differ by the same.
     assert found.value == pytest.approx(found.low) == pytest.approx(found.high)
     assert found.value < 0
-    shuffled = continual.gather(runs[::-1])
-    again = shuffled.improvement(made(shuffled, "srwm, ewc"), "train", continual.forgetting)
+    shuffled = continual_study.gather(runs[::-1])
+    again = shuffled.improvement(made(shuffled, "srwm, ewc"), "train", continual_metrics.forgetting)
     assert again == found
+
+
+def test_distillation_without_heads_of_old_tasks_is_called_what_it_is(make_sequence: MakeSequence) -> None:
+    told = {"tasks": {"count": 3, "id": "told", "heads": "per-task"}}
+    runs = [
+        make_sequence("shared", KEPT, retention="lwf+si"),
+        make_sequence("own", KEPT, retention="lwf", policy=told),
+    ]
+    labels = {method.label for method in continual_study.gather(runs).methods}
+    assert labels == {"srwm, kickstart+si", "srwm, lwf"}
 
 
 def test_joint_training_and_experts_are_bounds(make_sequence: MakeSequence) -> None:
@@ -123,14 +135,16 @@ def test_joint_training_and_experts_are_bounds(make_sequence: MakeSequence) -> N
         make_sequence(f"expert-{game}", LOST[[0, place + 1]][:, [place]], games=[game])
         for place, game in enumerate(GAMES)
     ]
-    study = continual.gather([make_sequence("none", LOST), joint, *experts])
+    study = continual_study.gather([make_sequence("none", LOST), joint, *experts])
     none, both = made(study, "srwm, none"), made(study, "srwm, joint")
-    assert np.isnan(continual.forgetting(study, both, both.first, "train"))
-    assert continual.final_performance(study, both, both.first, "train") > 0
+    assert np.isnan(continual_metrics.forgetting(study, both, both.first, "train"))
+    assert continual_metrics.final_performance(study, both, both.first, "train") > 0
     # The experts are exactly what each stage learned, as fast.
-    assert continual.intransigence(study, none, none.first, "train") == pytest.approx(0.0)
-    assert continual.forward_transfer(study, none, none.first, "train") == pytest.approx(0.0, abs=0.02)
-    scaled = continual.gather([make_sequence("other", LOST), *experts], normalizer="expert")
+    assert continual_metrics.intransigence(study, none, none.first, "train") == pytest.approx(0.0)
+    assert continual_metrics.forward_transfer(study, none, none.first, "train") == pytest.approx(
+        0.0, abs=0.02
+    )
+    scaled = continual_study.gather([make_sequence("other", LOST), *experts], normalizer="expert")
     method = scaled.methods[0]
     low = random_return(scaled.tasks[0], "train")
     share = scaled.normalized(scaled.raw(method.first, "train"), "train")[3, 0]
@@ -139,15 +153,15 @@ def test_joint_training_and_experts_are_bounds(make_sequence: MakeSequence) -> N
 
 def test_cycles_show_relearning_and_plasticity(make_sequence: MakeSequence) -> None:
     again = np.vstack([LOST, [10.0, 9.0, 8.0], [6.0, 24.0, 7.0], [3.0, 12.0, 33.0]])
-    study = continual.gather([make_sequence("twice", again, sequence={"cycles": 2})])
+    study = continual_study.gather([make_sequence("twice", again, sequence={"cycles": 2})])
     (method,) = study.methods
-    assert 0 < continual.relearning(study, method, method.first, "train") <= 1.0
-    assert continual.plasticity(study, method, method.first, "train") > 1.0
+    assert 0 < continual_metrics.relearning(study, method, method.first, "train") <= 1.0
+    assert continual_metrics.plasticity(study, method, method.first, "train") > 1.0
 
 
 def test_coras_smoothing_takes_the_means_of_many_evaluations(make_sequence: MakeSequence) -> None:
     run = make_sequence("a", LOST)
-    study = continual.gather([run], cora=True)
+    study = continual_study.gather([run], cora=True)
     one = study.methods[0].first
     values = one.curve("train").values
     assert study.raw(one, "train")[-1].tolist() == pytest.approx(values.mean(0).tolist())
@@ -204,7 +218,7 @@ def test_what_comes_back_is_shown_where_it_was_measured(make_sequence: MakeSeque
                 for episode, value in zip((1, 4), returns, strict=True)
             ]
         )
-    table = continual_pages.recovery_table(continual.gather([run]))
+    table = continual_pages.recovery_table(continual_study.gather([run]))
     assert table.header[3:] == ("episode 1", "episode 4")
     assert table.rows == (
         ("srwm, none", "bigfish", "fresh", "2.00", "6.00"),
@@ -216,10 +230,10 @@ def test_sequences_that_cannot_be_compared(make_sequence: MakeSequence) -> None:
     one = make_sequence("one", LOST)
     other = make_sequence("other", LOST, games=GAMES[::-1])
     with pytest.raises(UserError, match="sequences of different tasks cannot be compared"):
-        continual.gather([one, other])
+        continual_study.gather([one, other])
     with pytest.raises(UserError, match="no finished expert of bigfish, fruitbot, starpilot"):
-        continual.gather([one], normalizer="expert")
+        continual_study.gather([one], normalizer="expert")
     with pytest.raises(UserError, match=r"no sequence of several tasks has finished: .*half"):
-        continual.gather([make_sequence("half", LOST, unfinished=True)])
+        continual_study.gather([make_sequence("half", LOST, unfinished=True)])
     with pytest.raises(UserError, match="no group is called 'ewc'"):
-        continual.gather([one], baseline="ewc")
+        continual_study.gather([one], baseline="ewc")
