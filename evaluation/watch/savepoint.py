@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents import CheckpointError, PathOrFile, read_checkpoint, write_checkpoint
+from agents import CheckpointError, read_checkpoint, write_checkpoint
+from agents.checkpoint import PathOrFile
 from agents.schema import Anything, Array, Items, Named, Number, Optional, Schema, Table, Text, Whole
 from common.config import plain, read
 from common.errors import UserError, raise_problems, shown
