@@ -3,8 +3,8 @@
     python -m benchmarks.scaling [--json FILE]
 
 Six games, 66 environments: the preset `quick` (a light encoder and APPO), and the published SRWM and encoder with
-IMPALA, in the machine's best precision and in float32. The ways take turns on this machine, so that what else it does meets all. The model of other machines at the
-end is computed, not measured (docs/scaling.md).
+IMPALA, in the machine's best precision and in float32. The ways take turns on this machine, so that what else it does
+meets all. The model of other machines at the end is computed, not measured (docs/scaling.md).
 """
 
 from __future__ import annotations
