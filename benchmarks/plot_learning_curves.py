@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from common.cli import run_with_options
 from evaluation.report.plots import published_curves
@@ -38,6 +39,18 @@ def draw(settings: Settings) -> None:
     longest = max(run["curve"]["steps"][-1] for run in runs)
     for run in runs:
         axes.plot([steps / 1e6 for steps in run["curve"]["steps"]], run["curve"][game], label=run["label"])
+    config = runs[0]["config"]
+    if config.get("twist") is None:
+        _draw_published(axes, game, longest)
+    axes.set(xlabel="environment steps (millions)", ylabel="training return, mean of the last 100 episodes")
+    what = f"levels {config['levels']}" if config.get("twist") is None else f"twist: {config['twist']}"
+    axes.set_title(f"{game}, easy, {what}")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(settings.out, dpi=130)
+
+
+def _draw_published(axes: Axes, game: str, longest: float) -> None:
     published = published_curves()
     curve = published["easy-200"][game]["train"]
     rows = [
@@ -53,11 +66,6 @@ def draw(settings: Settings) -> None:
         capsize=4,
         label="published: OpenAI's PPO, feed-forward (3 runs, ± std)",
     )
-    axes.set(xlabel="environment steps (millions)", ylabel="training return, mean of the last 100 episodes")
-    axes.set_title(f"{game}, easy, levels 0-199")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(settings.out, dpi=130)
 
 
 if __name__ == "__main__":
