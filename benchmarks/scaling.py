@@ -81,7 +81,7 @@ def parts(quick: bool = False) -> list[Part]:
     return [
         *(
             Part(
-                f"scaling, {kind}: two processes against one",
+                f"scaling: two processes against one, {kind}",
                 partial(_speeds, kind, 1 if quick else 3, 2 if quick else 4),
             )
             for kind in KINDS
