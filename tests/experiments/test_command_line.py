@@ -198,8 +198,10 @@ BAD = {
     "quick --agent.discount nan": ["agent.discount is 'nan': give a number"],
     "quick --core.heads 7": ["core width 128 is not a multiple of its 7 heads"],
     "--resume": ["argument --resume: expected one argument"],
-    "--resume runs/x --num-envs 4": ["only --total-steps and --on-nan may be given with it, not --num-envs"],
-    "quick --resume runs/x": ["only --total-steps and --on-nan may be given with it, not quick"],
+    "--resume runs/x --num-envs 4": [
+        "only --total-steps, --on-nan and --processes may be given with it, not --num-envs"
+    ],
+    "quick --resume runs/x": ["only --total-steps, --on-nan and --processes may be given with it, not quick"],
     "--resume runs/x --total-steps x": ["total_steps is 'x': give a whole number"],
     "--resume runs/x --total-steps 0": ["total_steps is 0"],
     "quik --games bigfsh --policy srmw --algorithm imapla --core.heads 3 --agent.x 1 --num-envs many --foo": [
