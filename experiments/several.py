@@ -7,7 +7,6 @@ import os
 import sys
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -16,6 +15,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from agents.place import ALONE
 from common.errors import UserError
+from experiments.itself import started_as
 from experiments.processes import share_problems
 from records.config import TrainConfig
 
@@ -63,7 +63,6 @@ def start_several(program: str, words: Sequence[str], processes: int) -> int:
             logging.getLogger(name).setLevel(logging.CRITICAL)
     # Each sets the number of its threads by itself; without this the launcher says that it was set for them.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    start = [program] if Path(program).exists() else ["-m", "experiments.program"]
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -74,7 +73,7 @@ def start_several(program: str, words: Sequence[str], processes: int) -> int:
         max_restarts=0,
     )
     try:
-        elastic_launch(config, sys.executable)(*start, *words)
+        elastic_launch(config, sys.executable)(*started_as(program), *words)
     except ChildFailedError as error:
         code = error.get_first_failure()[1].exitcode
         return code if code > 0 else 128 - code

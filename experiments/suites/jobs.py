@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import experiments
 from common.errors import UserError
 from common.files import open_regular, write_json
+from experiments.itself import started_as
 from records.directory import RunDirectory
 
 TRAIN = Path(experiments.__file__).resolve().parent.parent / "train.py"
@@ -56,13 +57,9 @@ def train_command(
 ) -> list[str]:
     """The command line of train.py, `program`, in so many processes, which `meeting` tells torchrun how to find."""
     if processes == 1 and tuple(meeting) == ("--standalone",):
-        return [sys.executable, *_started_as(program), *words]
+        return [sys.executable, *started_as(program), *words]
     launcher = [sys.executable, "-m", "torch.distributed.run", *meeting, "--nproc-per-node", str(processes)]
-    return [*launcher, *_started_as(program), *words]
-
-
-def _started_as(program: str) -> list[str]:
-    return [program] if Path(program).exists() else ["-m", "experiments.program"]
+    return [*launcher, *started_as(program), *words]
 
 
 @dataclass(frozen=True)
