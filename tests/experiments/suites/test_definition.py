@@ -22,7 +22,7 @@ def test_the_suites_that_ship() -> None:
     paper = {"paper-easy6", "paper-memory4", "paper-ablation", "paper-experts"}
     sequences = ("procgen", "told", "cores", "memory", "levels", "expert", "two-levels")
     continual = {f"continual-{name}" for name in sequences}
-    assert set(shipped()) == paper | continual | {"memory-cue"}
+    assert set(shipped()) == paper | continual | {"memory-cue", "memory-games"}
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
