@@ -242,11 +242,11 @@ function modification(side) {
   return kind === "on" ? "" : kind === "frozen" ? "frozen" : `reset ${span}`;
 }
 
-/** A run's directory is what tells checkpoints apart: runs/NAME/checkpoints/step_000000120000.ckpt is NAME. */
+/** What tells checkpoints apart: runs/NAME/checkpoints/step_000000120000.ckpt is NAME, elsewhere/NAME.ckpt too. */
 function shortName(path) {
   const parts = path.split("/");
   const place = parts.lastIndexOf("checkpoints");
-  return place > 0 ? parts[place - 1] : parts[parts.length - 1];
+  return place > 0 ? parts[place - 1] : parts[parts.length - 1].replace(/\.ckpt$/, "");
 }
 
 function steps(count) {

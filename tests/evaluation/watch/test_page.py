@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -244,13 +245,16 @@ def test_the_page_plays_and_does_what_its_controls_say(page: Any, browser: Any, 
 def test_two_sides_play_the_same_level(
     browser: Any, sessions: Any, watch: Any, serving: Any, wait: Any
 ) -> None:
-    server = serving(sessions(watch(), watch("lstm", seed=5), games=("bossfight",)))
+    one = replace(watch(), name="trained/bossfight-srwm.ckpt")
+    other = replace(watch("lstm", seed=5), name="runs/lstm-5/checkpoints/step_000000001200.ckpt")
+    server = serving(sessions(one, other, games=("bossfight",)))
     server.session.speed = None
     page = Page(browser, server.address, color_scheme="dark")
     page.until("document.querySelectorAll('.tile').length === 2")
     page.until(
         "[...document.querySelectorAll('.picture dd')].every(value => /[0-9]/.test(value.textContent))"
     )
+    assert page.locator(".side-name").all_inner_texts() == ["bossfight-srwm", "lstm-5"]
     frozen = page.locator("label:has-text('frozen') input")
     assert [frozen.nth(side).is_disabled() for side in (0, 1)] == [False, True]
     assert page.text(".difference figcaption").startswith("value A − B")  # noqa: RUF001
