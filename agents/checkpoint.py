@@ -78,13 +78,14 @@ PathOrFile = str | os.PathLike[str] | IO[bytes] | io.BufferedIOBase
 def checkpoint_path(path: str | os.PathLike[str]) -> Path:
     """`path`, with the suffix of checkpoints if it has none."""
     path = Path(path)
-    return path if path.suffix else path.with_suffix(SUFFIX)
+    return path if path.suffix or not path.name else path.with_suffix(SUFFIX)
 
 
 def existing_checkpoint(path: str | os.PathLike[str]) -> Path:
     """`path`, or what is there under its name with a suffix: Stable-Baselines3's callbacks give theirs, ``.zip``."""
     path = Path(path)
-    candidates = (path, *(path.with_name(path.name + suffix) for suffix in (SUFFIX, ".zip")))
+    suffixes = (SUFFIX, ".zip") if path.name else ()  # "." and "/" are places without a name
+    candidates = (path, *(path.with_name(path.name + suffix) for suffix in suffixes))
     return next((candidate for candidate in candidates if candidate.exists()), path)
 
 

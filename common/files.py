@@ -77,7 +77,13 @@ def read_text(path: Path, limit: int = MAX_TEXT) -> str:
 
 
 def partial_path(path: Path) -> Path:
-    """A name beside `path` for what is to become it, different each time."""
+    """A name beside `path` for what is to become it, different each time.
+
+    Raises:
+        IsADirectoryError: `path` has no name, as "." and "/".
+    """
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, "is a directory", str(path))
     return path.with_name(f"{PARTIAL_PREFIX}{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
 
 

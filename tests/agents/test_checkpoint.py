@@ -131,6 +131,14 @@ def test_the_suffix_is_added_where_there_is_none(tmp_path: Path, given_name: str
     assert read_checkpoint(str(tmp_path / written)) == {"x": 1}
 
 
+@pytest.mark.parametrize("nameless", ["", ".", "/"])
+def test_a_place_without_a_name_is_a_directory(nameless: str) -> None:
+    with pytest.raises(CheckpointError, match="it is a directory"):
+        read_checkpoint(nameless)
+    with pytest.raises(IsADirectoryError):
+        write_checkpoint(nameless, {"x": 1})
+
+
 def test_the_file_may_be_read_by_whom_the_umask_allows(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
