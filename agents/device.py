@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import Tensor
 GB = 1e9
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_MMAP_MAX = -4
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def keep_large_buffers() -> bool:
     """Stop glibc from unmapping every freed tensor of more than a few megabytes.
 
     By default each large activation is mapped anew and its pages are zeroed by the kernel at first touch, which can
-    halve CPU training speed. Raising both thresholds keeps freed memory in the process for the next update.
+    halve CPU training speed. Higher thresholds keep freed memory in the process for the next update.
 
     Returns:
         Whether the setting was made: only glibc has it, elsewhere this does nothing.
@@ -78,7 +79,13 @@ def keep_large_buffers() -> bool:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 30)) and bool(mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1))
+    return _keep(mallopt)
+
+
+def _keep(mallopt: Callable[[int, int], int]) -> bool:
+    # Older versions of glibc refuse a threshold above 32 MB: there nothing is mapped, whatever its size.
+    mapped_late = mallopt(_M_MMAP_THRESHOLD, 1 << 30) or mallopt(_M_MMAP_MAX, 0)
+    return bool(mapped_late) and bool(mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1))
 
 
 def peak_memory(device: torch.device | None = None) -> dict[str, float]:
