@@ -37,8 +37,13 @@ def draw(settings: Settings) -> None:
     ((game,),) = {tuple(run["config"]["games"]) for run in runs}
     figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
     longest = max(run["curve"]["steps"][-1] for run in runs)
+    kinds: dict[str, int] = {}  # the seeds of one kind of run share its colour and its line in the legend
     for run in runs:
-        axes.plot([steps / 1e6 for steps in run["curve"]["steps"]], run["curve"][game], label=run["label"])
+        kind, _, _ = run["label"].partition(", seed ")
+        first = kind not in kinds
+        colour = f"C{kinds.setdefault(kind, len(kinds))}"
+        steps = [steps / 1e6 for steps in run["curve"]["steps"]]
+        axes.plot(steps, run["curve"][game], colour, label=kind if first else None)
     config = runs[0]["config"]
     if config.get("twist") is None:
         _draw_published(axes, game, longest)
