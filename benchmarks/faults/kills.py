@@ -13,6 +13,7 @@ from agents import checkpoint
 from benchmarks.faults.process import ROLLOUT
 from benchmarks.faults.workspace import Outcome, Workspace
 from envs import ProcgenVecEnv
+from experiments.stopping import SIGNALS
 
 
 def kills(workspace: Workspace) -> Outcome:
@@ -96,13 +97,13 @@ def _kill_at_write(number: int) -> Callable[[], None]:
 
 
 def signals(workspace: Workspace) -> Outcome:
-    """SIGTERM and SIGINT at random moments: the run saves and leaves with 143 or 130, and is continued."""
+    """Each signal that asks to stop, at random moments: the run saves, leaves with 128 + its number, is continued."""
     outcome, seconds, late = Outcome(), [], 0
     workspace.reference  # noqa: B018
     for attempt in itertools.count():
-        if outcome.tried == 20:
+        if outcome.tried == 5 * len(SIGNALS):
             break
-        number = (signal.SIGTERM, signal.SIGINT)[attempt % 2]
+        number = SIGNALS[attempt % len(SIGNALS)]
         run = workspace.run()
         process = workspace.start(run)
         process.wait_for(run, ROLLOUT)
