@@ -11,7 +11,7 @@ from typing import Any
 
 from agents import checkpoint
 from benchmarks.faults.process import ROLLOUT
-from benchmarks.faults.workspace import Outcome, Workspace
+from benchmarks.faults.workspace import Outcome, Workspace, has_ended
 from envs import ProcgenVecEnv
 from experiments.stopping import SIGNALS
 
@@ -39,7 +39,7 @@ def kills(workspace: Workspace) -> Outcome:
             # Counted as survived when the run that it belongs to ends like the undisturbed one.
             outcome.tried += 1
             lengths.append(outcome.tried)
-        elif code == 0:
+        elif has_ended(process, code):
             problems = workspace.compare(run)
             _settle(outcome, lengths, problems)
             run = workspace.run()
