@@ -271,7 +271,9 @@ class Agent(BaseAlgorithm):
         """The method of continual learning."""
         return self._retention
 
-    def change_task(self, env: GymEnv, task: int, *, keep_state: bool = False) -> bool:
+    def change_task(
+        self, env: GymEnv, task: int, *, keep_state: bool = False, renew: int | None = None
+    ) -> bool:
         """Leave the present task and go on with another one, between two calls of `learn`.
 
         First the method of continual learning consolidates: it may play rollouts in the present environments, which
@@ -282,6 +284,7 @@ class Agent(BaseAlgorithm):
             env: environments of the new task, as many as the present ones.
             task: its number, from 0. One that was trained before may come back.
             keep_state: the policy's state goes on into the new environments, as far as its reset rule lets it.
+            renew: seed of new weights for core and heads, which the task begins with; None keeps them.
 
         Returns:
             False if `stop_when` asked to stop before the consolidation was complete: nothing has changed then, and what
@@ -300,6 +303,8 @@ class Agent(BaseAlgorithm):
         self.set_env(env)
         self.task = task
         self.policy.see_task(task)
+        if renew is not None:
+            self.policy.renew(renew)
         self.retention.begin_task(task)
         assert self.env is not None
         self._last_obs = self.env.reset()  # type: ignore[assignment]

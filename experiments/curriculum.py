@@ -129,11 +129,13 @@ class Curriculum:
             return True
         before, after = self._agent.env, make_environments(self._config, following)
         assert before is not None
+        sequence = self._config.sequence
+        renew = stage_seed(self._config.seed, following.number) if sequence.fresh_core else None
         with doing("consolidating"):
             done = self._agent.change_task(
-                after, following.task_index, keep_state=self._config.sequence.carry_state
+                after, following.task_index, keep_state=sequence.carry_state, renew=renew
             )
         (before if done else after).close()
-        if done and self._config.sequence.reset_optimizer:
+        if done and sequence.reset_optimizer:
             self._agent.optimizer.state.clear()
         return done

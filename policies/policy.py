@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from common.config import OneOf, Range, check, choice, plain, problems, read
 from common.errors import UserError, raise_problems
-from policies.cores.base import CoreConfig, Kind, Reading
+from policies.cores.base import Core, CoreConfig, Kind, Reading
 from policies.cores.srwm import SrwmConfig
 from policies.encoders.base import EncoderConfig
 from policies.encoders.impala import ImpalaEncoderConfig
@@ -121,11 +121,15 @@ class Policy(nn.Module):
         self.config = replace(config, precision=resolved(config.precision, torch.get_default_device()))
         self.num_actions = num_actions
         self.encoder = build_encoder(config.encoder, image_shape, self.config.precision)
-        core_input = self.encoder.output_size + 1  # the last reward is one more feature
-        self.core = build_core(config.core, core_input, parse_reset(config.reset), config.bptt_span)
-        self.actor, self.critic = make_heads(config.tasks, self.core.output_size, num_actions)
+        self.core, self.actor, self.critic = self._above_encoder()
         self.gate = Gate(self.encoder.output_size)
         self._gates = close_gates(self, config.tasks)
+
+    def _above_encoder(self) -> tuple[Core, nn.Module, nn.Module]:
+        config = self.config
+        core_input = self.encoder.output_size + 1  # the last reward is one more feature
+        core = build_core(config.core, core_input, parse_reset(config.reset), config.bptt_span)
+        return core, *make_heads(config.tasks, core.output_size, self.num_actions)
 
     @property
     def is_recurrent(self) -> bool:
@@ -172,6 +176,15 @@ class Policy(nn.Module):
             ((len(tensor), tensor.device) for tensor in state.values()), (0, self.device)
         )
         return self.initial_state(batch_size, place, state.get(TASK, 0))
+
+    def renew(self, seed: int) -> None:
+        """Draw the weights of core and heads anew, as they follow from `seed`; the encoder stays."""
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
+            torch.manual_seed(seed)
+            drawn = nn.ModuleList(self._above_encoder())
+            above = nn.ModuleList((self.core, self.actor, self.critic))
+            for weight, fresh in zip(above.parameters(), drawn.parameters(), strict=True):
+                weight.copy_(fresh)
 
     def see_task(self, task: int) -> None:
         """A task is trained from now on: its block of outputs opens, where heads are blocks."""

@@ -31,6 +31,8 @@ class SequenceConfig:
         joint: train on all tasks at once, for as many steps: what remembering can be held against.
         restart_learning_rate: whether a learning rate that decays does so within each stage, instead of over the run.
         reset_optimizer: whether the optimizer forgets at each switch.
+        fresh_core: whether core and heads begin with new weights at each switch, so that nothing but what the method
+            has kept can bring earlier tasks back; the encoder stays.
         carry_state: whether the core's memory is carried over a switch.
         evaluate_every_steps: environment steps between two evaluations of all tasks within a stage, of which two more
             follow each switch closely; none for evaluations at the ends of stages alone.
@@ -50,6 +52,7 @@ class SequenceConfig:
     joint: bool = False
     restart_learning_rate: bool = True
     reset_optimizer: bool = False
+    fresh_core: bool = False
     carry_state: bool = False
     evaluate_every_steps: Annotated[_Steps | None, INCIDENTAL] = None
     evaluation_episodes: Annotated[int, Range(1), INCIDENTAL] = 10

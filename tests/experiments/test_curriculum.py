@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from agents import read_checkpoint
 from agents.retention import RETENTIONS, Retention, Rollouts
 from common.errors import UserError
+from envs import IMAGE_SHAPE, NUM_ACTIONS
 from evaluation.plasticity import NUMBERS
 from experiments import continual_evaluation
 from experiments.curriculum import current_stage, stage_seed
 from experiments.launch import resume, train
 from experiments.stopping import Heartbeat, StopOnRequest
 from helpers import assert_same, tiny_run
+from policies import Policy
 from records.config import TrainConfig
 from records.continual import BETWEEN, BOUNDARY, FILE, ContinualLog, Measurement
 from records.directory import RunDirectory, checkpoint_step
@@ -292,6 +295,20 @@ def test_an_optimizer_that_forgets(tmp_path: Path) -> None:
     assert_same(states[0][0], states[1][0])
     first, second = (state[1]["optimizer"]["state"]["0"] for state in states)
     assert float(first["square_avg"].sum()) > float(second["square_avg"].sum())
+
+
+def test_a_core_that_begins_anew(tmp_path: Path) -> None:
+    """With a rate that moves nothing, the second stage has the weights that it began with."""
+    changes = {"evaluate_every_steps": None, "boundary_episodes": 1, "fresh_core": True}
+    config = tiny_sequence(sequence=changes, agent={"rollout_steps": 20, "learning_rate": 1e-30})
+    run = RunDirectory(tmp_path / "run")
+    assert train(config, run.path) == 0
+    first, second = (read_checkpoint(run.checkpoint_at(step))["learner"]["policy"] for step in (240, 320))
+    policy = Policy(config.policy, IMAGE_SHAPE, NUM_ACTIONS)
+    policy.load_state_dict(first)
+    policy.renew(stage_seed(config.seed, 2))
+    torch.testing.assert_close(dict(policy.state_dict()), second)
+    assert not torch.equal(first["actor.weight"], second["actor.weight"])
 
 
 def test_seeds_of_stages_are_their_own() -> None:

@@ -19,6 +19,7 @@ from policies import (
     PolicyConfig,
     Reading,
     State,
+    TaskConfig,
     core_config,
     from_json,
     name_of,
@@ -350,3 +351,24 @@ def test_a_policy_says_everything_that_is_wrong_with_its_configuration(
 ) -> None:
     with pytest.raises(UserError, match=message):
         Policy(PolicyConfig(**fields), SHAPE, 5)
+
+
+@pytest.mark.parametrize("heads", ["shared", "per-task", "blocks"])
+def test_core_and_heads_begin_anew_as_their_seed_says(heads: str) -> None:
+    told = {"id": "told"} if heads == "per-task" else {}
+    tasks = TaskConfig(2, heads=heads, **told)
+    policy, other = (make_policy("srwm", seed=seed, tasks=tasks) for seed in (0, 1))
+    policy.see_task(1)
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    noise = torch.get_rng_state()
+    policy.renew(7)
+    other.renew(7)
+    assert torch.equal(torch.get_rng_state(), noise)
+    mine, theirs = policy.state_dict(), other.state_dict()
+    encoder = {name for name in before if name.startswith("encoder.")}
+    assert all(torch.equal(mine[name], before[name]) for name in encoder)
+    weights = {name for name, _ in policy.named_parameters()} - encoder
+    assert all(torch.equal(mine[name], theirs[name]) for name in weights)
+    assert not any(torch.equal(mine[name], before[name]) for name in weights if "norm" not in name)
+    kept = set(before) - weights  # which blocks are open is no weight
+    assert all(torch.equal(mine[name], before[name]) for name in kept)
