@@ -81,6 +81,7 @@ def main(words: Sequence[str]) -> int:
         ALL_SPLITS if config.mode in ("easy", "hard", "memory") else ("train",),
         options.episodes,
         greedy,
+        twist=config.twist,
     )
     console = Console(highlight=False)
     with show_progress(console, "evaluating", "episodes") as report:

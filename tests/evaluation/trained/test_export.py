@@ -54,6 +54,15 @@ def test_how_actions_are_chosen_is_part_of_the_agent(run: RunDirectory, tmp_path
         main([*words, "--sample"])
 
 
+def test_a_twist_is_part_of_what_the_card_scores(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "twisted")
+    config = tiny_run(twist="blank after 1", evaluation_episodes=None)
+    assert train(config, run.path, command=["python", "train.py", "tiny"]) == 0
+    assert main([str(run.path), "--name", "tiny", "--out", str(tmp_path), "--episodes", "1"]) == 0
+    card = json.loads((tmp_path / "tiny.json").read_text(encoding="utf-8"))
+    assert "twist: blank after 1" in card["protocol"]
+
+
 def test_what_only_a_continuation_needs_is_left_out(run: RunDirectory, exported: Path) -> None:
     whole, alone = find_checkpoint(run.path), exported / "tiny-srwm.ckpt"
     assert alone.stat().st_size < 0.6 * whole.stat().st_size
