@@ -16,7 +16,7 @@ from envs.games import (
     normalized_score,
     score_range,
 )
-from envs.grouped import GroupedVecEnv, grouped_procgen
+from envs.grouped import GroupedVecEnv, grouped_procgen, tasks_at_once
 from envs.gym_env import ProcgenEnv, environment_id
 from envs.gym_vector import ProcgenVectorEnv
 from envs.levels import SPLITS, Levels, parse_levels
@@ -69,4 +69,5 @@ __all__ = [
     "parse_task",
     "parse_task_duration",
     "score_range",
+    "tasks_at_once",
 ]

@@ -38,6 +38,15 @@ def part_problems(num_envs: int, part: tuple[int, int]) -> list[str]:
     return []
 
 
+def sharing_problems(num_envs: int, count: int, what: str) -> list[str]:
+    """What is wrong with `num_envs` environments that so many games or tasks share; `what` names them."""
+    if count < 1 or num_envs % count == 0:
+        return []
+    below = num_envs // count * count
+    near = f"{below} or {below + count}" if below else f"{count}"
+    return [f"{num_envs} environments cannot be shared equally by {count} {what}: use {near}"]
+
+
 def environment_problems(
     games: Sequence[str],
     num_envs: int,
@@ -55,10 +64,8 @@ def environment_problems(
         problems.append(f"{shown(num_envs)} environments: at least {max(len(games), 1)} needed")
     elif num_envs > MAX_ENVS:
         problems.append(f"{shown(num_envs)} environments: at most {MAX_ENVS:,} are possible")
-    elif games and num_envs % len(games) != 0:
-        below = num_envs // len(games) * len(games)
-        near = f"{below} or {below + len(games)}" if below else f"{len(games)}"
-        problems.append(f"{num_envs} environments cannot be shared equally by {len(games)} games: use {near}")
+    else:
+        problems += sharing_problems(num_envs, len(games), "games")
     if isinstance(levels, str):
         try:
             parse_levels(levels, mode)

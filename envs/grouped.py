@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from common.errors import UserError
-from envs.checks import MAX_SEED, default_num_envs
+from common.errors import UserError, raise_problems
+from envs.checks import MAX_SEED, default_num_envs, sharing_problems
 from envs.games import expand_games
 from envs.levels import Levels
 from envs.states import State, join_states, split_states
+from envs.tasks import Task
 from envs.vec_env import Indices, Observation, ProcgenVecEnv, concatenate
 
 
@@ -175,6 +176,57 @@ def grouped_procgen(
         [
             ProcgenVecEnv(names, size, seed=own, **settings)
             for size, own in zip(sizes, group_seeds(seed, count), strict=True)
+        ]
+    )
+
+
+def share_a_vector(tasks: Sequence[Task]) -> bool:
+    """Whether one native instance can play all `tasks`: different games in one mode on the same levels."""
+    kinds = {(task.mode, task.levels) for task in tasks}
+    return len(kinds) == 1 and len({task.game for task in tasks}) == len(tasks)
+
+
+def tasks_at_once(
+    tasks: Sequence[Task],
+    num_envs: int,
+    *,
+    groups: int = 1,
+    seed: int = 0,
+    num_threads: int = 4,
+    part: tuple[int, int] = (0, 1),
+) -> VecEnv:
+    """All `tasks` side by side, as many environments of each.
+
+    Where one native instance can play them (`share_a_vector`), they are the games of `grouped_procgen`, in turn; else
+    each task is a group of its own, in order, with a seed of its own made from `seed`, and `groups` says nothing.
+
+    Raises:
+        UserError: as `ProcgenVecEnv`; or `num_envs` is not a multiple of the number of tasks.
+    """
+    if share_a_vector(tasks):
+        return grouped_procgen(
+            [task.game for task in tasks],
+            num_envs,
+            groups=groups,
+            mode=tasks[0].mode,
+            levels=tasks[0].levels,
+            seed=seed,
+            num_threads=num_threads,
+            part=part,
+        )
+    raise_problems(sharing_problems(num_envs, len(tasks), "tasks"))
+    return GroupedVecEnv(
+        [
+            ProcgenVecEnv(
+                [task.game],
+                num_envs // len(tasks),
+                task.mode,
+                task.levels,
+                own,
+                num_threads=num_threads,
+                part=part,
+            )
+            for task, own in zip(tasks, group_seeds(seed, len(tasks)), strict=True)
         ]
     )
 

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents import Agent
 from common.stages import stage as doing
-from envs import grouped_procgen
+from envs import grouped_procgen, tasks_at_once
 from envs.checks import MAX_SEED
 from experiments.continual_evaluation import ContinualEvaluation
 from experiments.stopping import Stopped
@@ -48,19 +48,23 @@ def current_stage(config: TrainConfig, state: Mapping[str, Any] | None) -> Stage
 def make_environments(
     config: TrainConfig, stage: Stage | None, num_threads: int | None = None, part: tuple[int, int] = (0, 1)
 ) -> VecEnv:
-    """The environments of a stage; without one, or in joint training, those of all games at once.
+    """The environments of a stage, in joint training those of all tasks at once; without a stage those of all games.
 
     `num_threads` None is for what `config` says; `part` is which of how many equal parts are wanted.
     """
-    task = None if stage is None or config.sequence.joint else stage.task
+    groups, threads = config.env_groups or 1, config.env_threads if num_threads is None else num_threads
+    if stage is not None and config.sequence.joint:
+        return tasks_at_once(
+            config.tasks, config.num_envs, groups=groups, seed=config.seed, num_threads=threads, part=part
+        )
     return grouped_procgen(
-        config.games if task is None else [task.game],
+        config.games if stage is None else [stage.task.game],
         config.num_envs,
-        groups=config.env_groups or 1,
-        mode=config.mode if task is None else task.mode,
-        levels=config.levels if task is None else task.levels,
-        seed=config.seed if stage is None or task is None else stage_seed(config.seed, stage.number),
-        num_threads=config.env_threads if num_threads is None else num_threads,
+        groups=groups,
+        mode=config.mode if stage is None else stage.task.mode,
+        levels=config.levels if stage is None else stage.task.levels,
+        seed=config.seed if stage is None else stage_seed(config.seed, stage.number),
+        num_threads=threads,
         part=part,
         twist=config.twist,
     )

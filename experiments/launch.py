@@ -338,8 +338,10 @@ def _run_patiently(
 
 
 def _what_is_played(config: TrainConfig) -> str:
-    if not config.sequence.active or config.sequence.joint:
+    if not config.sequence.active:
         return f"{', '.join(config.games)} ({config.mode}, levels {config.levels})"
+    if config.sequence.joint:
+        return f"{', '.join(map(str, config.tasks))}, all at once"
     stages = len(config.plan.stages)
     return f"{', '.join(map(str, config.tasks))}, one after another in {stages} stages ({config.retention})"
 

@@ -16,6 +16,7 @@ from common.config import INCIDENTAL, INLINE, Range, assign, choice, chosen_name
 from common.config import problems as config_problems
 from common.errors import UserError, raise_problems, shown
 from envs import TASK_SETS, Task, environment_problems, expand_games, parse_levels, parse_task
+from envs.checks import sharing_problems
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
 from policies import PolicyConfig, name_of
 from policies.tasks import SHARED
@@ -245,15 +246,8 @@ def _sequence_problems(config: TrainConfig) -> list[str]:
         found.append("sequence.joint plays all tasks at once: leave tasks.id and tasks.heads out")
     if tasks and known.count < len(tasks) and (known.told or known.heads != SHARED) and not sequence.joint:
         found.append(f"tasks.count is {known.count}, but the sequence has {len(tasks)} tasks: leave it out")
-    if sequence.joint and tasks:
-        kinds = {(task.mode, task.levels) for task in tasks}
-        if len(kinds) > 1 or len({task.game for task in tasks}) < len(tasks):
-            found.append(
-                "sequence.joint needs tasks that are different games in the same mode on the same levels"
-            )
-        found += environment_problems(
-            [task.game for task in tasks], config.num_envs, tasks[0].mode, tasks[0].levels, config.seed
-        )
+    if sequence.joint:
+        found += sharing_problems(config.num_envs, len(tasks), "tasks")
     return list(dict.fromkeys(found)) + (_stage_problems(config, len(tasks)) if tasks else [])
 
 

@@ -9,8 +9,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from common.errors import UserError
-from envs import ProcgenVecEnv
-from envs.grouped import GroupedVecEnv, group_seeds, grouped_procgen
+from envs import ProcgenVecEnv, Task
+from envs.grouped import GroupedVecEnv, group_seeds, grouped_procgen, tasks_at_once
 
 GAMES = ("maze", "heist", "leaper")
 
@@ -173,3 +173,27 @@ def test_groups_must_fit_together() -> None:
     with pytest.raises(UserError, match="3 actions for 1"):
         GroupedVecEnv([procgen]).step_async(np.zeros(3, dtype=int))
     procgen.close()
+
+
+def test_tasks_that_one_native_instance_can_play_share_it() -> None:
+    env = tasks_at_once([Task("maze"), Task("heist")], 6, seed=3, num_threads=0)
+    assert isinstance(env, ProcgenVecEnv)
+    assert (env.games, env.current_seed) == (("maze", "heist"), 3)
+    env.close()
+
+
+def test_tasks_on_levels_of_their_own_are_groups() -> None:
+    tasks = [Task("maze"), Task("maze", "hard", "7:8"), Task("heist", "easy", "5:6")]
+    env = tasks_at_once(tasks, 6, seed=3, num_threads=0)
+    assert isinstance(env, GroupedVecEnv)
+    assert [group.num_envs for group in env.groups] == [2, 2, 2]
+    assert env.get_attr("game") == ["maze", "maze", "maze", "maze", "heist", "heist"]
+    assert env.get_attr("mode") == ["easy", "easy", "hard", "hard", "easy", "easy"]
+    assert env.get_attr("current_levels", [2, 4]) == [[7, 7], [5, 5]]
+    assert env.get_attr("current_seed", [0, 2, 4]) == group_seeds(3, 3)
+    env.close()
+
+
+def test_tasks_have_as_many_environments_each() -> None:
+    with pytest.raises(UserError, match="7 environments cannot be shared equally by 2 tasks: use 6 or 8"):
+        tasks_at_once([Task("maze"), Task("maze", "hard")], 7)

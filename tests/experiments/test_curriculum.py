@@ -15,7 +15,7 @@ import torch
 from agents import read_checkpoint
 from agents.retention import RETENTIONS, Retention, Rollouts
 from common.errors import UserError
-from envs import IMAGE_SHAPE, NUM_ACTIONS
+from envs import IMAGE_SHAPE, NUM_ACTIONS, GroupedVecEnv, parse_task, tasks_at_once
 from evaluation.plasticity import NUMBERS
 from experiments import continual_evaluation
 from experiments.curriculum import current_stage, stage_seed
@@ -255,6 +255,20 @@ def test_joint_training_plays_all_games_and_is_scored_at_the_same_times(
         assert read_checkpoint(path)["run"]["collector"]["games"] == 2 * ["bossfight", "dodgeball"]
     ours, theirs = (scores_of(one) for one in (run, finished))
     assert [(one.step, one.task) for one in ours] == [(one.step, one.task) for one in theirs]
+
+
+def test_joint_training_plays_each_task_on_its_own_levels(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "joint")
+    tasks = ["bossfight/easy/3:4", "bossfight/hard/5:6"]
+    changes = {"joint": True, "tasks": tasks, "evaluate_every_steps": None, "boundary_episodes": 1}
+    assert train(tiny_sequence(games=["bossfight"], sequence=changes, retention="none"), run.path) == 0
+    state = read_checkpoint(run.newest_checkpoint())["run"]["env"]
+    env = tasks_at_once([parse_task(task) for task in tasks], 4, num_threads=0)
+    assert isinstance(env, GroupedVecEnv)
+    env.set_state(state)
+    assert env.get_attr("mode") == ["easy", "easy", "hard", "hard"]
+    assert env.get_attr("current_levels", [0, 2]) == [[3, 3], [5, 5]]
+    env.close()
 
 
 def test_joint_training_is_training_on_all_games(tmp_path: Path) -> None:
