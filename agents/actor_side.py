@@ -68,7 +68,14 @@ class ActorSide:
         self._steps = 0
         image_shape = policy.encoder.image_shape
         self.stores = [
-            RolloutStore(config.rollout_steps, env.num_envs, image_shape, policy.num_actions, device)
+            RolloutStore(
+                config.rollout_steps,
+                env.num_envs,
+                image_shape,
+                policy.num_actions,
+                device,
+                config.unroll_steps,
+            )
             for _ in range(1 + config.lag)
         ]
 

@@ -70,21 +70,22 @@ class AppoLearner(ImpalaLearner):
 
     def batches(self, rollout: Batch) -> Iterator[Batch]:
         """As IMPALA's; from the second pass on, with the estimates of the first."""
-        num_envs = rollout.actions.shape[1]
-        parts = self.config.batches_per_pass(num_envs * self.exchange.size)
+        parts = self.config.batches_per_pass(rollout.actions.shape[1] * self.exchange.size)
+        rollout = rollout.in_unrolls(self.config.unrolls)
+        count = rollout.actions.shape[1]
         used: list[tuple[Tensor, VTrace]] = []
-        for envs in self.dealt(num_envs, parts):
-            self._fresh = rollout.select(envs.to(rollout.actions.device))
+        for unrolls in self.dealt(count, parts):
+            self._fresh = rollout.select(unrolls.to(rollout.actions.device))
             yield self._fresh
             assert self._estimates is not None
-            used.append((envs, self._estimates))
-        order = torch.cat([envs for envs, _ in used]).argsort().to(rollout.actions.device)
+            used.append((unrolls, self._estimates))
+        order = torch.cat([unrolls for unrolls, _ in used]).argsort().to(rollout.actions.device)
         kept = [torch.cat(found, 1)[:, order] for found in zip(*(found for _, found in used), strict=True)]
         known: dict[str, Any] = {**vars(rollout), **dict(zip(_KEPT, kept, strict=True))}
         whole = ReusedBatch(**known)
         for _ in range(self.config.passes - 1):
-            for envs in self.dealt(num_envs, parts):
-                yield whole.select(envs.to(rollout.actions.device))
+            for unrolls in self.dealt(count, parts):
+                yield whole.select(unrolls.to(rollout.actions.device))
 
     def estimate(self, batch: Batch, log_probs: Tensor, values: Tensor, bootstrap: Tensor) -> VTrace:
         if isinstance(batch, ReusedBatch):

@@ -228,6 +228,7 @@ class Collector:
     def _begin_step(self, group: _Group, store: RolloutStore, t: int) -> None:
         began = time.perf_counter()
         with stage("acting"):
+            store.put_state(t, group.envs, group.actor.state)
             step = group.actor.step(*store.observation(t, group.envs))
             group.actions = step.actions.cpu().numpy()
         self.times.acting += time.perf_counter() - began

@@ -30,7 +30,10 @@ class AgentConfig:
         max_grad_norm: gradients are scaled down to this norm.
         reward_transform: what the learner sees instead of the raw reward: "clip" to [-1, 1], "normalize" by the
             running standard deviation of each game's returns, or "none".
-        rollout_steps: steps of each environment between two phases of learning; gradient flows through all of them.
+        rollout_steps: steps of each environment between two phases of learning.
+        unroll_steps: rollouts are learned from in unrolls of so many steps, each from the state that the policy had
+            where it begins: batches mix more moments of more episodes, and recurrent cores take less time. Gradient
+            flows through all steps of an unroll and no further. None: a rollout is one unroll.
         on_nan: what to do when a loss, gradient, weight or state is not finite: "stop", or "skip" the update and go on
             with the weights of before it.
     """
@@ -43,6 +46,7 @@ class AgentConfig:
     max_grad_norm: Annotated[float, Positive] = 40.0
     reward_transform: Annotated[str, OneOf(REWARD_TRANSFORMS, "reward transform")] = "clip"
     rollout_steps: Annotated[int, Count] = 50
+    unroll_steps: Annotated[int | None, Count] = None
     on_nan: Annotated[str, OneOf(ON_NAN)] = "stop"
 
     @property
@@ -50,13 +54,31 @@ class AgentConfig:
         """How many phases of learning the acting policy may be behind (0 or 1)."""
         return 0
 
+    @property
+    def horizon(self) -> int:
+        """Steps of an unroll: the furthest that gradient can flow."""
+        return self.unroll_steps or self.rollout_steps
+
+    @property
+    def unrolls(self) -> int:
+        """How many unrolls a rollout of one environment is cut into."""
+        return self.rollout_steps // self.horizon
+
     def largest_batch(self, num_envs: int) -> int:
         """Steps that one update learns from, at least, with `num_envs` environments."""
         return self.rollout_steps
 
     def problems(self, num_envs: int, processes: int = 1) -> list[str]:
         """Everything wrong with these values for `num_envs` environments, shared by `processes`, a line each."""
-        return problems(self) or self.batch_problems(num_envs, processes)
+        return problems(self) or self._unroll_problems() or self.batch_problems(num_envs, processes)
+
+    def _unroll_problems(self) -> list[str]:
+        if self.rollout_steps % self.horizon == 0:
+            return []
+        return [
+            "unroll_steps must divide rollout_steps, but "
+            f"{self.unroll_steps} does not divide {self.rollout_steps}"
+        ]
 
     def batch_problems(self, num_envs: int, processes: int) -> list[str]:
         """Why rollouts of `num_envs` environments, shared by `processes`, cannot be cut into batches, a line each."""

@@ -27,8 +27,9 @@ class ImpalaConfig(AgentConfig):
     Losses are sums over time and batch, so `learning_rate`, the costs and `max_grad_norm` belong to the batch size.
 
     Attributes:
-        batch_unrolls: unrolls (rollouts of one environment) in one update. None: the environments are dealt into as
-            few batches of up to 32, the published number, as possible, of sizes as equal as possible.
+        batch_unrolls: unrolls (rollouts of one environment, or what they are cut into) in one update.
+            None: they are dealt into as few batches of up to 32, the published number, as possible, of sizes as equal
+            as possible.
         passes: how often each unroll is used; 1 as published. V-trace corrects for the weights that changed in
             between, but nothing bounds how far they go: three passes can ruin a policy (docs/learning.md).
         optimizer: "rmsprop" as published, or "adam".
@@ -60,22 +61,23 @@ class ImpalaConfig(AgentConfig):
 
     def batches_per_pass(self, num_envs: int) -> int:
         """Updates that one pass over a rollout of `num_envs` environments makes."""
-        return -(-num_envs // (self.batch_unrolls or PUBLISHED_BATCH))
+        return -(-num_envs * self.unrolls // (self.batch_unrolls or PUBLISHED_BATCH))
 
     def largest_batch(self, num_envs: int) -> int:
-        return self.rollout_steps * -(-num_envs // self.batches_per_pass(num_envs))
+        return self.horizon * -(-num_envs * self.unrolls // self.batches_per_pass(num_envs))
 
     def batch_problems(self, num_envs: int, processes: int) -> list[str]:
-        if self.batch_unrolls is not None and num_envs % self.batch_unrolls:
+        unrolls = num_envs * self.unrolls
+        what = "environments" if self.unrolls == 1 else "unrolls in a rollout"
+        if self.batch_unrolls is not None and unrolls % self.batch_unrolls:
             return [
-                "batch_unrolls must divide the number of environments, but "
-                f"{self.batch_unrolls} does not divide {num_envs}"
+                f"batch_unrolls must divide the number of {what}, but {self.batch_unrolls} does not divide {unrolls}"
             ]
         parts = self.batches_per_pass(num_envs)
-        if parts * processes > num_envs:
+        if parts * processes > unrolls:
             return [
-                f"{num_envs} environments are dealt into {parts} batches, and each of {processes} processes has a "
-                f"part of each: use at most {num_envs // parts} processes, or more environments"
+                f"{unrolls} {what} are dealt into {parts} batches, and each of {processes} processes has a "
+                f"part of each: use at most {unrolls // parts} processes, or more environments"
             ]
         return []
 
@@ -94,12 +96,12 @@ class ImpalaLearner(Learner):
         )
 
     def batches(self, rollout: Batch) -> Iterator[Batch]:
-        """`passes` times all environments, in an order drawn anew, dealt into equal batches."""
-        num_envs = rollout.actions.shape[1]
-        parts = self.config.batches_per_pass(num_envs * self.exchange.size)
+        """`passes` times all unrolls, in an order drawn anew, dealt into equal batches."""
+        parts = self.config.batches_per_pass(rollout.actions.shape[1] * self.exchange.size)
+        rollout = rollout.in_unrolls(self.config.unrolls)
         for _ in range(self.config.passes):
-            for envs in self.dealt(num_envs, parts):
-                yield rollout.select(envs.to(rollout.actions.device))
+            for unrolls in self.dealt(rollout.actions.shape[1], parts):
+                yield rollout.select(unrolls.to(rollout.actions.device))
 
     def loss_scale(self, batch: Batch) -> float:
         # Sums over time and batch, as in the published code (torchbeast): the gradient's norm grows with the batch.

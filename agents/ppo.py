@@ -1,4 +1,4 @@
-"""PPO (Schulman et al. 2017, arXiv 1707.06347), recurrent: whole sequences in each minibatch."""
+"""PPO (Schulman et al. 2017, arXiv 1707.06347), recurrent: whole unrolls in each minibatch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from agents.losses import (
     value_loss,
 )
 from agents.rewards import REWARD_TRANSFORMS
-from agents.rollout import Batch, map_tensors, select
+from agents.rollout import Batch, in_unrolls, map_tensors, select
 from common.config import OneOf
 from policies import TASK, State
 
@@ -34,7 +34,7 @@ class PPOConfig(AgentConfig):
 
     Attributes:
         epochs: passes over each rollout.
-        minibatches: equal parts of each pass; for recurrent policies parts are groups of environments.
+        minibatches: equal parts of each pass; for recurrent policies parts are groups of unrolls.
         adam_eps: Adam's epsilon.
         gae_lambda: of generalised advantage estimation.
         clip_range: of the probability ratio.
@@ -58,10 +58,12 @@ class PPOConfig(AgentConfig):
 
     def batch_problems(self, num_envs: int, processes: int) -> list[str]:
         whose, own = ("", num_envs) if processes == 1 else (" of each process", num_envs // processes)
+        own *= self.unrolls
+        what = "environments" if self.unrolls == 1 else "unrolls in a rollout"
         if own % self.minibatches == 0:
             return []
         return [
-            f"minibatches must divide the number of environments{whose}, but {self.minibatches} does not divide {own}"
+            f"minibatches must divide the number of {what}{whose}, but {self.minibatches} does not divide {own}"
         ]
 
 
@@ -98,8 +100,8 @@ class Sequences:
 class PPOLearner(Learner):
     """Several passes over each rollout, each bounded by clipping.
 
-    The policy's state is kept once per rollout and recomputed with resets while learning. Minibatches are groups of
-    environments; for a policy without memory they are drawn from all steps, as OpenAI's are.
+    The policy's state is kept where unrolls begin and recomputed with resets while learning. Minibatches are groups
+    of unrolls; for a policy without memory they are drawn from all steps, as OpenAI's are.
     """
 
     config: PPOConfig
@@ -113,6 +115,9 @@ class PPOLearner(Learner):
         sequences = self.estimate(rollout)
         if not self.policy.is_recurrent:
             sequences = sequences.one_step_each()
+        elif self.config.unrolls > 1:
+            steps, count = len(rollout.actions), self.config.unrolls
+            sequences = in_unrolls(sequences, rollout.states, steps, count)
         count = sequences.actions.shape[1]
         for _ in range(self.config.epochs):
             for part in self.dealt(count, self.config.minibatches):

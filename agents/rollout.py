@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -41,6 +41,8 @@ class Batch:
         final_state: the policy's state before the last observation, batch first.
         logits: what the actions were drawn from, (T, B, A), where they are known.
         targets: what methods of continual learning have to say about each step, (T, B, ...), where they have.
+        states: the policy's states where the S shorter unrolls begin that these are to be cut into, (B, S, ...);
+            nothing where they are not.
     """
 
     rgb: Tensor
@@ -55,15 +57,51 @@ class Batch:
     final_state: State
     logits: Tensor | None = None
     targets: Tensor | None = None
+    states: State = field(default_factory=dict)
 
     def select(self, envs: Tensor) -> Batch:
         """The unrolls of the environments `envs` (n,), in that order."""
         return select(self, envs)
 
+    def in_unrolls(self, count: int) -> Batch:
+        """The same steps as shorter unrolls of T / S steps, S (`count`) for each environment; itself where S is 1.
+
+        Those that begin together are side by side: number s * B + b is the s-th of environment b.
+        """
+        if count == 1:
+            return self
+        ends = {
+            name: torch.cat([states[:, 1:], self.final_state[name].unsqueeze(1)], dim=1)
+            for name, states in self.states.items()
+        }
+        cut = in_unrolls(replace(self, states={}), self.states, len(self.actions), count)
+        return replace(cut, final_state=_in_unrolls(ends))
+
 
 def select(record: Record, envs: Tensor) -> Record:
     """A record of (T, B, ...) tensors and batch-first states, cut down to `envs` (n,) of B, in that order."""
     return map_tensors(record, lambda x: x.index_select(1, envs), lambda x: x.index_select(0, envs))
+
+
+def in_unrolls(record: Record, states: State, steps: int, count: int) -> Record:
+    """A record of `steps` steps in S (`count`) unrolls for each environment, which begin with `states` (B, S, ...).
+
+    They come as in `Batch.in_unrolls`. Of tensors with one entry more than there are steps, the entry where an unroll
+    ends is also where the next one begins.
+    """
+    length = steps // count
+
+    def cut(x: Tensor) -> Tensor:
+        more = len(x) - steps
+        return torch.cat([x[start : start + length + more] for start in range(0, steps, length)], dim=1)
+
+    changed = map_tensors(record, cut, lambda x: x)
+    return replace(changed, initial_state=_in_unrolls(states))
+
+
+def _in_unrolls(states: State) -> State:
+    """States of S unrolls of each environment, (B, S, ...), as a batch (S * B, ...)."""
+    return {name: tensor.transpose(0, 1).flatten(0, 1) for name, tensor in states.items()}
 
 
 def map_tensors(
@@ -78,7 +116,7 @@ def map_tensors(
             return {name: state(tensor) for name, tensor in value.items()}
         return sequence(value)
 
-    return replace(record, **{field.name: changed(getattr(record, field.name)) for field in fields(record)})
+    return replace(record, **{item.name: changed(getattr(record, item.name)) for item in fields(record)})
 
 
 class RolloutStore:
@@ -91,13 +129,19 @@ class RolloutStore:
         image_shape: tuple[int, ...],
         num_actions: int,
         device: torch.device,
+        unroll_steps: int | None = None,
     ) -> None:
-        """Room for `steps` of `num_envs` environments with images of `image_shape` (H, W, C)."""
+        """Room for `steps` of `num_envs` environments with images of `image_shape` (H, W, C).
+
+        `unroll_steps` is the length of the unrolls that they are to be cut into; None: they stay whole.
+        """
 
         def zeros(length: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(length, num_envs, *shape, dtype=dtype, device=device)
 
         self.steps = steps
+        self._unroll_steps = unroll_steps or steps
+        self._states: State = {}
         self.batch = Batch(
             rgb=zeros(steps + 1, *image_shape, dtype=torch.uint8),
             reward_input=zeros(steps + 1, 1),
@@ -130,6 +174,17 @@ class RolloutStore:
         seen = {"rgb": batch.rgb[t, envs], "reward": batch.reward_input[t, envs]}
         return seen, batch.episode_start[t, envs]
 
+    def put_state(self, t: int, envs: slice, state: State) -> None:
+        """Store the policy's state of `envs` before observation `t`, if an unroll begins there."""
+        if self._unroll_steps == self.steps or t % self._unroll_steps:
+            return
+        unrolls = self.steps // self._unroll_steps
+        for name, tensor in state.items():
+            if name not in self._states:
+                all_envs = self.batch.actions.shape[1]
+                self._states[name] = tensor.new_zeros(all_envs, unrolls, *tensor.shape[1:])
+            self._states[name][envs, t // self._unroll_steps] = tensor
+
     def put_action(
         self, t: int, envs: slice, actions: Tensor, log_probs: Tensor, values: Tensor, logits: Tensor
     ) -> None:
@@ -154,4 +209,6 @@ class RolloutStore:
         """Finish a rollout. The states around it are kept by reference: cores return new tensors at each step."""
         self.batch.rewards.copy_(self._rewards)
         self.batch.dones.copy_(self._dones)
-        self.batch = replace(self.batch, initial_state=initial_state, final_state=final_state)
+        self.batch = replace(
+            self.batch, initial_state=initial_state, final_state=final_state, states=self._states
+        )

@@ -37,8 +37,11 @@ def memory_problems(
     steps = num_envs * agent.rollout_steps
     needs = {
         f"a network of {network['weights']:,} weights": network["weights"] * _FLOAT * _COPIES,
-        # The state that acts, and those at both ends of a rollout.
-        f"what it remembers of {num_envs:,} environments": network["memory"] * _FLOAT * 3 * num_envs,
+        # The state that acts, and those at both ends of a rollout and where it is cut into unrolls.
+        f"what it remembers of {num_envs:,} environments": network["memory"]
+        * _FLOAT
+        * (2 + agent.unrolls)
+        * num_envs,
         f"rollouts of {agent.rollout_steps:,} steps": steps * math.prod(image_shape) * (1 + agent.lag),
         "learning from them": network["activations"]
         * (2 if policy.precision == "bfloat16" else _FLOAT)

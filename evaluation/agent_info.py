@@ -79,7 +79,7 @@ def agent_info(agent: Agent, mode: str) -> AgentInfo:
         steps=agent.num_timesteps,
         recurrent=agent.policy.is_recurrent,
         reset=config.reset,
-        gradient_horizon=length if config.bptt_span is None else min(length, config.bptt_span),
+        gradient_horizon=min(agent.config.horizon, config.bptt_span or length),
         rollout_steps=length,
         # In another mode, level seeds mean other levels.
         training_levels=_training_levels(training, mode),

@@ -486,7 +486,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _describe(agent: Agent, console: Console) -> None:
     """Say what runs where: the device, what the encoder computes in, and the versions of the core's operators."""
-    acting, learning = (agent.policy.implementations(steps) for steps in (1, agent.config.rollout_steps))
+    acting, learning = (agent.policy.implementations(steps) for steps in (1, agent.config.horizon))
     versions = [f"; {name}: {acting[name]} for acting, {learning[name]} for learning" for name in acting]
     precision = agent.policy_config.precision
     console.print(f"On {agent.device}; encoder in {precision}{''.join(versions)}", soft_wrap=True)

@@ -14,6 +14,7 @@ from policies.cores.base import Core, CoreConfig, Kind, Reading
 from policies.cores.srwm import SrwmConfig
 from policies.encoders.base import EncoderConfig
 from policies.encoders.impala import ImpalaEncoderConfig
+from policies.initial_weights import INITIAL_WEIGHTS
 from policies.precision import PRECISIONS, resolved
 from policies.registry import build_core, build_encoder, core_configs, encoder_configs
 from policies.resets import MAX_SPAN, State, parse_reset
@@ -31,6 +32,8 @@ class PolicyConfig:
         bptt_span: steps that gradient flows through; none for the whole unroll, 1 as in the published SRWM code.
         precision: what the encoder computes in, float32 or bfloat16; auto for bfloat16 where the device has units for
             it.
+        initial_weights: torch for torch's defaults, as in the SRWM paper's code; baselines for those of OpenAI's
+            baselines, which PPO needs with cores that have layer norms.
         tasks: what the policy knows of the tasks of a sequence.
     """
 
@@ -39,6 +42,7 @@ class PolicyConfig:
     reset: str = "episode"
     bptt_span: Annotated[int | None, Range(1, MAX_SPAN)] = None
     precision: Annotated[str, OneOf(PRECISIONS)] = "auto"
+    initial_weights: Annotated[str, OneOf(tuple(INITIAL_WEIGHTS), "initial weights")] = "torch"
     tasks: TaskConfig = field(default_factory=TaskConfig)
 
     def contradictions(self) -> list[str]:
@@ -104,8 +108,8 @@ class PolicyOutput(NamedTuple):
 class Policy(nn.Module):
     """Images and last rewards in, action logits and values out.
 
-    Initial weights are torch's defaults everywhere but in SRWM's matrices, as published, and follow from
-    torch's random seed alone. The policy never sees which game it plays, unless `config.tasks` has it told: then a
+    Initial weights follow from torch's random seed alone: torch's defaults but in SRWM's matrices, as published, or
+    `config.initial_weights`. The policy never sees which game it plays, unless `config.tasks` has it told: then a
     number for each stream stands in its state, as `TASK`. `image_shape` is (height, width, channels).
     Precision "auto" is settled for torch's default device: who builds for another device settles it before.
 
@@ -121,6 +125,7 @@ class Policy(nn.Module):
         self.config = replace(config, precision=resolved(config.precision, torch.get_default_device()))
         self.num_actions = num_actions
         self.encoder = build_encoder(config.encoder, image_shape, self.config.precision)
+        INITIAL_WEIGHTS[config.initial_weights].encoder(self.encoder)
         self.core, self.actor, self.critic = self._above_encoder()
         self.gate = Gate(self.encoder.output_size)
         self._gates = close_gates(self, config.tasks)
@@ -129,7 +134,9 @@ class Policy(nn.Module):
         config = self.config
         core_input = self.encoder.output_size + 1  # the last reward is one more feature
         core = build_core(config.core, core_input, parse_reset(config.reset), config.bptt_span)
-        return core, *make_heads(config.tasks, core.output_size, self.num_actions)
+        actor, critic = make_heads(config.tasks, core.output_size, self.num_actions)
+        INITIAL_WEIGHTS[config.initial_weights].heads(actor, critic)
+        return core, actor, critic
 
     @property
     def is_recurrent(self) -> bool:

@@ -129,7 +129,8 @@ class Clear(Retention):
         if self.config.replay_ratio == 0.0 or len(self.store) == 0:
             return {}
         sequences, state = self.store.sample(max(1, count), self.learner.policy.device)
-        return self.learn_from(Batch(**sequences, initial_state=state, final_state={}), scale)
+        batch = Batch(**sequences, initial_state=state, final_state={}, states={})
+        return self.learn_from(batch, scale)
 
     def learn_from(self, batch: Batch, scale: float) -> dict[str, Tensor]:
         """Add the gradient of the loss on these unrolls; returns what to log."""

@@ -116,7 +116,7 @@ class DoubledReward(RawReward):
 
 
 def make_collector(
-    course: Course, groups: Sequence[int] = (NUM_ENVS,)
+    course: Course, groups: Sequence[int] = (NUM_ENVS,), unroll_steps: int | None = None
 ) -> tuple[Collector, Stream, RolloutStore]:
     """`groups` are the sizes of groups of environments that are stepped by turns."""
 
@@ -128,7 +128,7 @@ def make_collector(
         DummyVecEnv([partial(CountingEnv, course, slot) for slot in islice(slots, size)]) for size in groups
     ]
     env = parts[0] if len(parts) == 1 else GroupedVecEnv(parts)
-    store = RolloutStore(STEPS_OF_ROLLOUT, NUM_ENVS, (2, 2, 3), ACTIONS, torch.device("cpu"))
+    store = RolloutStore(STEPS_OF_ROLLOUT, NUM_ENVS, (2, 2, 3), ACTIONS, torch.device("cpu"), unroll_steps)
     collector = Collector(env, make_actor, DoubledReward(), torch.device("cpu"))
     observation = env.reset()
     assert isinstance(observation, dict)
@@ -177,6 +177,21 @@ def test_every_batch_is_its_part_of_the_course(seed: int, groups: Sequence[int])
     assert borders.any()
     assert not borders.all()
     assert_equal(torch.tensor(np.array(collector.transform.dones)), course.ends[: 12 * STEPS_OF_ROLLOUT])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("groups", [(5,), (3, 2)])
+@pytest.mark.parametrize("length", [1, 2, 3, 6])
+def test_sequences_are_their_parts_of_the_course(length: int, groups: Sequence[int]) -> None:
+    course = Course(1)
+    collector, stream, store = make_collector(course, groups, length)
+    for first in range(0, 4 * STEPS_OF_ROLLOUT, STEPS_OF_ROLLOUT):
+        stream, _ = collector.collect(stream, store, lambda infos: True)
+        cut = store.batch.in_unrolls(STEPS_OF_ROLLOUT // length)
+        assert cut.actions.shape == (length, NUM_ENVS * STEPS_OF_ROLLOUT // length)
+        for number in range(STEPS_OF_ROLLOUT // length):
+            columns = torch.arange(number * NUM_ENVS, (number + 1) * NUM_ENVS)
+            check_batch(cut.select(columns), course, first + number * length, length)
+        check_batch(store.batch, course, first)
 
 
 def test_a_selection_keeps_each_environment_together() -> None:

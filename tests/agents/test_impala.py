@@ -250,28 +250,32 @@ def test_updates_are_as_large_as_published_where_that_divides(num_envs: int, siz
 # What the learner gets
 
 
-def test_what_the_learner_gets_is_what_the_policy_did(core: str, tiny: Tiny, procgen: MakeEnv) -> None:
+@pytest.mark.parametrize("sequences", [1, 2])
+def test_what_the_learner_gets_is_what_the_policy_did(
+    sequences: int, core: str, tiny: Tiny, procgen: MakeEnv
+) -> None:
     """On real games: running the policy over a batch gives the numbers of when it acted."""
-    agent = IMPALA(tiny(core), procgen(), seed=3, rollout_steps=UNROLL, batch_unrolls=3)
+    length = UNROLL // sequences
+    agent = IMPALA(tiny(core), procgen(), seed=3, rollout_steps=UNROLL, unroll_steps=length, batch_unrolls=3)
     compared: list[int] = []
     ends = 0
 
     def learn(batch: Batch, step: int) -> dict[str, float]:
         nonlocal ends
         ends += int(batch.dones[:-1].sum())
-        for envs in torch.randperm(NUM_ENVS).split(3):
-            part = batch.select(envs)
+        for part in agent.learner.batches(batch):
+            assert part.actions.shape == (length, 3)
             with torch.no_grad():
                 output = agent.policy(part.rgb, part.reward_input, part.initial_state, part.episode_start)
             log_probs = output.logits[:-1].log_softmax(-1).gather(-1, part.actions.unsqueeze(-1)).squeeze(-1)
             torch.testing.assert_close(log_probs, part.log_probs)
             torch.testing.assert_close(output.value[:-1], part.values)
-            compared.append(len(envs))
+            compared.append(part.actions.numel())
         return {}
 
     agent.learner.learn = learn  # type: ignore[method-assign]
     agent.learn(12 * ROLLOUT)
-    assert len(compared) == 24
+    assert sum(compared) == 12 * ROLLOUT
     assert ends > 0
 
 

@@ -236,6 +236,36 @@ def test_minibatches_without_memory_mix_all_steps(procgen: MakeEnv, tiny: Tiny) 
         assert torch.equal(part.values, part.actions.float())
 
 
+def test_sequences_begin_with_the_states_that_acted(procgen: MakeEnv, tiny: Tiny, core: str) -> None:
+    """Without a change of the weights, what is learned from is what the policy said when it acted, in any cut."""
+    agent = short(procgen(num_envs=NUM_ENVS), tiny(core), unroll_steps=STEPS // 2, epochs=1)
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def learn(rollout: Batch, step: int) -> dict[str, float]:
+        whole = agent.learner.estimate(rollout)  # type: ignore[attr-defined]
+        parts = list(agent.learner.batches(rollout))
+        for name in (
+            "advantages",
+            "returns",
+            "log_probs",
+        ):  # no step is lost, and estimates are those of the whole
+            cut = torch.cat([getattr(part, name).flatten() for part in parts])
+            assert torch.equal(cut.sort().values, getattr(whole, name).flatten().sort().values)
+        for part in parts:
+            if agent.policy.is_recurrent:
+                assert part.actions.shape == (STEPS // 2, 2 * NUM_ENVS // 3)
+            with torch.no_grad():
+                output = agent.policy(part.rgb, part.reward_input, part.initial_state, part.episode_start)
+            found.append((output.value, part.values))
+        return {}
+
+    agent.learner.learn = learn  # type: ignore[method-assign]
+    agent.learn(4 * NUM_ENVS * STEPS)
+    assert len(found) == 12
+    for said, acted in found:
+        torch.testing.assert_close(said, acted)
+
+
 def test_steps_of_a_policy_with_memory_stay_in_their_sequence() -> None:
     with pytest.raises(ValueError, match="cannot be taken out of their sequence"):
         _numbered(STEPS, NUM_ENVS).one_step_each()
@@ -269,6 +299,11 @@ def test_learns_which_action_pays(toy: MakeEnv, tiny: Tiny) -> None:
     ("overrides", "words"),
     [
         ({"minibatches": 4}, "minibatches must divide the number of environments, but 4 does not divide 6"),
+        (
+            {"unroll_steps": 32, "minibatches": 5},
+            "the number of unrolls in a rollout, but 5 does not divide 48",
+        ),
+        ({"unroll_steps": 7}, "unroll_steps must divide rollout_steps, but 7 does not divide 256"),
         ({"epochs": 0}, "epochs is 0: give 1 or more"),
         ({"clip_range": 0.0}, "clip_range is 0.0: give more than 0"),
         ({"value_clip_range": -1.0}, "value_clip_range is -1.0: give more than 0, or none"),

@@ -261,6 +261,7 @@ def test_json_layout() -> None:
         "reset": "episode",
         "bptt_span": None,
         "precision": "auto",
+        "initial_weights": "torch",
         "tasks": {
             "count": 1,
             "id": "hidden",

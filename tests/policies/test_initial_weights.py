@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from policies import CORES, ENCODERS, Policy, TaskConfig, policy_config
+
+SHAPE, ACTIONS = (64, 64, 3), 15
+
+
+def policy(core: str = "srwm_sharp", seed: int = 0, **overrides: object) -> Policy:
+    torch.manual_seed(seed)
+    settings = {"encoder": "nature", "precision": "float32", "initial_weights": "baselines", **overrides}
+    return Policy(policy_config(core, **settings), SHAPE, ACTIONS)
+
+
+def frames(steps: int = 4, batch: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    rgb = torch.randint(256, (steps, batch, *SHAPE), generator=generator, dtype=torch.uint8)
+    start = torch.zeros(steps, batch, dtype=torch.bool)
+    return rgb, torch.zeros(steps, batch, 1), start
+
+
+@pytest.mark.parametrize("encoder", list(ENCODERS))
+def test_an_encoder_begins_with_glorots_uniform_weights_and_without_biases(encoder: str) -> None:
+    made = policy(encoder=encoder).encoder
+    for name, parameter in made.named_parameters():
+        if name.endswith("bias"):
+            assert not parameter.any(), name
+            continue
+        fans = nn.init._calculate_fan_in_and_fan_out(parameter)
+        bound = math.sqrt(6.0 / sum(fans))
+        assert parameter.abs().max() <= bound, name
+        assert parameter.abs().max() > 0.9 * bound, name
+        assert parameter.std().item() == pytest.approx(bound / math.sqrt(3.0), rel=0.1), name
+
+
+@pytest.mark.parametrize("heads", ["shared", "per-task", "blocks"])
+def test_heads_begin_orthogonal_and_without_biases(heads: str) -> None:
+    tasks = TaskConfig(2, "told" if heads == "per-task" else "hidden", heads)
+    made = policy(tasks=tasks)
+    made.renew(3)  # draws them anew, in the same way
+    for head, gain in ((made.actor, 0.01), (made.critic, 1.0)):
+        for name, parameter in head.named_parameters():
+            if name.endswith("bias"):
+                assert not parameter.any()
+                continue
+            for matrix in parameter.reshape(-1, *parameter.shape[-2:]):
+                identity = torch.eye(len(matrix))
+                torch.testing.assert_close(matrix @ matrix.t() / gain**2, identity, atol=1e-4, rtol=0.0)
+
+
+@pytest.mark.parametrize("core", list(CORES))
+def test_all_actions_begin_about_as_likely(core: str) -> None:
+    made = policy(core)
+    rgb, reward, start = frames()
+    logits = made(rgb, reward, made.initial_state(3), start).logits
+    assert (logits.softmax(-1) - 1 / ACTIONS).abs().max() < 0.01
+
+
+def test_one_step_of_adam_hardly_changes_how_likely_actions_are() -> None:
+    """With torch's defaults it changes them by more than a clipped ratio of 1.2 allows."""
+    changes = {}
+    for name in ("torch", "baselines"):
+        made = policy(initial_weights=name)
+        rgb, reward, start = frames()
+        optimizer = torch.optim.Adam(made.parameters(), 5e-4, eps=1e-5)
+        before = made(rgb, reward, made.initial_state(3), start).logits.log_softmax(-1)
+        before[..., 0].mean().backward()
+        optimizer.step()
+        after = made(rgb, reward, made.initial_state(3), start).logits.log_softmax(-1)
+        changes[name] = (after - before).exp().sub(1.0).abs().mean().item()
+    assert changes["baselines"] < 0.1 < 0.2 < changes["torch"], changes
+
+
+def test_torch_leaves_the_weights_that_layers_have_drawn() -> None:
+    made = policy(initial_weights="torch")
+    for name, parameter in made.actor.named_parameters():  # torch draws biases, too
+        bound = 1 / math.sqrt(made.core.output_size)
+        assert bound / 2 < parameter.abs().max().item() <= bound, name
