@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-ACTOR_GAIN, CRITIC_GAIN = 0.01, 1.0
+HEAD_GAIN = 0.1
 
 
 class InitialWeights:
@@ -18,14 +18,14 @@ class InitialWeights:
         """Draw the weights of fresh heads."""
 
 
-class BaselinesWeights(InitialWeights):
-    """Those of OpenAI's PPO on ProcGen (github.com/openai/baselines, `impala_cnn` and `fc`).
+class SmallHeads(InitialWeights):
+    """All actions begin about as likely, and first steps of the optimizer hardly change how likely they are.
 
-    The encoder's weights are Glorot and Bengio's (2010) uniform ones, those of the heads orthogonal with gains of 0.01
-    for actions and 1 for values; biases are 0. So features begin ten times as large as with torch's defaults, all
-    actions begin about as likely, and first steps of the optimizer hardly change how likely they are. Where a core has
-    layer norms, which make small inputs large, torch's defaults let one step of Adam change them by more than PPO's
-    clipping allows (docs/learning.md).
+    The encoder's weights are Glorot and Bengio's (2010) uniform ones, so that features begin ten times as large as with
+    torch's defaults; those of the heads are orthogonal with a small gain; biases are 0. Where a core has layer norms,
+    which make small inputs large, torch's defaults let one step of Adam change probabilities by more than PPO's
+    clipping allows (docs/learning.md). OpenAI's PPO on ProcGen (github.com/openai/baselines) begins alike, but with
+    gains of 0.01 for actions and 1 for the value, so that at first it is the value alone that shapes the features.
     """
 
     @torch.no_grad()
@@ -38,19 +38,19 @@ class BaselinesWeights(InitialWeights):
 
     @torch.no_grad()
     def heads(self, actor: nn.Module, critic: nn.Module) -> None:
-        for head, gain in ((actor, ACTOR_GAIN), (critic, CRITIC_GAIN)):
+        for head in (actor, critic):
             for name, parameter in head.named_parameters():
                 if name.endswith("weight"):
-                    _draw_orthogonal(parameter, gain)
+                    for matrix in _matrices(parameter):
+                        nn.init.orthogonal_(matrix, HEAD_GAIN)
                 else:
                     parameter.zero_()
 
 
-def _draw_orthogonal(weight: Tensor, gain: float) -> None:
-    """Each of the matrices (..., outputs, inputs): one, or one for each task."""
-    for matrix in weight.reshape(-1, *weight.shape[-2:]):  # a view: parameters are contiguous
-        nn.init.orthogonal_(matrix, gain)
+def _matrices(weight: Tensor) -> Tensor:
+    """Views of the matrices (outputs, inputs) of a head: one, or one for each task."""
+    return weight.view(-1, *weight.shape[-2:])
 
 
-INITIAL_WEIGHTS = {"torch": InitialWeights(), "baselines": BaselinesWeights()}
+INITIAL_WEIGHTS = {"torch": InitialWeights(), "small-heads": SmallHeads()}
 """By the names that `PolicyConfig.initial_weights` takes."""

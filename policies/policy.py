@@ -32,8 +32,8 @@ class PolicyConfig:
         bptt_span: steps that gradient flows through; none for the whole unroll, 1 as in the published SRWM code.
         precision: what the encoder computes in, float32 or bfloat16; auto for bfloat16 where the device has units for
             it.
-        initial_weights: torch for torch's defaults, as in the SRWM paper's code; baselines for those of OpenAI's
-            baselines, which PPO needs with cores that have layer norms.
+        initial_weights: of encoder and heads. torch: torch's defaults, as in the SRWM paper's code; small-heads: all
+            actions begin about as likely, which PPO and APPO need with cores that have layer norms.
         tasks: what the policy knows of the tasks of a sequence.
     """
 

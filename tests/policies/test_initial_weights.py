@@ -13,7 +13,7 @@ SHAPE, ACTIONS = (64, 64, 3), 15
 
 def policy(core: str = "srwm_sharp", seed: int = 0, **overrides: object) -> Policy:
     torch.manual_seed(seed)
-    settings = {"encoder": "nature", "precision": "float32", "initial_weights": "baselines", **overrides}
+    settings = {"encoder": "nature", "precision": "float32", "initial_weights": "small-heads", **overrides}
     return Policy(policy_config(core, **settings), SHAPE, ACTIONS)
 
 
@@ -43,14 +43,14 @@ def test_heads_begin_orthogonal_and_without_biases(heads: str) -> None:
     tasks = TaskConfig(2, "told" if heads == "per-task" else "hidden", heads)
     made = policy(tasks=tasks)
     made.renew(3)  # draws them anew, in the same way
-    for head, gain in ((made.actor, 0.01), (made.critic, 1.0)):
+    for head in (made.actor, made.critic):
         for name, parameter in head.named_parameters():
             if name.endswith("bias"):
                 assert not parameter.any()
                 continue
             for matrix in parameter.reshape(-1, *parameter.shape[-2:]):
                 identity = torch.eye(len(matrix))
-                torch.testing.assert_close(matrix @ matrix.t() / gain**2, identity, atol=1e-4, rtol=0.0)
+                torch.testing.assert_close(matrix @ matrix.t() / 0.1**2, identity, atol=1e-4, rtol=0.0)
 
 
 @pytest.mark.parametrize("core", list(CORES))
@@ -58,13 +58,13 @@ def test_all_actions_begin_about_as_likely(core: str) -> None:
     made = policy(core)
     rgb, reward, start = frames()
     logits = made(rgb, reward, made.initial_state(3), start).logits
-    assert (logits.softmax(-1) - 1 / ACTIONS).abs().max() < 0.01
+    assert (logits.softmax(-1) - 1 / ACTIONS).abs().max() < 0.03
 
 
 def test_one_step_of_adam_hardly_changes_how_likely_actions_are() -> None:
     """With torch's defaults it changes them by more than a clipped ratio of 1.2 allows."""
     changes = {}
-    for name in ("torch", "baselines"):
+    for name in ("torch", "small-heads"):
         made = policy(initial_weights=name)
         rgb, reward, start = frames()
         optimizer = torch.optim.Adam(made.parameters(), 5e-4, eps=1e-5)
@@ -73,7 +73,7 @@ def test_one_step_of_adam_hardly_changes_how_likely_actions_are() -> None:
         optimizer.step()
         after = made(rgb, reward, made.initial_state(3), start).logits.log_softmax(-1)
         changes[name] = (after - before).exp().sub(1.0).abs().mean().item()
-    assert changes["baselines"] < 0.1 < 0.2 < changes["torch"], changes
+    assert changes["small-heads"] < 0.1 < 0.2 < changes["torch"], changes
 
 
 def test_torch_leaves_the_weights_that_layers_have_drawn() -> None:
