@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -366,7 +367,7 @@ def matrix_plot(study: ContinualStudy, split: str) -> Plot:
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     for place, method, matrix in zip(places, study.methods, matrices, strict=False):
         _draw_matrix(place, matrix, names, low, high)
-        place.set_title(method.label, fontsize=9)
+        place.set_title(textwrap.fill(method.label, int(11 * width)), fontsize=9)
     for place in places[len(matrices) :]:
         place.set_visible(False)
     figure.supxlabel("stages that have ended", fontsize=9)

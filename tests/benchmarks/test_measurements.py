@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 import pytest
 import stable_baselines3
 
-from benchmarks import __main__, environment, memory, network, peers, training
+from benchmarks import __main__, environment, first_step, memory, network, peers, training
 from benchmarks.figures import Figure, Part
 from envs.native import IMAGE_SHAPE
-from policies import ENCODERS, ImpalaEncoderConfig, Policy, policy_config
+from policies import CORES, ENCODERS, ImpalaEncoderConfig, Policy, policy_config
 from policies.encoders.impala import ImpalaEncoder
+from policies.initial_weights import INITIAL_WEIGHTS
 
 Calls = dict[str, int]
 
@@ -150,3 +151,14 @@ def test_the_benchmark_of_everything_has_every_part() -> None:
     names = [part.name for part in __main__.parts()]
     assert len(set(names)) == len(names) > 15
     assert {name.partition(":")[0] for name in names} == set(__main__.MODULES)
+
+
+def test_first_steps_of_a_plain_network_are_the_measure_of_others() -> None:
+    (part,) = first_step.parts(quick=True)
+    figures = {figure.name: figure for figure in part.run()}
+    assert len(figures) == len(CORES) * len(INITIAL_WEIGHTS)
+    assert figures["feedforward, initial weights torch"].ratio == 1.0
+    sharp = [
+        figures[f"srwm_sharp, initial weights {name}"].facts["nats"] for name in ("torch", "small-heads")
+    ]
+    assert sharp[1] < 0.02 < sharp[0]
