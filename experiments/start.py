@@ -32,7 +32,11 @@ def read_start(config: TrainConfig) -> Weights | None:
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # takes no memory, and draws nothing
         policy = Policy(method.policy_config(config.policy, config.seed), IMAGE_SHAPE, NUM_ACTIONS)
     wanted = dict(policy.named_parameters())
-    differing = [name for name, parameter in wanted.items() if not _fits(parameter, _source(name, weights))]
+    differing = [
+        name
+        for name, parameter in wanted.items()
+        if not (_fits(parameter, _source(name, weights)) or _is_fresh(name, weights))
+    ]
     unused = [name for name in weights if name not in {_stored_name(other) for other in wanted}]
     # Buffers, such as the gates of a method, are not learned.
     unused = [name for name in unused if name.rpartition(".")[2] in ("weight", "bias")]
@@ -47,10 +51,13 @@ def read_start(config: TrainConfig) -> Weights | None:
 def begin_with(agent: Agent, weights: Weights) -> None:
     """Give a new agent these weights; its optimizer starts anew.
 
-    Where the agent has heads for each task, those of the first task are what it begins with.
+    Where the agent has heads or cores for each task, those of the first task are what it begins with; the others are
+    fresh.
     """
     with torch.no_grad():
         for name, parameter in agent.policy.named_parameters():
+            if _is_fresh(name, weights):
+                continue
             source = _source(name, weights)
             assert source is not None
             (parameter if parameter.shape == source.shape else parameter[0]).copy_(source)
@@ -58,8 +65,13 @@ def begin_with(agent: Agent, weights: Weights) -> None:
 
 
 def _stored_name(name: str) -> str:
-    """What a parameter is called in a policy with one head for all tasks."""
-    return name.replace("actor.linear.", "actor.")
+    """What a parameter is called in a policy with one head and one core for all tasks."""
+    return name.replace("actor.linear.", "actor.").replace("core.cores.0.", "core.")
+
+
+def _is_fresh(name: str, weights: Weights) -> bool:
+    """Whether a parameter is of another task's core than the first, and `weights` are of a policy that has one core."""
+    return name.startswith("core.cores.") and _source(name, weights) is None
 
 
 def _source(name: str, weights: Weights) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -12,13 +13,14 @@ from common.config import OneOf, Range, check, choice, plain, problems, read
 from common.errors import UserError, raise_problems
 from policies.cores.base import Core, CoreConfig, Kind, Reading
 from policies.cores.srwm import SrwmConfig
+from policies.cores.task_cores import TaskCores
 from policies.encoders.base import EncoderConfig
 from policies.encoders.impala import ImpalaEncoderConfig
 from policies.initial_weights import INITIAL_WEIGHTS
 from policies.precision import PRECISIONS, resolved
 from policies.registry import build_core, build_encoder, core_configs, encoder_configs
 from policies.resets import MAX_SPAN, State, parse_reset
-from policies.tasks import TASK, Blocks, Gate, TaskConfig, close_gates, make_heads
+from policies.tasks import PER_TASK, TASK, Blocks, Gate, TaskConfig, close_gates, make_heads
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,9 @@ class Policy(nn.Module):
     def _above_encoder(self) -> tuple[Core, nn.Module, nn.Module]:
         config = self.config
         core_input = self.encoder.output_size + 1  # the last reward is one more feature
-        core = build_core(config.core, core_input, parse_reset(config.reset), config.bptt_span)
+        make_core = partial(build_core, config.core, core_input, parse_reset(config.reset), config.bptt_span)
+        private = config.tasks.cores == PER_TASK
+        core = TaskCores([make_core() for _ in range(config.tasks.count)]) if private else make_core()
         actor, critic = make_heads(config.tasks, core.output_size, self.num_actions)
         INITIAL_WEIGHTS[config.initial_weights].heads(actor, critic)
         return core, actor, critic
@@ -282,10 +286,12 @@ class Policy(nn.Module):
         return {name: tensor for name, tensor in state.items() if name != TASK}, state[TASK]
 
     def choose_gates(self, state: State) -> None:
-        """From now on, units are silent by the tasks that stand in `state`; `forward` does so by itself."""
+        """From now on, units are silent, and cores run, by the tasks in `state`; `forward` does so by itself."""
         if TASK in state:
             for gate in self._gates:
                 gate.choose(state[TASK])
+            if isinstance(self.core, TaskCores):
+                self.core.choose(state[TASK])
 
     def features(self, rgb: Tensor, reward: Tensor) -> Tensor:
         """What the core is given (T, B, F): the encoder's view of the images, and the last reward."""

@@ -30,6 +30,7 @@ class TaskConfig:
         id: whether the policy is told which one it plays (told), or has to see it in the images (hidden).
         heads: shared: one set of actions and one value for all tasks; per-task: a set for each, for a policy that is
             told; blocks: a set for each task seen so far, all of them open at any time.
+        cores: shared: one core for all tasks; per-task: one for each, for a policy that is told. The encoder is shared.
         gated_share: share of hidden units that is silent in each task, other ones in each; for a policy that is told.
         gated_apart: let no unit speak in two tasks.
         gate_seed: of the choice of units.
@@ -38,6 +39,7 @@ class TaskConfig:
     count: Annotated[int, Range(1, MAX_TASKS)] = 1
     id: Annotated[str, OneOf((HIDDEN, TOLD))] = HIDDEN
     heads: Annotated[str, OneOf((SHARED, PER_TASK, BLOCKS))] = SHARED
+    cores: Annotated[str, OneOf((SHARED, PER_TASK))] = SHARED
     gated_share: Annotated[float, Range(0, 1, open_high=True)] = 0.0
     gated_apart: bool = False
     gate_seed: Annotated[int, Range(0)] = 0
@@ -47,6 +49,8 @@ class TaskConfig:
         found = []
         if self.id == HIDDEN and self.heads == PER_TASK:
             found.append("tasks.heads per-task are chosen by the task: use tasks.id told")
+        if self.id == HIDDEN and self.cores == PER_TASK:
+            found.append("tasks.cores per-task are chosen by the task: use tasks.id told")
         if self.id == HIDDEN and self.gated_share > 0.0:
             found.append("tasks.gated_share chooses units by the task: use tasks.id told")
         if self.gated_apart and self.count * (1.0 - self.gated_share) > 1.0 + 1e-9:

@@ -19,7 +19,7 @@ from envs import TASK_SETS, Task, environment_problems, expand_games, parse_leve
 from envs.checks import sharing_problems
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
 from policies import PolicyConfig, name_of
-from policies.tasks import SHARED
+from policies.tasks import PER_TASK, SHARED
 from records.sequence import Plan, SequenceConfig
 
 # Beyond these a number is a typing error.
@@ -246,6 +246,11 @@ def _sequence_problems(config: TrainConfig) -> list[str]:
         found.append("sequence.joint plays all tasks at once: leave tasks.id and tasks.heads out")
     if tasks and known.count < len(tasks) and (known.told or known.heads != SHARED) and not sequence.joint:
         found.append(f"tasks.count is {known.count}, but the sequence has {len(tasks)} tasks: leave it out")
+    if sequence.carry_state and known.cores == PER_TASK:
+        found.append(
+            "sequence.carry_state hands a core's memory on, but with tasks.cores per-task the next task has another "
+            "core: leave one out"
+        )
     if sequence.joint:
         found += sharing_problems(config.num_envs, len(tasks), "tasks")
     return list(dict.fromkeys(found)) + (_stage_problems(config, len(tasks)) if tasks else [])

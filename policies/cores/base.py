@@ -86,10 +86,10 @@ class Core(nn.Module, ABC):
     config_class: ClassVar[type[CoreConfig]]
     """The class of this core's configuration."""
 
-    is_recurrent: ClassVar[bool] = True
+    is_recurrent: bool = True
     """False where outputs depend on nothing but the input of the same step; such a core needs no reset rule."""
 
-    self_modifying: ClassVar[bool] = False
+    self_modifying: bool = False
     """Whether the memory is weights (B, H, rows, columns) that the core itself writes at every step."""
 
     reset_rule: ResetRule = EpisodeReset()

@@ -76,6 +76,18 @@ def test_heads_of_tasks_begin_with_that_of_the_first(expert: RunDirectory) -> No
     assert torch.equal(heads[1], fresh[1])
 
 
+def test_cores_of_tasks_begin_with_that_of_the_first(expert: RunDirectory) -> None:
+    config = following(expert, tasks={"id": "told", "cores": "per-task"})
+    agent = agent_of(config)
+    fresh = {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
+    weights = read_start(config)
+    assert weights is not None
+    begin_with(agent, weights)
+    for name, tensor in agent.policy.state_dict().items():
+        begun = fresh if name.startswith("core.cores.1.") else weights
+        assert torch.equal(tensor, begun[name.replace("core.cores.0.", "core.")]), name
+
+
 def test_another_network_is_refused_before_anything_is_created(expert: RunDirectory, tmp_path: Path) -> None:
     other = following(expert, core={"width": 16, "heads": 2, "feedforward": 8, "layers": 1})
     with pytest.raises(

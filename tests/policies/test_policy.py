@@ -266,6 +266,7 @@ def test_json_layout() -> None:
             "count": 1,
             "id": "hidden",
             "heads": "shared",
+            "cores": "shared",
             "gated_share": 0.0,
             "gated_apart": False,
             "gate_seed": 0,

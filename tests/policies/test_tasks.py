@@ -182,6 +182,7 @@ def test_masks_are_part_of_the_weights() -> None:
     ("settings", "problem"),
     [
         ({"heads": "per-task"}, "tasks.heads per-task are chosen by the task: use tasks.id told"),
+        ({"cores": "per-task"}, "tasks.cores per-task are chosen by the task: use tasks.id told"),
         ({"gated_share": 0.5}, "tasks.gated_share chooses units by the task: use tasks.id told"),
         (
             {"id": "told", "gated_share": 0.5, "gated_apart": True},

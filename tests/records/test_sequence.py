@@ -132,6 +132,10 @@ def test_all_environments_play_the_task_of_the_stage() -> None:
         ),
         ({"sequence": {"cycles": 0}}, "sequence.cycles is 0: give 1 or more"),
         ({"sequence": {"joint": True}, "tasks": {"id": "told"}}, "sequence.joint plays all tasks at once"),
+        (
+            {"sequence": {"carry_state": True}, "tasks": {"id": "told", "cores": "per-task"}},
+            "sequence.carry_state hands a core's memory on",
+        ),
         ({"games": []}, "no games"),
         ({"tasks": {"id": "told", "count": 1}}, "tasks.count is 1, but the sequence has 2 tasks"),
     ],

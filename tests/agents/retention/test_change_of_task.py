@@ -15,7 +15,7 @@ from agents.agent import Interrupted
 from agents.retention import Retention, RetentionConfig, Rollouts, retention_problems
 from common.errors import UserError
 from helpers import assert_same
-from policies import PolicyConfig
+from policies import PolicyConfig, TaskConfig
 
 Tiny = Callable[..., PolicyConfig]
 MakeEnv = Callable[..., Any]
@@ -157,3 +157,33 @@ def test_names_that_cannot_be(names: str, problem: str, tiny: Tiny, toy: MakeEnv
     assert retention_problems(names)[0].startswith(problem)
     with pytest.raises(UserError, match=r"retention"):
         IMPALA(tiny(), toy(4), retention=names)
+
+
+@pytest.mark.parametrize("retention", ["none", "wpl"])
+@pytest.mark.parametrize("algorithm", [IMPALA, PPO])
+def test_private_cores_are_left_alone_by_other_tasks(
+    algorithm: type[Agent], retention: str, tiny: Tiny, procgen: MakeEnv, tmp_path: Path
+) -> None:
+    """What tasks share is the encoder; and a checkpoint goes on exactly in the middle of the second task."""
+    policy = tiny("srwm", tasks=TaskConfig(2, "told", "per-task", cores="per-task"))
+    sizes = {"minibatches": 2} if algorithm is PPO else {}
+    settings = {**SMALL, **sizes, "retention": retention}
+    agent = algorithm(policy, procgen("bigfish", 4), **settings)
+    agent.learn(160)
+    before = {name: tensor.clone() for name, tensor in agent.policy.state_dict().items()}
+    agent.change_task(procgen("maze", 4, seed=1), 1)
+    agent.learn(160, reset_num_timesteps=False)
+    agent.save(tmp_path / "middle")
+    after = agent.policy.state_dict()
+    for name, tensor in before.items():
+        if name.startswith("core."):
+            assert torch.equal(after[name], tensor) == name.startswith("core.cores.0."), name
+    assert not torch.equal(after["encoder.linear.weight"], before["encoder.linear.weight"])
+    agent.learn(160, reset_num_timesteps=False)
+    agent.save(tmp_path / "end")
+    other = algorithm.load(tmp_path / "middle", procgen("maze", 4, seed=1), force_reset=False)
+    other.learn(160, reset_num_timesteps=False)
+    other.save(tmp_path / "other")
+    assert_same(
+        agents.read_checkpoint(tmp_path / "other.ckpt"), agents.read_checkpoint(tmp_path / "end.ckpt")
+    )
