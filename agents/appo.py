@@ -1,16 +1,16 @@
 """APPO: IMPALA's actors and V-trace with PPO's clipped surrogate, so that each rollout can be learned from repeatedly.
 
 As in sample-factory (Petrenko et al. 2020, arXiv 2006.11751, section 3.3): V-trace corrects the estimates for weights
-that have moved since the rollout was played, clipping bounds how far they move. Estimates are made when an unroll is
-first used, and kept for later passes: by then the value function has been fitted to them, and what it leaves is their
-noise. Without clipping, with one pass, it is IMPALA.
+that have moved since the rollout was played, clipping bounds how far they move. Estimates are made once, of whole
+rollouts, before the first of several passes: later the value function has been fitted to them, and what it leaves is
+their noise. Without clipping it is IMPALA.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -18,10 +18,11 @@ from torch import Tensor
 from agents.agent import Agent
 from agents.config import Count, Positive, Share
 from agents.impala import ImpalaConfig, ImpalaLearner
-from agents.losses import clipped_surrogate_loss, normalized
+from agents.learner import Losses
+from agents.losses import action_log_probs
 from agents.rewards import REWARD_TRANSFORMS
-from agents.rollout import Batch
-from agents.vtrace import VTrace
+from agents.rollout import Batch, Sequences
+from agents.surrogate import surrogate_losses
 from common.config import OneOf
 
 
@@ -30,9 +31,8 @@ class AppoConfig(ImpalaConfig):
     """Hyperparameters; the defaults are OpenAI's for PPO on ProcGen (Cobbe et al. 2020) where the two meet.
 
     Attributes:
-        passes: how often each unroll is used; V-trace corrects for the weights that changed in between, and clipping
-            bounds how far they go.
-        clip_range: of the probability ratio to the policy that acted; None for IMPALA's policy gradient.
+        passes: how often each unroll is used.
+        clip_range: of the probability ratio to the policy that acted; None for IMPALA, whatever the number of passes.
         normalize_advantages: give the advantages of each batch mean 0 and deviation 1.
     """
 
@@ -49,59 +49,53 @@ class AppoConfig(ImpalaConfig):
     normalize_advantages: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReusedBatch(Batch):
-    """Unrolls with what V-trace said of them when they were first used, each (T, B)."""
-
-    value_targets: Tensor
-    advantages: Tensor
-    weighted_advantages: Tensor
-
-
-_KEPT = ("value_targets", "advantages", "weighted_advantages")
-
-
 class AppoLearner(ImpalaLearner):
     """Follows the clipped surrogate of V-trace's advantages."""
 
     config: AppoConfig
-    _fresh: Batch | None = None
-    _estimates: VTrace | None = None
 
-    def batches(self, rollout: Batch) -> Iterator[Batch]:
-        """As IMPALA's; from the second pass on, with the estimates of the first."""
-        parts = self.config.batches_per_pass(rollout.actions.shape[1] * self.exchange.size)
-        rollout = rollout.in_unrolls(self.config.unrolls)
-        count = rollout.actions.shape[1]
-        used: list[tuple[Tensor, VTrace]] = []
-        for unrolls in self.dealt(count, parts):
-            self._fresh = rollout.select(unrolls.to(rollout.actions.device))
-            yield self._fresh
-            assert self._estimates is not None
-            used.append((unrolls, self._estimates))
-        order = torch.cat([unrolls for unrolls, _ in used]).argsort().to(rollout.actions.device)
-        kept = [torch.cat(found, 1)[:, order] for found in zip(*(found for _, found in used), strict=True)]
-        known: dict[str, Any] = {**vars(rollout), **dict(zip(_KEPT, kept, strict=True))}
-        whole = ReusedBatch(**known)
-        for _ in range(self.config.passes - 1):
-            for unrolls in self.dealt(count, parts):
-                yield whole.select(unrolls.to(rollout.actions.device))
-
-    def estimate(self, batch: Batch, log_probs: Tensor, values: Tensor, bootstrap: Tensor) -> VTrace:
-        if isinstance(batch, ReusedBatch):
-            return VTrace(batch.value_targets, batch.advantages, batch.weighted_advantages)
-        found = super().estimate(batch, log_probs, values, bootstrap)
-        if batch is self._fresh:
-            self._estimates = found
-        return found
-
-    def policy_loss(self, log_probs: Tensor, batch: Batch, estimates: VTrace) -> Tensor:
+    def batches(self, rollout: Batch) -> Iterator[Batch | Sequences]:
+        """`passes` times all steps: in unrolls, or one by one for a policy without memory."""
         if self.config.clip_range is None:
-            return super().policy_loss(log_probs, batch, estimates)
-        advantages = estimates.advantages
-        if self.config.normalize_advantages:
-            advantages = normalized(advantages, self.exchange.sum)
-        return clipped_surrogate_loss(log_probs, batch.log_probs, advantages, self.config.clip_range)
+            yield from super().batches(rollout)
+            return
+        parts = self.config.batches_per_pass(rollout.actions.shape[1] * self.exchange.size)
+        sequences = self.mixed(self.estimated(rollout), rollout.states)
+        count = sequences.actions.shape[1]
+        for _ in range(self.config.passes):
+            for chosen in self.dealt(count, parts):
+                yield sequences.select(chosen.to(sequences.actions.device))
+
+    @torch.no_grad()
+    def estimated(self, rollout: Batch) -> Sequences:
+        """A rollout with V-trace's estimates under the weights as they are, made in parts of a batch's size."""
+        num_envs = rollout.actions.shape[1]
+        size = max(1, self.config.largest_batch(num_envs) // self.config.rollout_steps)
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        for envs in torch.arange(num_envs, device=rollout.actions.device).split(size):
+            part = rollout.select(envs)
+            output = self.policy(part.rgb, part.reward_input, part.initial_state, part.episode_start)
+            values = output.value[:-1]
+            log_probs = action_log_probs(output.logits[:-1], part.actions)
+            estimates = self.estimate(part, log_probs, values, output.value[-1])
+            found.append((values, estimates.advantages, estimates.targets))
+        return Sequences.of(rollout, *(torch.cat(each, dim=1) for each in zip(*found, strict=True)))
+
+    def losses(self, batch: Batch | Sequences) -> Losses:
+        if isinstance(batch, Batch):
+            return super().losses(batch)
+        config = self.config
+        assert config.clip_range is not None
+        losses = surrogate_losses(
+            self.policy,
+            batch,
+            clip_range=config.clip_range,
+            value_cost=config.value_cost,
+            entropy_cost=config.entropy_cost,
+            total=self.exchange.sum,
+            normalize_advantages=config.normalize_advantages,
+        )
+        return losses._replace(total=self.loss_scale(batch) * losses.total)
 
 
 class APPO(Agent):

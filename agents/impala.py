@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from agents.agent import Agent
 from agents.config import AgentConfig, Count, Positive, Share
 from agents.learner import Learner, Losses
 from agents.losses import action_log_probs, entropy, explained_variance, policy_gradient_loss, value_loss
-from agents.rollout import Batch
+from agents.rollout import Batch, Sequences
 from agents.vtrace import VTrace, vtrace
 from common.config import OneOf, Range
 
@@ -95,7 +95,7 @@ class ImpalaLearner(Learner):
             parameters, config.learning_rate, alpha=config.rmsprop_alpha, eps=config.rmsprop_eps
         )
 
-    def batches(self, rollout: Batch) -> Iterator[Batch]:
+    def batches(self, rollout: Batch) -> Iterator[Any]:
         """`passes` times all unrolls, in an order drawn anew, dealt into equal batches."""
         parts = self.config.batches_per_pass(rollout.actions.shape[1] * self.exchange.size)
         rollout = rollout.in_unrolls(self.config.unrolls)
@@ -103,7 +103,7 @@ class ImpalaLearner(Learner):
             for unrolls in self.dealt(rollout.actions.shape[1], parts):
                 yield rollout.select(unrolls.to(rollout.actions.device))
 
-    def loss_scale(self, batch: Batch) -> float:
+    def loss_scale(self, batch: Batch | Sequences) -> float:
         # Sums over time and batch, as in the published code (torchbeast): the gradient's norm grows with the batch.
         return float(batch.actions.numel())
 

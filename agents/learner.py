@@ -18,9 +18,9 @@ from agents.config import AgentConfig
 from agents.exchange import Exchange
 from agents.numerics import NotFinite, StateWatch, causes, finite, optimizer_tensors, write_bundle
 from agents.retention import Retention
-from agents.rollout import Batch
+from agents.rollout import Batch, Sequences
 from common.config import plain
-from policies import Policy, PolicyOutput, scale_steps
+from policies import Policy, PolicyOutput, State, scale_steps
 
 Metrics = dict[str, float]
 
@@ -125,6 +125,13 @@ class Learner(ABC):
         first = self.exchange.rank * rest
         sizes = [size + ((part - first) % parts < rest) for part in range(parts)]
         yield from orders[self.exchange.rank].split(sizes)
+
+    def mixed(self, sequences: Sequences, states: State) -> Sequences:
+        """What minibatches are drawn from: unrolls that begin with `states` (`Batch.states`), or, for a policy without
+        memory, single steps."""
+        if not self.policy.is_recurrent:
+            return sequences.one_step_each()
+        return sequences.in_unrolls(states, self.config.unrolls) if self.config.unrolls > 1 else sequences
 
     # A phase of learning
 

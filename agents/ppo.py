@@ -7,25 +7,15 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
 from agents.agent import Agent
 from agents.config import AgentConfig, Count, Positive, Share
 from agents.gae import gae
 from agents.learner import Learner, Losses
-from agents.losses import (
-    action_log_probs,
-    clipped_surrogate_loss,
-    clipped_value_loss,
-    entropy,
-    explained_variance,
-    normalized,
-    value_loss,
-)
 from agents.rewards import REWARD_TRANSFORMS
-from agents.rollout import Batch, in_unrolls, map_tensors, select
+from agents.rollout import Batch, Sequences
+from agents.surrogate import surrogate_losses
 from common.config import OneOf
-from policies import TASK, State
 
 
 @dataclass(frozen=True)
@@ -67,36 +57,6 @@ class PPOConfig(AgentConfig):
         ]
 
 
-@dataclass(frozen=True)
-class Sequences:
-    """A rollout as the learner of PPO takes it; as `Batch`, without the last observation and with estimates.
-
-    All tensors are (T, B, ...) except the state, which is batch first.
-    """
-
-    rgb: Tensor
-    reward_input: Tensor
-    episode_start: Tensor
-    actions: Tensor
-    log_probs: Tensor
-    values: Tensor
-    advantages: Tensor
-    returns: Tensor
-    initial_state: State
-    targets: Tensor | None = None
-
-    def select(self, columns: Tensor) -> Sequences:
-        """The sequences with these numbers (n,)."""
-        return select(self, columns)
-
-    def one_step_each(self) -> Sequences:
-        """Every step as a sequence of its own, for a policy without memory: (T, B, ...) -> (1, T * B, ...)."""
-        if not self.initial_state.keys() <= {TASK}:
-            raise ValueError("steps of a policy with memory cannot be taken out of their sequence")
-        steps = len(self.actions)
-        return map_tensors(self, lambda x: x.flatten(0, 1).unsqueeze(0), lambda task: task.repeat(steps))
-
-
 class PPOLearner(Learner):
     """Several passes over each rollout, each bounded by clipping.
 
@@ -112,12 +72,7 @@ class PPOLearner(Learner):
 
     def batches(self, rollout: Batch) -> Iterator[Sequences]:
         """`epochs` passes over the rollout in `minibatches` parts."""
-        sequences = self.estimate(rollout)
-        if not self.policy.is_recurrent:
-            sequences = sequences.one_step_each()
-        elif self.config.unrolls > 1:
-            steps, count = len(rollout.actions), self.config.unrolls
-            sequences = in_unrolls(sequences, rollout.states, steps, count)
+        sequences = self.mixed(self.estimate(rollout), rollout.states)
         count = sequences.actions.shape[1]
         for _ in range(self.config.epochs):
             for part in self.dealt(count, self.config.minibatches):
@@ -137,44 +92,20 @@ class PPOLearner(Learner):
             self.config.discount,
             self.config.gae_lambda,
         )
-        return Sequences(
-            rgb=rollout.rgb[:-1],
-            reward_input=rollout.reward_input[:-1],
-            episode_start=rollout.episode_start[:-1],
-            actions=rollout.actions,
-            log_probs=rollout.log_probs,
-            values=rollout.values,
-            advantages=estimates.advantages,
-            returns=estimates.returns,
-            initial_state=rollout.initial_state,
-            targets=rollout.targets,
-        )
+        return Sequences.of(rollout, rollout.values, estimates.advantages, estimates.returns)
 
     def losses(self, batch: Sequences) -> Losses:
         config = self.config
-        output = self.policy(batch.rgb, batch.reward_input, batch.initial_state, batch.episode_start)
-        log_probs = action_log_probs(output.logits, batch.actions)
-        advantages = normalized(batch.advantages, self.exchange.sum)
-        policy_loss = clipped_surrogate_loss(log_probs, batch.log_probs, advantages, config.clip_range).mean()
-        if config.value_clip_range is None:
-            critic_loss = value_loss(output.value, batch.returns).mean()
-        else:
-            critic_loss = clipped_value_loss(
-                output.value, batch.values, batch.returns, config.value_clip_range
-            ).mean()
-        mean_entropy = entropy(output.logits).mean()
-        log_ratio = (log_probs - batch.log_probs).detach()
-        metrics = {
-            "policy_loss": policy_loss,
-            "value_loss": critic_loss,
-            "entropy": mean_entropy,
-            "explained_variance": explained_variance(batch.values, batch.returns, self.exchange.sum),
-            # Schulman's estimator of the divergence from the old policy: unbiased and never negative.
-            "approx_kl": (log_ratio.exp() - 1 - log_ratio).mean(),
-            "clip_fraction": ((log_ratio.exp() - 1).abs() > config.clip_range).float().mean(),
-        }
-        total = policy_loss + config.value_cost * critic_loss - config.entropy_cost * mean_entropy
-        return Losses(self.loss_scale(batch) * total, metrics, output)
+        losses = surrogate_losses(
+            self.policy,
+            batch,
+            clip_range=config.clip_range,
+            value_cost=config.value_cost,
+            entropy_cost=config.entropy_cost,
+            total=self.exchange.sum,
+            value_clip_range=config.value_clip_range,
+        )
+        return losses._replace(total=self.loss_scale(batch) * losses.total)
 
 
 class PPO(Agent):

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from policies import State
+from policies import TASK, State
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -76,6 +76,62 @@ class Batch:
         }
         cut = in_unrolls(replace(self, states={}), self.states, len(self.actions), count)
         return replace(cut, final_state=_in_unrolls(ends))
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Unrolls as a learner takes them that has made its estimates: as `Batch`, without the last observation.
+
+    All tensors are (T, B, ...) except the state, which is batch first.
+
+    Attributes:
+        values: when the actions were chosen.
+        advantages: how much better the actions were than expected.
+        returns: what values are fitted to.
+    """
+
+    rgb: Tensor
+    reward_input: Tensor
+    episode_start: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    initial_state: State
+    targets: Tensor | None = None
+
+    @classmethod
+    def of(cls, rollout: Batch, values: Tensor, advantages: Tensor, returns: Tensor) -> Sequences:
+        """The steps of `rollout` with these estimates, each (T, B)."""
+        return cls(
+            rgb=rollout.rgb[:-1],
+            reward_input=rollout.reward_input[:-1],
+            episode_start=rollout.episode_start[:-1],
+            actions=rollout.actions,
+            log_probs=rollout.log_probs,
+            values=values,
+            advantages=advantages,
+            returns=returns,
+            initial_state=rollout.initial_state,
+            targets=rollout.targets,
+        )
+
+    def in_unrolls(self, states: State, count: int) -> Sequences:
+        """The same steps as shorter unrolls, `count` for each environment, which begin with `states` (B, count, ...);
+        in the order of `Batch.in_unrolls`."""
+        return in_unrolls(self, states, len(self.actions), count)
+
+    def select(self, columns: Tensor) -> Sequences:
+        """The sequences with these numbers (n,)."""
+        return select(self, columns)
+
+    def one_step_each(self) -> Sequences:
+        """Every step as a sequence of its own, for a policy without memory: (T, B, ...) -> (1, T * B, ...)."""
+        if not self.initial_state.keys() <= {TASK}:
+            raise ValueError("steps of a policy with memory cannot be taken out of their sequence")
+        steps = len(self.actions)
+        return map_tensors(self, lambda x: x.flatten(0, 1).unsqueeze(0), lambda task: task.repeat(steps))
 
 
 def select(record: Record, envs: Tensor) -> Record:

@@ -17,8 +17,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 from agents import PPO, PPOConfig
-from agents.ppo import Sequences
-from agents.rollout import Batch
+from agents.rollout import Batch, Sequences
 from common.errors import UserError
 from policies import Policy, PolicyConfig
 
