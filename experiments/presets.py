@@ -51,7 +51,7 @@ _PAPER = TrainConfig(
 # A light encoder, and sampled actions in scores and videos: the most likely action of a policy that has not learned
 # much is often the same at every step. docs/learning.md says why these values.
 _LIGHT = TrainConfig(
-    policy=policy_config("srwm_sharp", encoder="space_to_depth"),
+    policy=policy_config("srwm_sharp", encoder="space_to_depth", initial_weights="small-heads"),
     agent=AppoConfig(learning_rate=2e-4),
     evaluation_greedy=False,
 )
