@@ -25,12 +25,16 @@ from agents.rollout import Batch, Sequences
 from agents.surrogate import surrogate_losses
 from common.config import OneOf
 
+BATCH_STEPS = 2048
+
 
 @dataclass(frozen=True)
 class AppoConfig(ImpalaConfig):
     """Hyperparameters; the defaults are OpenAI's for PPO on ProcGen (Cobbe et al. 2020) where the two meet.
 
     Attributes:
+        batch_unrolls: unrolls in one update. None: they are dealt into as few batches of up to 2,048 steps as possible,
+            of sizes as equal as possible.
         passes: how often each unroll is used.
         clip_range: of the probability ratio to the policy that acted; None for IMPALA, whatever the number of passes.
         normalize_advantages: give the advantages of each batch mean 0 and deviation 1.
@@ -42,11 +46,17 @@ class AppoConfig(ImpalaConfig):
     # Of a sum over the 1,000 or so steps of a batch: 0.5 for their mean, as PPO has it.
     max_grad_norm: Annotated[float, Positive] = 500.0
     reward_transform: Annotated[str, OneOf(REWARD_TRANSFORMS, "reward transform")] = "normalize"
+    rollout_steps: Annotated[int, Count] = 256
     optimizer: Annotated[str, OneOf(("rmsprop", "adam"))] = "adam"
     passes: Annotated[int, Count] = 3
     trace_lambda: Annotated[float, Share] = 0.95
     clip_range: Annotated[float | None, Positive] = 0.2
     normalize_advantages: bool = True
+
+    def batches_per_pass(self, num_envs: int) -> int:
+        if self.batch_unrolls is not None:
+            return super().batches_per_pass(num_envs)
+        return min(num_envs * self.unrolls, -(-num_envs * self.rollout_steps // BATCH_STEPS))
 
 
 class AppoLearner(ImpalaLearner):

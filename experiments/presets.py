@@ -52,7 +52,7 @@ _PAPER = TrainConfig(
 # much is often the same at every step. docs/learning.md says why these values.
 _LIGHT = TrainConfig(
     policy=policy_config("srwm_sharp", encoder="space_to_depth", initial_weights="small-heads"),
-    agent=AppoConfig(learning_rate=2e-4),
+    agent=AppoConfig(learning_rate=3e-4, rollout_steps=64, unroll_steps=32),
     evaluation_greedy=False,
 )
 

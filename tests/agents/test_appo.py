@@ -154,3 +154,23 @@ def test_all_passes_have_the_estimates_of_the_weights_before_them(
     assert len(seen) == 3 * 10
     for part in each.split(len(whole)):
         torch.testing.assert_close(part[part[:, 0].argsort()], whole[whole[:, 0].argsort()])
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "sizes", "batches"),
+    [
+        (64, {}, 8),
+        (64, {"unroll_steps": 32}, 8),
+        (64, {"rollout_steps": 50}, 2),
+        (3, {"rollout_steps": 50}, 1),
+        (2, {"rollout_steps": 4096}, 2),  # no more than there are unrolls
+        (64, {"batch_unrolls": 4}, 16),
+    ],
+)
+def test_updates_have_up_to_2048_steps_unless_told_otherwise(
+    num_envs: int, sizes: dict[str, int], batches: int
+) -> None:
+    config = AppoConfig(**sizes)
+    assert config.batches_per_pass(num_envs) == batches
+    assert config.problems(num_envs) == []
+    assert config.largest_batch(num_envs) == num_envs * config.rollout_steps // batches
