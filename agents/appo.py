@@ -71,10 +71,7 @@ class AppoLearner(ImpalaLearner):
             return
         parts = self.config.batches_per_pass(rollout.actions.shape[1] * self.exchange.size)
         sequences = self.mixed(self.estimated(rollout), rollout.states)
-        count = sequences.actions.shape[1]
-        for _ in range(self.config.passes):
-            for chosen in self.dealt(count, parts):
-                yield sequences.select(chosen.to(sequences.actions.device))
+        yield from self.passes(sequences, self.config.passes, parts)
 
     @torch.no_grad()
     def estimated(self, rollout: Batch) -> Sequences:

@@ -98,10 +98,7 @@ class ImpalaLearner(Learner):
     def batches(self, rollout: Batch) -> Iterator[Any]:
         """`passes` times all unrolls, in an order drawn anew, dealt into equal batches."""
         parts = self.config.batches_per_pass(rollout.actions.shape[1] * self.exchange.size)
-        rollout = rollout.in_unrolls(self.config.unrolls)
-        for _ in range(self.config.passes):
-            for unrolls in self.dealt(rollout.actions.shape[1], parts):
-                yield rollout.select(unrolls.to(rollout.actions.device))
+        yield from self.passes(rollout.in_unrolls(self.config.unrolls), self.config.passes, parts)
 
     def loss_scale(self, batch: Batch | Sequences) -> float:
         # Sums over time and batch, as in the published code (torchbeast): the gradient's norm grows with the batch.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ from common.config import plain
 from policies import Policy, PolicyOutput, State, scale_steps
 
 Metrics = dict[str, float]
+Unrolls = TypeVar("Unrolls", Batch, Sequences)
 
 MAX_SKIPS = 10
 """Rollouts in a row without an update, after which a run that skips stops nevertheless."""
@@ -125,6 +126,13 @@ class Learner(ABC):
         first = self.exchange.rank * rest
         sizes = [size + ((part - first) % parts < rest) for part in range(parts)]
         yield from orders[self.exchange.rank].split(sizes)
+
+    def passes(self, unrolls: Unrolls, number: int, parts: int) -> Iterator[Unrolls]:
+        """All unrolls so many times, in an order drawn anew, dealt into so many equal batches."""
+        actions = unrolls.actions
+        for _ in range(number):
+            for chosen in self.dealt(actions.shape[1], parts):
+                yield unrolls.select(chosen.to(actions.device))
 
     def mixed(self, sequences: Sequences, states: State) -> Sequences:
         """What minibatches are drawn from: unrolls that begin with `states` (`Batch.states`), or, for a policy without

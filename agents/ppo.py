@@ -73,10 +73,7 @@ class PPOLearner(Learner):
     def batches(self, rollout: Batch) -> Iterator[Sequences]:
         """`epochs` passes over the rollout in `minibatches` parts."""
         sequences = self.mixed(self.estimate(rollout), rollout.states)
-        count = sequences.actions.shape[1]
-        for _ in range(self.config.epochs):
-            for part in self.dealt(count, self.config.minibatches):
-                yield sequences.select(part.to(sequences.actions.device))
+        yield from self.passes(sequences, self.config.epochs, self.config.minibatches)
 
     @torch.no_grad()
     def estimate(self, rollout: Batch) -> Sequences:

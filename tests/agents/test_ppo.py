@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -196,7 +197,7 @@ def _numbered(steps: int, slots: int) -> Sequences:
 def minibatches(agent: PPO, sequences: Sequences) -> list[Sequences]:
     """How the learner cuts what it has estimated."""
     agent.learner.estimate = lambda rollout: sequences  # type: ignore[attr-defined]
-    return list(agent.learner.batches(None))
+    return list(agent.learner.batches(SimpleNamespace(states={})))
 
 
 def assert_each_step_once(parts: list[Sequences]) -> None:
