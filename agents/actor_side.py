@@ -74,7 +74,7 @@ class ActorSide:
                 image_shape,
                 policy.num_actions,
                 device,
-                config.unroll_steps,
+                config.horizon,
             )
             for _ in range(1 + config.lag)
         ]

@@ -31,9 +31,9 @@ class AgentConfig:
         reward_transform: what the learner sees instead of the raw reward: "clip" to [-1, 1], "normalize" by the
             running standard deviation of each game's returns, or "none".
         rollout_steps: steps of each environment between two phases of learning.
-        unroll_steps: rollouts are learned from in unrolls of so many steps, each from the state that the policy had
-            where it begins: batches mix more moments of more episodes, and recurrent cores take less time. Gradient
-            flows through all steps of an unroll and no further. None: a rollout is one unroll.
+        unroll_steps: rollouts are learned from in equal unrolls of up to so many steps, each from the state that the
+            policy had where it begins: batches mix more moments of more episodes, and recurrent cores take less time.
+            Gradient flows through all steps of an unroll and no further. None: a rollout is one unroll.
         on_nan: what to do when a loss, gradient, weight or state is not finite: "stop", or "skip" the update and go on
             with the weights of before it.
     """
@@ -57,12 +57,14 @@ class AgentConfig:
     @property
     def horizon(self) -> int:
         """Steps of an unroll: the furthest that gradient can flow."""
-        return self.unroll_steps or self.rollout_steps
+        return self.rollout_steps // self.unrolls
 
     @property
     def unrolls(self) -> int:
-        """How many unrolls a rollout of one environment is cut into."""
-        return self.rollout_steps // self.horizon
+        """How many unrolls a rollout of one environment is cut into: as few as possible."""
+        fewest = -(-self.rollout_steps // (self.unroll_steps or self.rollout_steps))
+        counts = range(fewest, 2 * fewest + 1)
+        return next((count for count in counts if self.rollout_steps % count == 0), 1)
 
     def largest_batch(self, num_envs: int) -> int:
         """Steps that one update learns from, at least, with `num_envs` environments."""
@@ -73,11 +75,11 @@ class AgentConfig:
         return problems(self) or self._unroll_problems() or self.batch_problems(num_envs, processes)
 
     def _unroll_problems(self) -> list[str]:
-        if self.rollout_steps % self.horizon == 0:
+        if self.unroll_steps is None or self.horizon <= self.unroll_steps:
             return []
         return [
-            "unroll_steps must divide rollout_steps, but "
-            f"{self.unroll_steps} does not divide {self.rollout_steps}"
+            f"a rollout of {self.rollout_steps} steps cannot be cut into equal unrolls of about {self.unroll_steps}: "
+            "let rollout_steps be a multiple of unroll_steps"
         ]
 
     def batch_problems(self, num_envs: int, processes: int) -> list[str]:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
-from agents import IMPALA, PPO, Agent
+from agents import IMPALA, PPO, Agent, ImpalaConfig
 from agents.exchange import Exchange
 from agents.learner import Interrupted, Learner
 from agents.numerics import NotFinite
@@ -275,3 +277,15 @@ def test_a_bug_while_an_agent_is_built_keeps_its_traceback(
     monkeypatch.setattr(IMPALA.learner_class, "make_optimizer", broken)
     with pytest.raises(KeyError, match="a bug of ours"):
         IMPALA.load(tmp_path / "a", toy(4))
+
+
+@given(rollout=st.integers(1, 400), asked=st.integers(1, 400))
+def test_rollouts_are_cut_into_as_few_equal_unrolls_as_possible(rollout: int, asked: int) -> None:
+    config = ImpalaConfig(rollout_steps=rollout, unroll_steps=asked)
+    cuts = [count for count in range(1, rollout + 1) if rollout % count == 0 and rollout // count <= asked]
+    fewest = -(-rollout // asked)
+    if cuts[0] <= 2 * fewest:
+        assert (config.unrolls, config.horizon, config.problems(64)) == (cuts[0], rollout // cuts[0], [])
+    else:
+        (problem,) = config.problems(64)
+        assert "cannot be cut into equal unrolls" in problem

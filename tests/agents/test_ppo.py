@@ -303,7 +303,10 @@ def test_learns_which_action_pays(toy: MakeEnv, tiny: Tiny) -> None:
             {"unroll_steps": 32, "minibatches": 5},
             "the number of unrolls in a rollout, but 5 does not divide 48",
         ),
-        ({"unroll_steps": 7}, "unroll_steps must divide rollout_steps, but 7 does not divide 256"),
+        (
+            {"rollout_steps": 53, "unroll_steps": 7},
+            "a rollout of 53 steps cannot be cut into equal unrolls of about 7",
+        ),
         ({"epochs": 0}, "epochs is 0: give 1 or more"),
         ({"clip_range": 0.0}, "clip_range is 0.0: give more than 0"),
         ({"value_clip_range": -1.0}, "value_clip_range is -1.0: give more than 0, or none"),
