@@ -35,7 +35,8 @@ class AppoConfig(ImpalaConfig):
     Attributes:
         batch_unrolls: unrolls in one update. None: they are dealt into as few batches of up to 2,048 steps as possible,
             of sizes as equal as possible.
-        passes: how often each unroll is used.
+        passes: how often each unroll is used; V-trace corrects for the weights that changed since it was played, and
+            clipping bounds how far they go.
         clip_range: of the probability ratio to the policy that acted; None for IMPALA, whatever the number of passes.
         normalize_advantages: give the advantages of each batch mean 0 and deviation 1.
     """

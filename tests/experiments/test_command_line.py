@@ -43,7 +43,10 @@ def test_every_kind_of_value_can_be_overridden() -> None:
         total_steps=25_000_000,
         agent=replace(expected.agent, learning_rate=1e-4),
         policy=PolicyConfig(
-            core_config("srwm_sharp", heads=4), SpaceToDepthConfig(channels=(4, 8)), bptt_span=10
+            core_config("srwm_sharp", heads=4),
+            SpaceToDepthConfig(channels=(4, 8)),
+            bptt_span=10,
+            initial_weights="small-heads",
         ),
         checkpoint_every_steps=None,
         videos=False,
@@ -175,7 +178,7 @@ BAD = {
     "quick --algorithm imapla": ["unknown algorithm 'imapla': did you mean impala?"],
     "quick --mode memory --games bigfish --num-envs 64": ["'bigfish' has no memory mode"],
     "quick --num-envs 65": ["65 environments cannot be shared equally by 6 games: use 60 or 66"],
-    "quick --agent.batch-unrolls 40": ["batch_unrolls must divide the number of environments", "40", "66"],
+    "quick --agent.batch-unrolls 40": ["batch_unrolls must divide the number of unrolls", "40", "132"],
     "quick --algorithm ppo --agent.minibatches 4": [
         "minibatches must divide the number of environments",
         "4",
@@ -260,7 +263,8 @@ class TestFiles:
         for line in ("--config {} --core.hidden 8 --seed 1", "--core.hidden 8 --seed 1 --config {}"):
             config = launch("quick " + line.format(path)).config
             lstm = core_config("lstm", hidden=8, layers=2)
-            assert config.policy == PolicyConfig(lstm, SpaceToDepthConfig(), reset="50")
+            expected = PolicyConfig(lstm, SpaceToDepthConfig(), reset="50", initial_weights="small-heads")
+            assert config.policy == expected
             assert (config.num_envs, config.seed, config.videos) == (60, 1, True)
         assert launch(f"quick --policy srwm --config {path}").config.policy.core == SrwmConfig()
 
