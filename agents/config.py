@@ -32,8 +32,8 @@ class AgentConfig:
             running standard deviation of each game's returns, or "none".
         rollout_steps: steps of each environment between two phases of learning.
         unroll_steps: rollouts are learned from in equal unrolls of up to so many steps, each from the state that the
-            policy had where it begins: batches mix more moments of more episodes. Gradient flows through all steps of an
-            unroll and no further. None: a rollout is one unroll.
+            policy had where it begins: batches mix more moments of more episodes. Gradient flows through all steps of
+            an unroll and no further. None: a rollout is one unroll.
         on_nan: what to do when a loss, gradient, weight or state is not finite: "stop", or "skip" the update and go on
             with the weights of before it.
     """
