@@ -44,7 +44,7 @@ class AppoConfig(ImpalaConfig):
     learning_rate: Annotated[float, Positive] = 5e-4
     learning_rate_decay: bool = False
     discount: Annotated[float, Share] = 0.999
-    # Of a sum over the 1,000 or so steps of a batch: 0.5 for their mean, as PPO has it.
+    # Of a sum over the 2,000 or so steps of a batch: a quarter for their mean, of which PPO's is 0.5.
     max_grad_norm: Annotated[float, Positive] = 500.0
     reward_transform: Annotated[str, OneOf(REWARD_TRANSFORMS, "reward transform")] = "normalize"
     rollout_steps: Annotated[int, Count] = 256
