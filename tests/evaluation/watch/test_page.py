@@ -113,7 +113,8 @@ def test_the_page_plays_and_does_what_its_controls_say(page: Any, browser: Any, 
     page.until(f"Number({STEP}) > 5")
     page.until(f"({PICTURE})(0)[1] !== '{first[1]}'")
     assert page.locator(".tile canvas.chart").count() == 10
-    assert page.evaluate("document.querySelector('.heat').width") == 16  # 3 x 4 + 4 columns
+    # The page asks for a matrix when it knows which there are: it may come after the first pictures.
+    page.until("document.querySelector('.heat').width === 16")  # 3 x 4 + 4 columns
     assert page.text(".badge") == "unseen level"
 
     # Pause and single steps.
@@ -257,7 +258,7 @@ def test_two_sides_play_the_same_level(
     assert page.locator(".side-name").all_inner_texts() == ["bossfight-srwm", "lstm-5"]
     frozen = page.locator("label:has-text('frozen') input")
     assert [frozen.nth(side).is_disabled() for side in (0, 1)] == [False, True]
-    assert page.text(".difference figcaption").startswith("value A − B")  # noqa: RUF001
+    page.until("document.querySelector('.difference figcaption').textContent.startsWith('value A − B')")  # noqa: RUF001
     reason = page.evaluate("document.querySelector('.choice label.off').title")
     assert reason == "lstm does not modify its weights"
     page.locator("#games").focus()
