@@ -21,8 +21,8 @@ from agents.rewards import make_reward_transform
 from agents.rollout import Batch, RolloutStore
 from policies import Policy
 
-SPREAD_ENVS = 2
-"""Environments whose rollouts are run through again, step by step, for an entry of the log."""
+SPREAD_ENVS, SPREAD_STEPS = 4, 24
+"""Of a rollout, the environments and first steps that are run through again, one by one, for an entry of the log."""
 
 
 class ActorSide:
@@ -124,9 +124,10 @@ class ActorSide:
         return dict(zip(found, means.tolist(), strict=True))
 
     def rate_spreads(self, rollout: Batch) -> dict[str, float]:
-        """How much the core's rates change over a rollout, in its first environments."""
+        """How much the core's rates change over a rollout's first steps, in its first environments."""
         few = rollout.select(torch.arange(min(SPREAD_ENVS, rollout.rgb.shape[1]), device=self._device))
-        found = self._policy.rate_spreads(few.rgb, few.reward_input, few.initial_state, few.episode_start)
+        rgb, reward, start = (x[:SPREAD_STEPS] for x in (few.rgb, few.reward_input, few.episode_start))
+        found = self._policy.rate_spreads(rgb, reward, few.initial_state, start)
         return {tag: float(value) for tag, value in found.items()}
 
     # State

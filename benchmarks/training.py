@@ -16,9 +16,11 @@ from functools import partial
 from agents import IMPALA, Agent
 from benchmarks.figures import Figure, Part, best_seconds, main
 from envs import TASK_SETS, grouped_procgen
-from policies import CORES
+from policies import CORES, policy_config
 
 NUM_ENVS = 66
+LIGHT = "space_to_depth"
+"""The encoder that takes the least time, so that cores and Python around each step show most."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Case:
     """What is trained."""
 
     core: str = "srwm"
+    encoder: str = "impala"
     games: tuple[str, ...] = TASK_SETS["easy6"]
     num_envs: int = NUM_ENVS
     groups: int = 1
@@ -33,7 +36,7 @@ class Case:
     def agent(self) -> Agent:
         """A fresh agent with one rollout behind it."""
         env = grouped_procgen(self.games, self.num_envs, groups=self.groups)
-        agent = IMPALA(self.core, env, seed=0)
+        agent = IMPALA(policy_config(self.core, encoder=self.encoder), env, seed=0)
         agent.learn(1)
         return agent
 
@@ -56,6 +59,7 @@ def parts(quick: bool = False) -> list[Part]:
     found = [
         Part("training: acting, learning, both", partial(_stages, repetitions)),
         Part(f"training: {', '.join(cores)}, feedforward", partial(_cores, cores, repetitions)),
+        Part("training: a light encoder", partial(_light, repetitions)),
     ]
     if not quick:
         found += [
@@ -115,6 +119,25 @@ def _cores(names: list[str], repetitions: int) -> list[Figure]:
         )
         for name in names
     ]
+
+
+def _light(repetitions: int) -> list[Figure]:
+    """SRWMs against a feed-forward policy where the encoder hides nothing: training, and acting alone."""
+    cases = {name: Case(name, LIGHT) for name in ("feedforward", "srwm", "srwm_sharp")}
+    figures = []
+    for doing, work in (("training", train), ("acting", collect)):
+        rates = _rates(cases, work, repetitions)
+        figures += [
+            Figure(
+                f"IMPALA, {name}, {LIGHT} encoder: {doing}, steps/s",
+                "feedforward",
+                rates[name] / rates["feedforward"],
+                aim=0.85 if doing == "training" else None,
+                facts={core: rates[core] for core in (name, "feedforward")},
+            )
+            for name in ("srwm", "srwm_sharp")
+        ]
+    return figures
 
 
 def _games(repetitions: int) -> list[Figure]:
