@@ -18,7 +18,7 @@ from policies.encoders.base import EncoderConfig
 from policies.encoders.impala import ImpalaEncoderConfig
 from policies.initial_weights import INITIAL_WEIGHTS
 from policies.precision import PRECISIONS, resolved
-from policies.registry import build_core, build_encoder, core_configs, encoder_configs
+from policies.registry import CORES, build_core, build_encoder, core_configs, encoder_configs, name_of
 from policies.resets import MAX_SPAN, State, parse_reset
 from policies.tasks import PER_TASK, TASK, Blocks, Gate, TaskConfig, close_gates, make_heads
 
@@ -34,8 +34,11 @@ class PolicyConfig:
         bptt_span: steps that gradient flows through; none for the whole unroll, 1 as in the published SRWM code.
         precision: what the encoder computes in, float32 or bfloat16; auto for bfloat16 where the device has units for
             it.
-        initial_weights: of encoder and heads. torch: torch's defaults, as in the SRWM paper's code; small-heads: all
-            actions begin about as likely, which PPO and APPO need with cores that have layer norms.
+        initial_weights: torch: torch's defaults, as in the SRWM paper's code; small-heads: all actions begin about as
+            likely, which PPO and APPO need with cores that have layer norms; quiet-layers: also, layers of the core
+            begin by adding nothing to what they are given.
+        bypass: whether the heads read the encoder's features beside what the core makes of them: what needs no memory
+            is then learned as fast as without a core.
         tasks: what the policy knows of the tasks of a sequence.
     """
 
@@ -45,15 +48,19 @@ class PolicyConfig:
     bptt_span: Annotated[int | None, Range(1, MAX_SPAN)] = None
     precision: Annotated[str, OneOf(PRECISIONS)] = "auto"
     initial_weights: Annotated[str, OneOf(tuple(INITIAL_WEIGHTS), "initial weights")] = "torch"
+    bypass: bool = False
     tasks: TaskConfig = field(default_factory=TaskConfig)
 
     def contradictions(self) -> list[str]:
-        """What is wrong with the reset rule."""
+        """What is wrong with the reset rule, and with what there is nothing to bypass of."""
+        found = []
         try:
             parse_reset(self.reset)
         except UserError as error:
-            return [str(error)]
-        return []
+            found.append(str(error))
+        if self.bypass and not CORES[name_of(self.core)].is_recurrent:
+            found.append(f"the heads of {name_of(self.core)} read the features anyway: leave --bypass out")
+        return found
 
 
 def policy_config(core: str, **overrides: Any) -> PolicyConfig:
@@ -97,7 +104,8 @@ class PolicyOutput(NamedTuple):
         value: estimate of the discounted return (T, B).
         state: the policy's state after the last step.
         features: what the core was given (T, B, F), where it is known.
-        hidden: what the core made of it (T, B, D), where it is known.
+        hidden: what the heads read (T, B, D), where it is known: what the core made of the features, and after that
+            the features themselves, if they bypass it.
     """
 
     logits: Tensor
@@ -136,11 +144,19 @@ class Policy(nn.Module):
         config = self.config
         core_input = self.encoder.output_size + 1  # the last reward is one more feature
         make_core = partial(build_core, config.core, core_input, parse_reset(config.reset), config.bptt_span)
+        initial = INITIAL_WEIGHTS[config.initial_weights]
         private = config.tasks.cores == PER_TASK
         core = TaskCores([make_core() for _ in range(config.tasks.count)]) if private else make_core()
-        actor, critic = make_heads(config.tasks, core.output_size, self.num_actions)
-        INITIAL_WEIGHTS[config.initial_weights].heads(actor, critic)
+        seen = core.output_size + (core_input if config.bypass else 0)
+        actor, critic = make_heads(config.tasks, seen, self.num_actions)
+        initial.core(core)
+        initial.heads(actor, critic)
         return core, actor, critic
+
+    @property
+    def hidden_size(self) -> int:
+        """Numbers that the heads read at each step, the D of `PolicyOutput.hidden`."""
+        return self.core.output_size + (self.core.input_size if self.config.bypass else 0)
 
     @property
     def is_recurrent(self) -> bool:
@@ -266,12 +282,14 @@ class Policy(nn.Module):
         return self._output(features, hidden, state, task), readings
 
     def heads(self, hidden: Tensor, task: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits (T, B, A) and values (T, B) for what the core says (T, B, D), in the tasks (B,)."""
+        """Logits (T, B, A) and values (T, B) for what is `hidden` in an output (T, B, D), in the tasks (B,)."""
         return self.actor(hidden, task), self.critic(hidden, task).squeeze(-1)
 
     def _output(self, features: Tensor, hidden: Tensor, state: State, task: Tensor | None) -> PolicyOutput:
         if task is not None:
             state = {**state, TASK: task}
+        if self.config.bypass:
+            hidden = torch.cat([hidden, features.to(hidden.dtype)], dim=-1)
         return PolicyOutput(*self.heads(hidden, task), state, features, hidden)
 
     def _split(self, state: State) -> tuple[State, Tensor | None]:

@@ -62,7 +62,7 @@ class GenerativeConfig(EwcConfig, ClearConfig):
         generative_encoder: generative: what becomes of the encoder, which features do not train: consolidated (online
             EWC), frozen after the first task, or free.
         generative_steps: generative: steps of a generated unroll.
-        generative_feedback: generative: read latents from the core's output.
+        generative_feedback: generative: read latents from what the heads read.
         generative_conditional: generative: latents of each task have a prior of their own.
         generative_gated_share: generative: share of the decoder's hidden units that is silent in each task.
         generative_soft_targets: generative: hold the policy to probabilities instead of drawn actions.
@@ -165,7 +165,7 @@ class GenerativeReplay(Consolidating):
         data = torch.Size(policy.encoder.image_shape).numel() + 1 if image else policy.core.input_size
         return GeneratorSizes(
             data=data,
-            seen=policy.core.output_size if config.generative_feedback else data,
+            seen=policy.hidden_size if config.generative_feedback else data,
             modes=config.generative_modes,
             image=image,
             conditional=config.generative_conditional,

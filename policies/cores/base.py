@@ -112,6 +112,9 @@ class Core(nn.Module, ABC):
         """`_sequence` for one step (x: (1, B, F)); `readings` gets what there is to say about it."""
         return self._sequence(x, memory, reset)
 
+    def quieten(self) -> None:
+        """Let a fresh core's layers begin by adding nothing to what they are given, where it has such layers."""
+
     def set_writing(self, writing: bool) -> None:
         """Whether the core goes on writing its own weights. While it does not, it reads them as they are.
 

@@ -78,6 +78,7 @@ class Layer(nn.Module, ABC):
     """One layer with a memory: maps (T, B, width) to (T, B, width), its residual connection included.
 
     Attributes:
+        out_linear: makes what the layer adds to its input of what its matrices have given.
         writing: whether a layer that writes its own weights does so; see `Core.set_writing`.
         memory_shapes: shapes of one environment's memory, by name. Fresh memory is zero.
     """
@@ -87,6 +88,7 @@ class Layer(nn.Module, ABC):
     def __init__(self, config: LayeredConfig) -> None:
         super().__init__()
         self.heads, self.head_width = config.heads, config.head_width
+        self.out_linear: nn.Linear
         self.memory_shapes: dict[str, tuple[int, ...]] = {}
 
     @abstractmethod
@@ -153,15 +155,26 @@ class LayeredCore(Core):
             [FeedForwardBlock(config.width, config.feedforward) for _ in range(config.layers)]
         )
 
+    @torch.no_grad()
+    def quieten(self) -> None:
+        """See `Core.quieten`: the core is then an orthogonal map of its input."""
+        nn.init.orthogonal_(self.input_linear.weight)
+        self.input_linear.bias.zero_()
+        for _, layer, block in self._stack():
+            layer.out_linear.weight.zero_()
+            block.linear2.weight.zero_()
+            block.linear2.bias.zero_()
+
     def set_writing(self, writing: bool) -> None:
         """See `Core.set_writing`."""
         super().set_writing(writing)
         for _, layer, _ in self._stack():
             layer.writing = writing
 
-    def _stack(self) -> Iterator[tuple[int, Layer, nn.Module]]:
+    def _stack(self) -> Iterator[tuple[int, Layer, FeedForwardBlock]]:
         for index, (layer, block) in enumerate(zip(self.layers, self.blocks, strict=True)):
             assert isinstance(layer, Layer)
+            assert isinstance(block, FeedForwardBlock)
             yield index, layer, block
 
     def implementations(self, steps: int) -> dict[str, str]:

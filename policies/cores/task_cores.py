@@ -75,6 +75,11 @@ class TaskCores(Core):
             readings += _joined(parts, x.shape[1])
         return y, new_memory
 
+    def quieten(self) -> None:
+        """See `Core.quieten`."""
+        for core in self._each():
+            core.quieten()
+
     def set_writing(self, writing: bool) -> None:
         """See `Core.set_writing`."""
         for core in self._each():

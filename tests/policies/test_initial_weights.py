@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from policies import CORES, ENCODERS, Policy, TaskConfig, policy_config
+from policies.cores.layered import LayeredCore
 
 SHAPE, ACTIONS = (64, 64, 3), 15
 
@@ -74,6 +75,33 @@ def test_one_step_of_adam_hardly_changes_how_likely_actions_are() -> None:
         after = made(rgb, reward, made.initial_state(3), start).logits.log_softmax(-1)
         changes[name] = (after - before).exp().sub(1.0).abs().mean().item()
     assert changes["small-heads"] < 0.1 < 0.2 < changes["torch"], changes
+
+
+@pytest.mark.parametrize("core", [name for name in CORES if name not in ("feedforward", "lstm")])
+@pytest.mark.parametrize("cores", ["shared", "per-task"])
+def test_a_core_of_quiet_layers_begins_as_an_orthogonal_map(core: str, cores: str) -> None:
+    tasks = TaskConfig(2, "told" if cores == "per-task" else "hidden", cores=cores)
+    made = policy(core, initial_weights="quiet-layers", tasks=tasks)
+    made.renew(3)  # draws them anew, in the same way
+    rgb, reward, start = frames()
+    features = made.features(rgb, reward)
+    output = made(rgb, reward, made.initial_state(3), start)
+    inner = made.core.cores[0] if cores == "per-task" else made.core
+    assert isinstance(inner, LayeredCore)
+    weight = inner.input_linear.weight
+    torch.testing.assert_close(weight @ weight.t(), torch.eye(len(weight)), atol=1e-4, rtol=0.0)
+    torch.testing.assert_close(output.hidden, features @ weight.t(), atol=1e-5, rtol=1e-4)
+    # The layers learn what to add from the first step on.
+    output.logits.square().sum().backward()
+    for layer in inner.layers:
+        assert layer.out_linear.weight.grad is not None
+        assert layer.out_linear.weight.grad.any()
+
+
+def test_a_core_without_such_layers_has_nothing_to_quieten() -> None:
+    quiet, loud = (policy("lstm", initial_weights=name) for name in ("quiet-layers", "small-heads"))
+    for one, other in zip(quiet.parameters(), loud.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_torch_leaves_the_weights_that_layers_have_drawn() -> None:

@@ -262,6 +262,7 @@ def test_json_layout() -> None:
         "bptt_span": None,
         "precision": "auto",
         "initial_weights": "torch",
+        "bypass": False,
         "tasks": {
             "count": 1,
             "id": "hidden",
@@ -374,3 +375,57 @@ def test_core_and_heads_begin_anew_as_their_seed_says(heads: str) -> None:
     assert not any(torch.equal(mine[name], before[name]) for name in weights if "norm" not in name)
     kept = set(before) - weights  # which blocks are open is no weight
     assert all(torch.equal(mine[name], before[name]) for name in kept)
+
+
+RECURRENT = [name for name in NAMES if CORES[name].is_recurrent]
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_heads_read_the_features_beside_the_core(name: str) -> None:
+    policy, inputs = make_policy(name, bypass=True), make_inputs()
+    output = run(policy, inputs)
+    features = policy.features(inputs.rgb, inputs.reward)
+    core, _ = policy.core(features, policy.initial_state(3), inputs.episode_start)
+    seen = torch.cat([core, features], dim=-1)
+    assert output.hidden.shape[-1] == policy.hidden_size == policy.core.output_size + 17
+    torch.testing.assert_close(output.hidden, seen)
+    torch.testing.assert_close(output.logits, policy.actor(seen, None))
+    torch.testing.assert_close(output.value, policy.critic(seen, None).squeeze(-1))
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_what_bypasses_the_core_needs_nothing_of_it(name: str) -> None:
+    """The encoder learns though the core lets nothing through; without the bypass it does not."""
+    inputs = make_inputs()
+    for bypass in (False, True):
+        policy = make_policy(name, bypass=bypass)
+        for parameter in policy.core.parameters():
+            torch.nn.init.zeros_(parameter)
+        run(policy, inputs).logits.square().sum().backward()
+        learned = sum(p.grad.abs().sum().item() for p in policy.encoder.parameters() if p.grad is not None)
+        assert (learned > 0) == bypass
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_bypassed_or_not_steps_make_the_sequence(name: str) -> None:
+    policy, inputs = make_policy(name, bypass=True, reset="2"), make_inputs()
+    whole = run(policy, inputs)
+    state, logits = policy.initial_state(3), []
+    for t in range(len(inputs.rgb)):
+        step = Inputs(*(part[t : t + 1] for part in inputs))
+        output = run(policy, step, state)
+        state = output.state
+        logits.append(output.logits)
+    torch.testing.assert_close(torch.cat(logits), whole.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_there_must_be_a_core_to_bypass() -> None:
+    with pytest.raises(UserError, match="feedforward read the features anyway: leave --bypass out"):
+        policy_config("feedforward", bypass=True)
+
+
+def test_configurations_of_before_the_bypass_are_read() -> None:
+    stored = plain(policy_config("srwm", bypass=True))
+    assert from_json(stored).bypass
+    del stored["bypass"]
+    assert not from_json(stored).bypass
