@@ -37,8 +37,8 @@ class PolicyConfig:
         initial_weights: torch: torch's defaults, as in the SRWM paper's code; small-heads: all actions begin about as
             likely, which PPO and APPO need with cores that have layer norms; quiet-layers: also, layers of the core
             begin by adding nothing to what they are given.
-        bypass: whether the heads read the encoder's features beside what the core makes of them: what needs no memory
-            is then learned as fast as without a core.
+        bypass: whether the heads read the encoder's features beside what the core makes of them, so that what needs no
+            memory need not be learned through it.
         tasks: what the policy knows of the tasks of a sequence.
     """
 
