@@ -4,8 +4,7 @@
 
 The agent goes on playing, with its rewards scaled as they were, and the estimates of some rollouts are looked at game
 by game; what is printed are means over rollouts. A game has its share of the squared advantages, which are normalised
-over all games together, and its part of the gradients of the policy's and of the value's loss. A game whose share is
-small is hardly learned, whatever its returns.
+over all games together, and its part of the gradients of the policy's and of the value's loss.
 """
 
 from __future__ import annotations

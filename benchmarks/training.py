@@ -20,7 +20,7 @@ from policies import CORES, policy_config
 
 NUM_ENVS = 66
 LIGHT = "space_to_depth"
-"""The encoder that takes the least time, so that cores and Python around each step show most."""
+"""The encoder of the presets for processors, beside which cores and Python around each step show."""
 
 
 @dataclass(frozen=True)

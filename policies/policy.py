@@ -58,7 +58,7 @@ class PolicyConfig:
             parse_reset(self.reset)
         except UserError as error:
             found.append(str(error))
-        if self.bypass and not CORES[name_of(self.core)].is_recurrent:
+        if self.bypass and CORES[name_of(self.core)].transparent:
             found.append(f"the heads of {name_of(self.core)} read the features anyway: leave --bypass out")
         return found
 

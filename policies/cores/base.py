@@ -89,6 +89,9 @@ class Core(nn.Module, ABC):
     is_recurrent: bool = True
     """False where outputs depend on nothing but the input of the same step; such a core needs no reset rule."""
 
+    transparent: bool = False
+    """Whether the core returns its input as it is: there is nothing to bypass then."""
+
     self_modifying: bool = False
     """Whether the memory is weights (B, H, rows, columns) that the core itself writes at every step."""
 

@@ -20,6 +20,7 @@ class FeedForwardCore(Core):
 
     config_class = FeedForwardConfig
     is_recurrent = False
+    transparent = True
 
     def __init__(self, config: FeedForwardConfig, input_size: int) -> None:
         super().__init__(input_size, input_size)

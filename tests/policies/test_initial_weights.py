@@ -98,6 +98,21 @@ def test_a_core_of_quiet_layers_begins_as_an_orthogonal_map(core: str, cores: st
         assert layer.out_linear.weight.grad.any()
 
 
+@pytest.mark.parametrize("core", list(CORES))
+@pytest.mark.parametrize("bypass", [False, True])
+def test_after_the_first_step_every_parameter_is_learned(core: str, bypass: bool) -> None:
+    made = policy(core, initial_weights="quiet-layers", bypass=bypass and core != "feedforward")
+    optimizer = torch.optim.Adam(made.parameters(), 1e-3)
+    rgb, reward, start = frames()
+    for _ in range(3):
+        optimizer.zero_grad()
+        output = made(rgb, reward, made.initial_state(3), start)
+        (output.logits.square().sum() + (output.value - 1.0).square().sum()).backward()
+        optimizer.step()
+    still = [name for name, p in made.named_parameters() if p.grad is None or not p.grad.any()]
+    assert still == []
+
+
 def test_a_core_without_such_layers_has_nothing_to_quieten() -> None:
     quiet, loud = (policy("lstm", initial_weights=name) for name in ("quiet-layers", "small-heads"))
     for one, other in zip(quiet.parameters(), loud.parameters(), strict=True):

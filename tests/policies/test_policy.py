@@ -377,10 +377,10 @@ def test_core_and_heads_begin_anew_as_their_seed_says(heads: str) -> None:
     assert all(torch.equal(mine[name], before[name]) for name in kept)
 
 
-RECURRENT = [name for name in NAMES if CORES[name].is_recurrent]
+OPAQUE = [name for name in NAMES if not CORES[name].transparent]
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("name", OPAQUE)
 def test_heads_read_the_features_beside_the_core(name: str) -> None:
     policy, inputs = make_policy(name, bypass=True), make_inputs()
     output = run(policy, inputs)
@@ -393,7 +393,7 @@ def test_heads_read_the_features_beside_the_core(name: str) -> None:
     torch.testing.assert_close(output.value, policy.critic(seen, None).squeeze(-1))
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("name", OPAQUE)
 def test_what_bypasses_the_core_needs_nothing_of_it(name: str) -> None:
     """The encoder learns though the core lets nothing through; without the bypass it does not."""
     inputs = make_inputs()
@@ -406,8 +406,8 @@ def test_what_bypasses_the_core_needs_nothing_of_it(name: str) -> None:
         assert (learned > 0) == bypass
 
 
-@pytest.mark.parametrize("name", RECURRENT)
-def test_bypassed_or_not_steps_make_the_sequence(name: str) -> None:
+@pytest.mark.parametrize("name", OPAQUE)
+def test_with_a_bypass_steps_make_the_sequence(name: str) -> None:
     policy, inputs = make_policy(name, bypass=True, reset="2"), make_inputs()
     whole = run(policy, inputs)
     state, logits = policy.initial_state(3), []

@@ -234,3 +234,15 @@ def test_an_update_that_is_undone_leaves_the_generator(learner: MakeLearner, ran
     with pytest.raises(Interrupted):
         made.learn(random_batch(made.policy, 6, 4, 1), 0)
     assert_same(before, made.retention.snapshot())
+
+
+@pytest.mark.parametrize("core", ["srwm", "lstm"])
+def test_the_generator_reads_what_heads_read(
+    core: str, learner: MakeLearner, random_batch: MakeBatch
+) -> None:
+    """What bypasses the core, too."""
+    made = learner("generative", core, policy={"bypass": True})
+    metrics = made.learn(random_batch(made.policy, 6, 4), 0)
+    made.retention.begin_task(1)
+    assert metrics is not None
+    assert made.learn(random_batch(made.policy, 6, 4, 1), 0) is not None
