@@ -30,6 +30,7 @@ CORES: dict[str, type[Core]] = {
 # One line for each, as above; their files are in `policies/encoders`.
 _ENCODER_CLASSES = {
     "impala": "ImpalaEncoder",
+    "early_pool": "EarlyPoolEncoder",
     "small_frames": "SmallFramesEncoder",
     "space_to_depth": "SpaceToDepthEncoder",
     "strided": "StridedEncoder",

@@ -56,6 +56,10 @@ def strided(p: Weights, config: Any, x: Tensor) -> Tensor:
     return sections(p, config, conv(p, "stem", x, config.stride, config.stride - 1))
 
 
+def pooled(p: Weights, config: Any, x: Tensor) -> Tensor:
+    return sections(p, config, F.max_pool2d(conv(p, "stem.conv", x), 3, 2, 1))
+
+
 def nature(p: Weights, config: Any, x: Tensor) -> Tensor:
     for index, (stride, padding) in enumerate([(4, 2), (2, 1), (1, 1)]):
         x = conv(p, f"convolutions.{index}", F.relu(x) if index else x, stride, padding)
@@ -67,6 +71,7 @@ FEATURE_MAPS: dict[str, Callable[[Weights, Any, Tensor], Tensor]] = {
     "small_frames": shrunken,
     "space_to_depth": squares,
     "strided": strided,
+    "early_pool": pooled,
     "nature": nature,
 }
 
@@ -112,6 +117,8 @@ every_encoder = pytest.mark.parametrize("name", ENCODERS)
         ("small_frames", (9, 14), {"channels": (4,), "shrink": 4}),
         ("space_to_depth", (64, 64), {"channels": (4, 8)}),
         ("space_to_depth", (7, 10), {"channels": (4,), "square": 3}),
+        ("early_pool", (64, 64), {"channels": (4, 8)}),
+        ("early_pool", (9, 14), {"channels": (4,), "stem": 5, "blocks": 1}),
         ("strided", (64, 64), {"channels": (4, 8)}),
         ("strided", (9, 14), {"channels": (4,), "stem": 5, "stride": 4}),
         ("nature", (64, 64), {}),
