@@ -21,8 +21,8 @@ class EarlyPoolConfig(SectionsConfig):
         channels: channels of each section behind it; a section halves height and width (rounding up).
     """
 
-    channels: Annotated[tuple[int, ...], Range(1, MAX_SIZE)] = (32, 32)
-    stem: Annotated[int, Range(1, MAX_SIZE)] = 16
+    channels: Annotated[tuple[int, ...], Range(1, MAX_SIZE)] = (16, 32)
+    stem: Annotated[int, Range(1, MAX_SIZE)] = 8
 
 
 class EarlyPoolEncoder(Encoder):
