@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from agents import ALGORITHMS
+from agents.config import Positive
 from agents.numerics import ON_NAN
 from common.cli import Flag, Shown, parse_known, unknown_options
 from common.config import OneOf, Range, assign, options
@@ -43,12 +44,14 @@ class Resume:
     Attributes:
         resume: directory of the run.
         total_steps: environment steps at which it shall now end.
+        learning_rate: from now on; one that decays is what it would have been at the start.
         on_nan: what to do from now on when numbers are not finite.
         processes: that share the run, as for a new one.
     """
 
     resume: Annotated[str, Shown("RUN_DIR", "")] = ""
     total_steps: Annotated[int | None, Range(1, MAX_STEPS), Shown("N", "as stored")] = None
+    learning_rate: Annotated[float | None, Positive, Shown("X", "as stored")] = None
     on_nan: Annotated[str | None, OneOf(ON_NAN), Shown("|".join(ON_NAN), "as stored")] = None
     processes: Annotated[str, Shown("N|auto", "1")] = "1"
 

@@ -55,7 +55,7 @@ from records.sequence import Stage
 from records.state import is_finished, run_directories
 from records.writers import make_logger, sync
 
-MAY_CHANGE = ("total_steps", "agent.on_nan")
+MAY_CHANGE = ("total_steps", "agent.learning_rate", "agent.on_nan")
 """Settings besides the incidental ones that a run may be continued with another value of."""
 LAUNCHERS_SECONDS = 10.0
 """In which a launcher has passed on the signals that it got."""
@@ -87,8 +87,10 @@ def main(words: Sequence[str] | None = None) -> int:
                     return resume(earlier, command=called, exchange=exchange, again=True)
                 path = run_dir or exchange.on_first(lambda: str(new_path(name, config)))
                 return train(config, path, command=called, exchange=exchange)
-            case Resume(run_dir, total_steps, on_nan, _):
-                return resume(run_dir, total_steps, on_nan, command=called, exchange=exchange)
+            case Resume(run_dir, total_steps, learning_rate, on_nan, _):
+                return resume(
+                    run_dir, total_steps, learning_rate, on_nan, command=called, exchange=exchange
+                )
 
 
 def _processes(command: Launch | Resume) -> int:
@@ -181,6 +183,7 @@ def train(
 def resume(
     run_dir: str | Path,
     total_steps: int | None = None,
+    learning_rate: float | None = None,
     on_nan: str | None = None,
     *,
     command: Sequence[str] = (),
@@ -189,12 +192,13 @@ def resume(
 ) -> int:
     """Continue a run from its newest whole checkpoint with its stored settings, then evaluate; returns as `train`.
 
-    With the same `total_steps` and number of processes and on a CPU, the result is that of a run that was never
+    With the same `total_steps`, learning rate and number of processes and on a CPU, the result is that of a run that was never
     interrupted. A learning rate that decays is spread over the new `total_steps`. A run that was killed before its
     first checkpoint begins anew.
 
     Args:
         total_steps: environment steps at which it shall now end; None for the stored number.
+        learning_rate: from now on, at the start of training if it decays; None for the stored one.
         on_nan: what to do from now on when numbers are not finite; None for what is stored.
         exchange: as for `train`.
         again: whether there is nothing wrong with a run that has ended.
@@ -210,7 +214,7 @@ def resume(
         def take_up() -> dict[str, Any]:
             run.read_config()  # before anything is written there
             stack.enter_context(lock)
-            config = _changed(run.read_config(), total_steps, on_nan)
+            config = _changed(run.read_config(), total_steps, learning_rate, on_nan)
             config.check()
             checkpoint = run.usable_checkpoint()
             finished = checkpoint is not None and is_finished(run, config, checkpoint.step)
@@ -241,9 +245,13 @@ def resume(
         return _run(config, run, lock, checkpoint, exchange)
 
 
-def _changed(config: TrainConfig, total_steps: int | None, on_nan: str | None) -> TrainConfig:
+def _changed(
+    config: TrainConfig, total_steps: int | None, learning_rate: float | None, on_nan: str | None
+) -> TrainConfig:
     if total_steps is not None:
         config = replace(config, total_steps=total_steps)
+    if learning_rate is not None:
+        config = replace(config, agent=replace(config.agent, learning_rate=learning_rate))
     if on_nan is not None:
         config = replace(config, agent=replace(config.agent, on_nan=on_nan))
     return config
@@ -392,7 +400,9 @@ def _make_agent(
             force_reset=before != exchange.size,
             exchange=exchange,
         )
-        agent.config = replace(agent.config, on_nan=config.agent.on_nan)
+        agent.config = replace(
+            agent.config, learning_rate=config.agent.learning_rate, on_nan=config.agent.on_nan
+        )
     agent.experiment = to_json(config)
     return agent
 

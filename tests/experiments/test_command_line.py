@@ -167,6 +167,7 @@ def test_overview(line: str, capsys: pytest.CaptureFixture[str]) -> None:
 def test_resume() -> None:
     assert parse(["--resume", "runs/x"]) == Resume("runs/x")
     assert parse(["--resume=runs/x", "--total-steps", "2e6"]) == Resume("runs/x", 2_000_000)
+    assert parse(["--resume", "runs/x", "--learning-rate", "1e-4"]) == Resume("runs/x", None, 1e-4)
 
 
 BAD = {
@@ -207,6 +208,7 @@ BAD = {
     "quick --resume runs/x": ["only --total-steps, --on-nan and --processes may be given with it, not quick"],
     "--resume runs/x --total-steps x": ["total_steps is 'x': give a whole number"],
     "--resume runs/x --total-steps 0": ["total_steps is 0"],
+    "--resume runs/x --learning-rate -1": ["learning_rate is -1"],
     "quik --games bigfsh --policy srmw --algorithm imapla --core.heads 3 --agent.x 1 --num-envs many --foo": [
         "6 problems: ",
         "unknown preset 'quik'",

@@ -94,6 +94,21 @@ def test_a_larger_total_extends_a_run(copy: RunDirectory) -> None:
     assert resume(copy.path, total_steps=720) == 0
 
 
+def test_another_learning_rate_is_that_of_what_follows(tmp_path: Path) -> None:
+    def wanted(total_steps: int, rate: float) -> TrainConfig:
+        agent = {"rollout_steps": 20, "learning_rate": rate, "learning_rate_decay": False}
+        return tiny_run(total_steps=total_steps, env_groups=1, agent=agent)
+
+    run = RunDirectory(tmp_path / "run")
+    assert train(wanted(160, 6e-4), run.path) == 0
+    assert resume(run.path, total_steps=320, learning_rate=3e-5) == 0
+    assert run.read_config() == wanted(320, 3e-5)
+    # Earlier checkpoints were made with another rate; that is no contradiction, and the new one stays.
+    assert resume(run.path, total_steps=480) == 0
+    rates = {int(row["time/total_timesteps"]): float(row["train/learning_rate"]) for row in rows_of(run)}
+    assert rates == {80: 6e-4, 160: 6e-4, 240: 3e-5, 320: 3e-5, 400: 3e-5, 480: 3e-5}
+
+
 @pytest.mark.parametrize("lag", [0, 1])
 def test_a_signal_saves_the_last_whole_rollout_and_resuming_finishes(
     lag: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
