@@ -88,9 +88,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 path = run_dir or exchange.on_first(lambda: str(new_path(name, config)))
                 return train(config, path, command=called, exchange=exchange)
             case Resume(run_dir, total_steps, learning_rate, on_nan, _):
-                return resume(
-                    run_dir, total_steps, learning_rate, on_nan, command=called, exchange=exchange
-                )
+                return resume(run_dir, total_steps, learning_rate, on_nan, command=called, exchange=exchange)
 
 
 def _processes(command: Launch | Resume) -> int:
@@ -192,9 +190,9 @@ def resume(
 ) -> int:
     """Continue a run from its newest whole checkpoint with its stored settings, then evaluate; returns as `train`.
 
-    With the same `total_steps`, learning rate and number of processes and on a CPU, the result is that of a run that was never
-    interrupted. A learning rate that decays is spread over the new `total_steps`. A run that was killed before its
-    first checkpoint begins anew.
+    With the same `total_steps`, learning rate and number of processes and on a CPU, the result is that of a run that
+    was never interrupted. A learning rate that decays is spread over the new `total_steps`. A run that was killed
+    before its first checkpoint begins anew.
 
     Args:
         total_steps: environment steps at which it shall now end; None for the stored number.

@@ -22,7 +22,7 @@ from experiments import launch
 from experiments.launch import resume, train
 from experiments.stopping import StopOnRequest
 from helpers import assert_same, tiny_run
-from records.config import to_json
+from records.config import TrainConfig, to_json
 from records.directory import RunDirectory, UsableCheckpoint, checkpoint_step
 
 
