@@ -64,8 +64,10 @@ def main(words: Sequence[str]) -> int:
         case Launch(preset, config, run_dir):
             path = new_path(preset, config, RUNS / "sb3_ppo") if run_dir is None else Path(run_dir)
             return train(config, path, command)
-        case Resume(run_dir, total_steps):
+        case Resume(run_dir, total_steps, None, None, "1"):
             return resume(run_dir, total_steps, command)
+        case Resume():
+            raise UserError("the baseline goes on with its own settings: give --total-steps alone")
     return 0
 
 

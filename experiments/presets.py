@@ -51,7 +51,7 @@ _PAPER = TrainConfig(
 # A light encoder, and sampled actions in scores and videos: the most likely action of a policy that has not learned
 # much is often the same at every step. docs/learning.md says why these values.
 _LIGHT = TrainConfig(
-    policy=policy_config("srwm_sharp", encoder="space_to_depth", initial_weights="small-heads"),
+    policy=policy_config("srwm_sharp", encoder="early_pool", initial_weights="quiet-layers", bypass=True),
     agent=AppoConfig(learning_rate=3e-4, rollout_steps=64, unroll_steps=32),
     evaluation_greedy=False,
 )
@@ -105,7 +105,7 @@ PRESETS: dict[str, Preset] = {
             games=("fruitbot",),
             num_envs=64,
             total_steps=1_310_720,
-            policy=policy_config("feedforward", encoder="space_to_depth"),
+            policy=policy_config("feedforward", encoder="early_pool"),
             agent=PPOConfig(),
             log_every_steps=16_384,
         ),

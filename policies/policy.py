@@ -38,7 +38,7 @@ class PolicyConfig:
             likely, which PPO and APPO need with cores that have layer norms; quiet-layers: also, layers of the core
             begin by adding nothing to what they are given.
         bypass: whether the heads read the encoder's features beside what the core makes of them, so that what needs no
-            memory need not be learned through it.
+            memory need not be learned through it. Nothing changes where the core returns the features as they are.
         tasks: what the policy knows of the tasks of a sequence.
     """
 
@@ -52,15 +52,17 @@ class PolicyConfig:
     tasks: TaskConfig = field(default_factory=TaskConfig)
 
     def contradictions(self) -> list[str]:
-        """What is wrong with the reset rule, and with what there is nothing to bypass of."""
-        found = []
+        """What is wrong with the reset rule."""
         try:
             parse_reset(self.reset)
         except UserError as error:
-            found.append(str(error))
-        if self.bypass and CORES[name_of(self.core)].transparent:
-            found.append(f"the heads of {name_of(self.core)} read the features anyway: leave --bypass out")
-        return found
+            return [str(error)]
+        return []
+
+    @property
+    def is_bypassed(self) -> bool:
+        """Whether the heads read more than the core returns."""
+        return self.bypass and not CORES[name_of(self.core)].transparent
 
 
 def policy_config(core: str, **overrides: Any) -> PolicyConfig:
@@ -147,7 +149,7 @@ class Policy(nn.Module):
         initial = INITIAL_WEIGHTS[config.initial_weights]
         private = config.tasks.cores == PER_TASK
         core = TaskCores([make_core() for _ in range(config.tasks.count)]) if private else make_core()
-        seen = core.output_size + (core_input if config.bypass else 0)
+        seen = core.output_size + (core_input if config.is_bypassed else 0)
         actor, critic = make_heads(config.tasks, seen, self.num_actions)
         initial.core(core)
         initial.heads(actor, critic)
@@ -156,7 +158,7 @@ class Policy(nn.Module):
     @property
     def hidden_size(self) -> int:
         """Numbers that the heads read at each step, the D of `PolicyOutput.hidden`."""
-        return self.core.output_size + (self.core.input_size if self.config.bypass else 0)
+        return self.core.output_size + (self.core.input_size if self.config.is_bypassed else 0)
 
     @property
     def is_recurrent(self) -> bool:
@@ -288,7 +290,7 @@ class Policy(nn.Module):
     def _output(self, features: Tensor, hidden: Tensor, state: State, task: Tensor | None) -> PolicyOutput:
         if task is not None:
             state = {**state, TASK: task}
-        if self.config.bypass:
+        if self.config.is_bypassed:
             hidden = torch.cat([hidden, features.to(hidden.dtype)], dim=-1)
         return PolicyOutput(*self.heads(hidden, task), state, features, hidden)
 

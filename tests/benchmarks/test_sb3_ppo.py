@@ -181,6 +181,8 @@ def test_it_goes_on_with_weights_optimizer_and_reward_scale(
     model_file.unlink()
     with pytest.raises(UserError, match=r"is not of .*: continue it with python train\.py --resume"):
         sb3_ppo.resume(run.path, 2048)
+    with pytest.raises(UserError, match="give --total-steps alone"):
+        sb3_ppo.main(["--resume", str(run.path), "--learning-rate", "1e-4"])
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from experiments.command_line import Launch, Resume, parse
 from experiments.presets import PRESETS
 from policies import CORES, PolicyConfig, core_config
 from policies.cores.srwm import SrwmConfig
+from policies.encoders.early_pool import EarlyPoolConfig
 from policies.encoders.small_frames import SmallFramesConfig
-from policies.encoders.space_to_depth import SpaceToDepthConfig
 from records.config import from_json, to_json
 
 
@@ -44,9 +44,10 @@ def test_every_kind_of_value_can_be_overridden() -> None:
         agent=replace(expected.agent, learning_rate=1e-4),
         policy=PolicyConfig(
             core_config("srwm_sharp", heads=4),
-            SpaceToDepthConfig(channels=(4, 8)),
+            EarlyPoolConfig(channels=(4, 8)),
             bptt_span=10,
-            initial_weights="small-heads",
+            initial_weights="quiet-layers",
+            bypass=True,
         ),
         checkpoint_every_steps=None,
         videos=False,
@@ -265,7 +266,8 @@ class TestFiles:
         for line in ("--config {} --core.hidden 8 --seed 1", "--core.hidden 8 --seed 1 --config {}"):
             config = launch("quick " + line.format(path)).config
             lstm = core_config("lstm", hidden=8, layers=2)
-            expected = PolicyConfig(lstm, SpaceToDepthConfig(), reset="50", initial_weights="small-heads")
+            light = EarlyPoolConfig()
+            expected = PolicyConfig(lstm, light, reset="50", initial_weights="quiet-layers", bypass=True)
             assert config.policy == expected
             assert (config.num_envs, config.seed, config.videos) == (60, 1, True)
         assert launch(f"quick --policy srwm --config {path}").config.policy.core == SrwmConfig()

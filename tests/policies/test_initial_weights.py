@@ -101,7 +101,7 @@ def test_a_core_of_quiet_layers_begins_as_an_orthogonal_map(core: str, cores: st
 @pytest.mark.parametrize("core", list(CORES))
 @pytest.mark.parametrize("bypass", [False, True])
 def test_after_the_first_step_every_parameter_is_learned(core: str, bypass: bool) -> None:
-    made = policy(core, initial_weights="quiet-layers", bypass=bypass and core != "feedforward")
+    made = policy(core, initial_weights="quiet-layers", bypass=bypass)
     optimizer = torch.optim.Adam(made.parameters(), 1e-3)
     rgb, reward, start = frames()
     for _ in range(3):

@@ -419,9 +419,14 @@ def test_with_a_bypass_steps_make_the_sequence(name: str) -> None:
     torch.testing.assert_close(torch.cat(logits), whole.logits, rtol=1e-4, atol=1e-5)
 
 
-def test_there_must_be_a_core_to_bypass() -> None:
-    with pytest.raises(UserError, match="feedforward read the features anyway: leave --bypass out"):
-        policy_config("feedforward", bypass=True)
+def test_nothing_bypasses_a_core_that_returns_the_features() -> None:
+    """So that one command, with another core, trains the twin."""
+    inputs = make_inputs()
+    with_bypass, without = (
+        run(make_policy("feedforward", bypass=bypass), inputs) for bypass in (True, False)
+    )
+    torch.testing.assert_close(with_bypass.logits, without.logits, rtol=0, atol=0)
+    assert with_bypass.hidden.shape[-1] == make_policy("feedforward", bypass=True).hidden_size == 17
 
 
 def test_configurations_of_before_the_bypass_are_read() -> None:
