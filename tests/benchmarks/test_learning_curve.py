@@ -41,6 +41,17 @@ def test_curves_are_drawn_beside_the_published_ones(tmp_path: Path) -> None:
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 10
 
 
+def test_the_same_by_hours(tmp_path: Path) -> None:
+    record = learning_curve(make_run(tmp_path / "run", 100), points=20)
+    record["curve"]["sps"][7] = 1.0  # it stood still
+    assert plot_learning_curves.hours_of(record["curve"])[-1] == 320_000 / 600 / 3600
+    file = tmp_path / "curve.json"
+    file.write_text(json.dumps(record))
+    plot_learning_curves.draw(plot_learning_curves.Settings((file,), tmp_path / "curve.png", hours=True))
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert picture.size == (1820, 624)
+
+
 def test_the_published_curves_are_complete() -> None:
     published = published_curves()
     assert len(published["easy-200"]) == 16
