@@ -99,14 +99,14 @@ PRESETS: dict[str, Preset] = {
         {"ppo": PPOConfig(minibatches=2, rollout_steps=32)},
     ),
     "learn": Preset(
-        "feed-forward PPO with a light encoder on one easy game: to see it learn; choose the game with --games",
+        "feed-forward APPO with a light encoder on one easy game: to see it learn; choose the game with --games",
         replace(
             _LIGHT,
-            games=("fruitbot",),
+            games=("starpilot",),
             num_envs=64,
-            total_steps=1_310_720,
+            total_steps=1_015_808,
             policy=policy_config("feedforward", encoder="early_pool"),
-            agent=PPOConfig(),
+            agent=AppoConfig(),
             log_every_steps=16_384,
         ),
     ),
