@@ -19,7 +19,7 @@ from envs import TASK_SETS, grouped_procgen
 from policies import CORES, policy_config
 
 NUM_ENVS = 66
-LIGHT = "space_to_depth"
+LIGHT = "early_pool"
 """The encoder of the presets for processors, beside which cores and Python around each step show."""
 
 
