@@ -26,7 +26,7 @@ class EarlyPoolConfig(SectionsConfig):
 
 
 class EarlyPoolEncoder(Encoder):
-    """IMPALA's network without the residual blocks of its first section, which cost most and see least.
+    """IMPALA's network, half as wide, without the residual blocks of its first section, which cost most.
 
     What lies where is still found pixel by pixel and then pooled, unlike in the other light encoders.
     """
