@@ -397,9 +397,8 @@ def _make_agent(
             device,
             force_reset=before != exchange.size,
             exchange=exchange,
-        )
-        agent.config = replace(
-            agent.config, learning_rate=config.agent.learning_rate, on_nan=config.agent.on_nan
+            learning_rate=config.agent.learning_rate,
+            on_nan=config.agent.on_nan,
         )
     agent.experiment = to_json(config)
     return agent

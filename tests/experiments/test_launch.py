@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from agents import read_checkpoint, write_checkpoint
+from agents.impala import ImpalaLearner
 from common.cli import run_command
 from common.errors import UserError
 from experiments import launch
@@ -366,6 +367,21 @@ def test_settings_that_decide_nothing_may_differ_from_those_of_the_checkpoint(
     )
     assert resume(copy.path, 1000, on_nan="skip") == 0
     assert copy.read_config().agent.on_nan == "skip"
+
+
+def test_from_now_on_updates_that_are_not_finite_are_skipped(
+    copy: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, calls = ImpalaLearner.losses, []
+
+    def spoilt_once(self: ImpalaLearner, batch: Any) -> Any:
+        found = losses(self, batch)
+        calls.append(batch)
+        return found._replace(total=found.total * float("nan")) if len(calls) == 1 else found
+
+    monkeypatch.setattr(ImpalaLearner, "losses", spoilt_once)
+    assert resume(copy.path, 640, on_nan="skip") == 0
+    assert float(rows_of(copy)[-1]["train/skipped_updates"]) == 1
 
 
 def test_a_finished_run_without_scores_only_scores(
