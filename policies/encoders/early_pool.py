@@ -26,7 +26,7 @@ class EarlyPoolConfig(SectionsConfig):
 
 
 class EarlyPoolEncoder(Encoder):
-    """IMPALA's network, half as wide, without the residual blocks of its first section, which cost most.
+    """IMPALA's network, narrower and without the residual blocks of its first section.
 
     What lies where is still found pixel by pixel and then pooled, unlike in the other light encoders.
     """
