@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ def test_the_suites_that_ship() -> None:
     paper = {"paper-easy6", "paper-memory4", "paper-ablation", "paper-experts"}
     sequences = ("procgen", "told", "cores", "memory", "levels", "expert", "two-levels")
     continual = {f"continual-{name}" for name in sequences}
-    assert set(shipped()) == paper | continual | {"memory-cue", "memory-games"}
+    processor = {"easy6-processor", "easy6-experts"}
+    assert set(shipped()) == paper | processor | continual | {"memory-cue", "memory-games"}
 
 
 @pytest.mark.parametrize("name", sorted(shipped()))
@@ -86,6 +88,20 @@ def test_experts_play_one_game_each() -> None:
         ((game,), policy) for game in ("bigfish", "starpilot") for policy in ("srwm", "fake_srwm")
     }
     assert {run.config.total_steps for run in runs} == {50_000_000}
+
+
+def test_the_agents_for_processors_differ_in_their_core_alone_and_experts_play_as_much_of_a_game() -> None:
+    together, experts = (make_plan(read(find(f"easy6-{name}"))).runs for name in ("processor", "experts"))
+    assert {run.config.policy_name for run in together} == {"srwm_sharp", "feedforward", "lstm"}
+    for run in (*together, *experts):
+        alike = replace(run.config.policy, core=together[0].config.policy.core)
+        assert alike == together[0].config.policy
+        assert run.config.agent == together[0].config.agent
+    (games,) = {run.config.games for run in together}
+    (steps,) = {run.config.total_steps for run in together}
+    assert {run.config.games for run in experts} == {(game,) for game in games}
+    assert {run.config.total_steps for run in experts} == {334_000}
+    assert 0 <= 334_000 - steps / len(games) < 1_000
 
 
 def test_a_suite_of_ones_own(tmp_path: Path) -> None:
