@@ -19,15 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import agents
-from agents import PPO
 from agents.ppo import PPOLearner
 from agents.rollout import Batch
 from agents.surrogate import surrogate_losses
 from benchmarks.machine import describe_machine
+from benchmarks.rollouts import look_at_rollouts
 from common.cli import run_with_options
-from common.errors import UserError
-from envs import TASK_SETS, ProcgenVecEnv
+from envs import TASK_SETS
 
 
 @dataclass(frozen=True)
@@ -118,26 +116,10 @@ def measure(settings: Settings) -> dict[str, Part]:
     Raises:
         UserError: there is no such checkpoint, or it is not of PPO.
     """
-    env = ProcgenVecEnv(settings.games, settings.num_envs, seed=settings.seed)
-    try:
-        agent = agents.load(settings.checkpoint, env, device="cpu")
-        if not isinstance(agent, PPO):
-            raise UserError(
-                f"{settings.checkpoint} is of {agent.algorithm.upper()}: name a checkpoint of PPO"
-            )
-        learner, collector = agent.learner, agent.actors.collector
-        assert isinstance(learner, PPOLearner)
-        found: list[dict[str, Part]] = []
-
-        def look_on(rollout: Batch, step: int) -> dict[str, float]:
-            found.append(shares(learner, rollout, collector.games))
-            return {}
-
-        learner.learn = look_on  # type: ignore[method-assign]  # instead of learning
-        agent.learn(2 * settings.rollouts * settings.num_envs * agent.config.rollout_steps)
-    finally:
-        env.close()
-    return {game: _mean([parts[game] for parts in found[settings.rollouts :]]) for game in found[0]}
+    found = look_at_rollouts(
+        settings.checkpoint, settings.games, settings.num_envs, settings.rollouts, settings.seed, shares
+    )
+    return {game: _mean([parts[game] for parts in found]) for game in found[0]}
 
 
 def _mean(parts: Sequence[Part]) -> Part:
