@@ -27,7 +27,8 @@ def look_at_rollouts(
     """What `look` finds in some rollouts, given the learner, a rollout and the games of its environments.
 
     The agent of `checkpoint` goes on playing without learning, with its rewards scaled as they were. As many rollouts
-    before those looked at only take environments away from the starts of episodes.
+    before those looked at only take environments away from the starts of episodes. A rollout's memory is used again for
+    the next one: copy what shall be kept. The learner may be used afterwards.
 
     Raises:
         UserError: there is no such checkpoint, or it is not of PPO.
@@ -52,6 +53,7 @@ def look_at_rollouts(
 
         learner.learn = look_on  # type: ignore[method-assign]  # instead of learning
         agent.learn(2 * rollouts * num_envs * agent.config.rollout_steps)
+        del learner.learn  # the class's own again
     finally:
         env.close()
     return found
