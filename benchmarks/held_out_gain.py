@@ -5,9 +5,9 @@
 
 The agent of the checkpoint plays some rollouts. From the first one it learns, as training would have gone on; the gain
 is the mean of (ratio - 1) times the normalised advantage, the first-order estimate of how much better the new policy
-is (Kakade and Langford 2002), on that rollout and on the others, which the same weights have played. On these it is
-unbiased. Every variation begins from the same weights, optimizer and rollouts, and in a minute tells settings apart
-whose learning curves differ by less than noise; what a setting does to later phases of learning it does not tell.
+is (Kakade and Langford 2002), on that rollout and on the others, which the same weights have played: there it owes
+nothing to noise that was learned. Every variation begins from the same weights, optimizer and rollouts. The standard
+error is over rollouts held out, not over rollouts learned from; what later phases of learning bring is not seen.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ from agents.rollout import Batch, Sequences
 from benchmarks.machine import describe_machine
 from benchmarks.rollouts import look_at_rollouts
 from common.cli import run_with_options
-from common.config import assign, problems
+from common.config import Range, assign, check, problems
 from common.errors import raise_problems
 
 
@@ -54,7 +54,7 @@ class Settings:
     game: str = "fruitbot"
     vary: tuple[str, ...] = ()
     num_envs: int = 64
-    held_out: int = 4
+    held_out: Annotated[int, Range(2, 1000)] = 4
     seed: int = 0
     json: Path | None = None
 
@@ -93,7 +93,6 @@ def gain(learner: PPOLearner, config: AgentConfig, rollouts: Sequence[Batch]) ->
     try:
         set_config(learner, config)
         learner.learn(rollouts[0], 0)
-        set_config(learner, own)
         first, *found = (outcome(learner, each) for each in (learned, *others))
     finally:
         set_config(learner, own)
@@ -165,8 +164,10 @@ def measure(settings: Settings) -> dict[str, Gain]:
     """The gain with the run's own settings, "as trained", and with each variation of them.
 
     Raises:
-        UserError: there is no such checkpoint, it is not of PPO, or a variation does not fit it.
+        UserError: a setting is out of range, there is no such checkpoint, it is not of PPO, or a variation does not
+            fit it.
     """
+    check(settings)
     played = look_at_rollouts(
         settings.checkpoint,
         (settings.game,),

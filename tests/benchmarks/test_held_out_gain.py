@@ -125,3 +125,5 @@ def test_a_checkpoint_is_measured(env: ProcgenVecEnv, tmp_path: Path) -> None:
     assert found["as trained"].divergence > 100 * found["learning_rate=1e-9"].divergence
     with pytest.raises(UserError, match="minibatches must divide"):
         measure(replace(settings, vary=("minibatches=3",)))
+    with pytest.raises(UserError, match="held_out is 1: give 2 or more"):
+        measure(replace(settings, held_out=1))
