@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from agents import ALGORITHMS
+from agents.checkpoint import SUFFIX
 from agents.config import Positive
 from agents.numerics import ON_NAN
 from common.cli import Flag, Shown, parse_known, unknown_options
@@ -18,10 +19,12 @@ from common.errors import UserError, raise_problems, shown, unknown_name
 from common.files import read_data
 from experiments.presets import PRESETS, Preset
 from experiments.several import processes_problems
+from experiments.start import settings_of
 from policies import CORES
 from records.config import MAX_STEPS, TrainConfig
 from records.directory import RunDirectory, existing_problems
 from records.launches import is_restart
+from records.selection import AT
 
 PROGRAM = "python train.py"
 
@@ -84,6 +87,7 @@ def overview() -> str:
         f"  {PROGRAM} PRESET [OPTIONS]                 start a run",
         f"  {PROGRAM} PRESET --help                    show every option and its value in that preset",
         f"  {PROGRAM} [PRESET] --config FILE [OPTIONS] start a run with the settings in a file",
+        f"  {PROGRAM} --start AGENT [OPTIONS]          train an agent on, with its settings, in a run of its own",
         f"  {PROGRAM} --resume RUN_DIR                 continue a run; --total-steps N extends it",
         f"  {PROGRAM} suite                            sets of runs",
         f"  {PROGRAM} memory                           cores on small tasks that nobody solves without memory",
@@ -122,10 +126,15 @@ def _parse_launch(words: Sequence[str]) -> Launch:
     name, rest = ("", words) if words[0].startswith("-") else (words[0], words[1:])
     if name and name not in PRESETS:
         problems.append(unknown_name("preset", name, PRESETS))
-    preset = PRESETS.get(name, Preset("Start a run with the settings in a file.", TrainConfig()))
-    config, file = preset.config, _first_look(rest, ["config"]).get("config")
+    preset = PRESETS.get(
+        name, Preset("Start a run with the settings in a file, or of an agent.", TrainConfig())
+    )
+    first = _first_look(rest, ["config", "start"])
+    config, file, start = preset.config, first.get("config"), first.get("start")
     if not name and file is None:
-        raise UserError(f"name a preset before the options: {', '.join(PRESETS)}; see {PROGRAM} --help")
+        if start is None:
+            raise UserError(f"name a preset before the options: {', '.join(PRESETS)}; see {PROGRAM} --help")
+        config = settings_of(start)
     if file is not None:
         config = preset.configure(read_data(Path(file)), config, problems)
     config, files = override(preset, config, rest, " ".join([PROGRAM, *filter(None, [name])]), problems)
@@ -141,7 +150,13 @@ def _parse_launch(words: Sequence[str]) -> Launch:
     ):
         problems += existing_problems(files.run_dir)
     raise_problems(problems)
-    return Launch(name or Path(str(file)).stem, config, files.run_dir, files.requeue, files.processes)
+    name = name or (_name_of(str(start)) if file is None else Path(file).stem)
+    return Launch(name, config, files.run_dir, files.requeue, files.processes)
+
+
+def _name_of(start: str) -> str:
+    """What a run is called after the agent that it begins with, without what would look like a time in the new run."""
+    return Path(start).name.removesuffix(SUFFIX).replace(AT, "-")
 
 
 def _expanded(path: str | None) -> str | None:

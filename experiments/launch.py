@@ -26,6 +26,7 @@ from agents.exchange import Exchange
 from agents.numerics import NotFinite
 from agents.place import Place
 from common.errors import RunError, UserError, raise_problems
+from evaluation.trained.history import history_of
 from experiments.checkpoints import CheckpointFailure, SaveCheckpoints, reason
 from experiments.command_line import PROGRAM, Launch, Resume, parse
 from experiments.continual_evaluation import ContinualEvaluation
@@ -137,7 +138,7 @@ def train(
     command: Sequence[str] = (),
     exchange: Exchange | None = None,
 ) -> int:
-    """Train from scratch and evaluate.
+    """Train from fresh weights, or those of `config.start`, and evaluate.
 
     Args:
         run_dir: must not exist.
@@ -171,7 +172,8 @@ def train(
     with ExitStack() as stack:
 
         def begin() -> None:
-            run.create(config, command)
+            origin = None if config.start is None else history_of(config.start).plain()
+            run.create(config, command, origin)
             stack.enter_context(lock)
 
         exchange.on_first(begin)

@@ -1,8 +1,9 @@
-"""The agent that a sequence begins with, where it is not to learn from nothing."""
+"""The agent that training begins with, where it is not to learn from nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,9 +14,22 @@ from common.errors import UserError
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
 from evaluation.loading import find_checkpoint
 from policies import Policy
-from records.config import TrainConfig
+from records.config import TrainConfig, from_json
 
 Weights = Mapping[str, Tensor]
+
+
+def settings_of(start: str) -> TrainConfig:
+    """The settings that the agent called `start` was trained with, as what to train it on with.
+
+    Raises:
+        UserError: there is no such agent, or it does not say.
+    """
+    path = find_checkpoint(start)
+    experiment = read_checkpoint(path)["experiment"]
+    if not experiment:
+        raise UserError(f"{path} does not say what it was trained with: name a preset, or a --config, too")
+    return replace(from_json(experiment), start=start)
 
 
 def read_start(config: TrainConfig) -> Weights | None:
@@ -24,9 +38,9 @@ def read_start(config: TrainConfig) -> Weights | None:
     Raises:
         UserError: there are none, or they are of another network.
     """
-    if config.sequence.start is None:
+    if config.start is None:
         return None
-    path = find_checkpoint(config.sequence.start)
+    path = find_checkpoint(config.start)
     weights: Weights = read_checkpoint(path)["learner"]["policy"]
     method = make_retention(config.retention, config.retain)
     with torch.device("meta"), torch.random.fork_rng(devices=[]):  # takes no memory, and draws nothing
@@ -42,7 +56,7 @@ def read_start(config: TrainConfig) -> Weights | None:
     unused = [name for name in unused if name.rpartition(".")[2] in ("weight", "bias")]
     if differing or unused:
         raise UserError(
-            f"sequence.start {path} holds another network, which differs in "
+            f"start {path} holds another network, which differs in "
             f"{', '.join([*differing, *unused][:3])}: give the policy's settings as in the config.json of its run"
         )
     return weights

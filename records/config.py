@@ -48,6 +48,7 @@ class TrainConfig:
         num_envs: environments stepped together, a multiple of the number of games.
         total_steps: environment steps of all environments together, rounded up to whole rollouts.
         seed: of environments, weights and actions.
+        start: run (RUN, RUN@best), checkpoint or trained agent whose weights training begins with; none for fresh ones.
         policy: the network.
         agent: learning algorithm.
         retention: method of continual learning, or several, joined by + (none, ewc, xdg+si).
@@ -79,6 +80,7 @@ class TrainConfig:
     num_envs: int = 66
     total_steps: _Count = 1_000_000
     seed: int = 0
+    start: str | None = None
     policy: Annotated[PolicyConfig, INLINE] = field(default_factory=PolicyConfig)
     agent: AgentConfig = choice(_agent_configs, ImpalaConfig, option="algorithm")
     retention: str = "none"
@@ -194,15 +196,24 @@ def from_json(data: object) -> TrainConfig:
         UserError: naming all unknown settings and values of a wrong type.
     """
     problems: list[str] = []
-    if (
-        isinstance(data, dict) and "blank" in data
-    ):  # what runs of an older version called the one twist there was
-        blank = data["blank"]
-        data = {name: value for name, value in data.items() if name != "blank"}
-        data["twist"] = blank if blank is None else f"blank {blank}"
-    config = configure(data, TrainConfig(), problems)
+    config = configure(_as_named_now(data), TrainConfig(), problems)
     raise_problems(problems)
     return config
+
+
+def _as_named_now(data: object) -> object:
+    """`data`, with settings of runs of older versions under the names that they have now."""
+    if not isinstance(data, dict):
+        return data
+    data = dict(data)
+    if "blank" in data:
+        blank = data.pop("blank")
+        data["twist"] = blank if blank is None else f"blank {blank}"
+    sequence = data.get("sequence")
+    if isinstance(sequence, dict) and "start" in sequence:
+        data["sequence"] = {name: value for name, value in sequence.items() if name != "start"}
+        data.setdefault("start", sequence["start"])
+    return data
 
 
 def learned_settings(config: TrainConfig) -> dict[str, Any]:

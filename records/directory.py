@@ -6,6 +6,7 @@
     command.txt      the commands that started and continued it
     versions.json    libraries and git commit
     launch.json      where torchrun or Slurm started it: which launch that was
+    origin.json      of a run that began with another agent: the training that had made it
     progress.csv     what TensorBoard shows, one row per entry
     tb/              TensorBoard files
     checkpoints/     step_000000123456.ckpt, the number being environment steps; best.ckpt, a link
@@ -91,6 +92,7 @@ class RunDirectory:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.config_file = self.path / "config.json"
+        self.origin_file = self.path / "origin.json"
         self.progress_file = self.path / "progress.csv"
         self.tensorboard = self.path / "tb"
         self.checkpoints = self.path / "checkpoints"
@@ -109,8 +111,13 @@ class RunDirectory:
         """To be held while something is written here; its directory must exist."""
         return RunLock(self.path / LOCK)
 
-    def create(self, config: TrainConfig, command: Sequence[str]) -> None:
+    def create(
+        self, config: TrainConfig, command: Sequence[str], origin: Mapping[str, Any] | None = None
+    ) -> None:
         """Make the directory and write down what the run is. It appears whole or not at all.
+
+        Args:
+            origin: what is known of the agent that the run begins with; None if it begins with fresh weights.
 
         Raises:
             UserError: it exists.
@@ -127,6 +134,8 @@ class RunDirectory:
                 partial.write_config(config)
                 write_json(partial.path / "versions.json", versions())
                 partial.add_command(command)
+                if origin is not None:
+                    write_json(partial.origin_file, origin)
                 if (launch := launches.record_of(command)) is not None:
                     write_json(partial.path / launches.FILE, launch)
                 partial.path.rename(self.path)
@@ -168,6 +177,10 @@ class RunDirectory:
             return from_json(data)
         except UserError as error:
             raise UserError(f"{self.config_file} cannot be used: {error}") from error
+
+    def read_origin(self) -> dict[str, Any] | None:
+        """What is known of the agent that the run began with; None if it began with fresh weights."""
+        return dict(read_json(self.origin_file)) if self.origin_file.is_file() else None
 
     def checkpoint_at(self, step: int) -> Path:
         """Where the checkpoint of environment step `step` goes; names sort like steps."""

@@ -27,7 +27,6 @@ class SequenceConfig:
         cycles: how many times the tasks are gone through.
         first_stage_steps: environment steps of the very first stage, where it is to be shorter, as with a start that
             plays already; none for those of the others.
-        start: run (RUN, RUN@stage1) or checkpoint whose weights the sequence begins with; none for fresh weights.
         joint: train on all tasks at once, for as many steps: what remembering can be held against.
         restart_learning_rate: whether a learning rate that decays does so within each stage, instead of over the run.
         reset_optimizer: whether the optimizer forgets at each switch.
@@ -48,7 +47,6 @@ class SequenceConfig:
     tasks: tuple[str, ...] = ()
     cycles: Annotated[int, Range(1, 10_000)] = 1
     first_stage_steps: _Steps | None = None
-    start: str | None = None
     joint: bool = False
     restart_learning_rate: bool = True
     reset_optimizer: bool = False

@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
-from agents import Agent, read_checkpoint, write_checkpoint
+from agents import read_checkpoint, write_checkpoint
 from agents.checkpoint import SUFFIX
 from common.cli import Flag, Shown, parse_options
 from common.config import Range
@@ -21,17 +19,16 @@ from common.errors import UserError, raise_problems
 from common.files import write_json
 from evaluation.loading import find_checkpoint, load_agent
 from evaluation.progress import show_progress
-from evaluation.report.runs import Run
 from evaluation.scoring.evaluate import evaluate
 from evaluation.scoring.protocol import ALL_SPLITS, Protocol
 from evaluation.scoring.results import Results
 from evaluation.scoring.table import print_table
 from evaluation.trained import CARD_SUFFIX, DIRECTORY
+from evaluation.trained.history import History, history_of_run
 from records.config import TrainConfig, to_json
 from records.directory import RunDirectory
 
 PROGRAM = "python eval.py export"
-CURVE_POINTS = 100
 
 
 @dataclass(frozen=True)
@@ -75,6 +72,9 @@ def main(words: Sequence[str]) -> int:
     assert loaded is not None
     greedy = loaded.training.greedy(options.greedy, options.sample)
     config = replace(run.read_config(), evaluation_greedy=greedy)
+    history = history_of_run(run, config, loaded.agent.num_timesteps)
+    if not run.progress_file.is_file():
+        raise UserError(f"{run} has no training log: export a run of train.py")
     protocol = Protocol(
         config.games,
         config.mode,
@@ -89,8 +89,9 @@ def main(words: Sequence[str]) -> int:
     print_table(results, console)
     weights, card = out / f"{options.name}{SUFFIX}", out / f"{options.name}{CARD_SUFFIX}"
     # The settings as the run's directory has them now: what decides nothing of the training may have been changed.
-    write_checkpoint(weights, {**weights_only(read_checkpoint(checkpoint)), "experiment": to_json(config)})
-    write_json(card, make_card(run, config, loaded.agent, results))
+    content = weights_only(read_checkpoint(checkpoint), history.steps)
+    write_checkpoint(weights, {**content, "experiment": to_json(config)})
+    write_json(card, make_card(run, config, history, results))
     console.print(f"Weights: {weights}\nCard: {card}", soft_wrap=True)
     return 0
 
@@ -108,44 +109,26 @@ def _problems(options: Options) -> list[str]:
     return found
 
 
-def weights_only(content: Mapping[str, Any]) -> dict[str, Any]:
+def weights_only(content: Mapping[str, Any], steps: int) -> dict[str, Any]:
     """The content of a checkpoint without optimizer, environments and recurrent states.
 
-    An agent of it predicts as before; it can be trained on in new episodes, with a fresh optimizer.
+    An agent of it predicts as before; it can be trained on in new episodes, with a fresh optimizer. `steps` are those
+    of all training that has made it.
     """
     learner, run = dict(content["learner"]), content["run"]
     learner["optimizer"] = {**learner["optimizer"], "state": {}}
     learner["retention"] = {}
-    kept = ("num_timesteps", "total_timesteps", "random", "num_envs")
-    return {**content, "learner": learner, "run": {name: run[name] for name in kept}}
+    kept = {name: run[name] for name in ("total_timesteps", "random", "num_envs")}
+    return {**content, "learner": learner, "run": {**kept, "num_timesteps": steps}}
 
 
-def make_card(run: RunDirectory, config: TrainConfig, agent: Agent, results: Results) -> dict[str, Any]:
-    """What to know of an agent: settings (`config`), commands, versions, steps, hours of training, curve and scores.
-
-    The curve is the mean training return of each game's last 100 episodes, by steps of all environments together;
-    hours are those in which the run played and learned, saving and evaluating left out.
-
-    Raises:
-        UserError: the run has no training log.
-    """
-    curve = Run(run, config).curve()
-    until = curve.steps <= agent.num_timesteps
-    if not until.any():
-        raise UserError(f"{run} has no training log: export a run of train.py")
-    stride = max(1, -(-int(until.sum()) // CURVE_POINTS))
-    kept = slice(stride - 1, int(until.sum()), stride)
+def make_card(run: RunDirectory, config: TrainConfig, history: History, results: Results) -> dict[str, Any]:
+    """What to know of an agent: settings (`config`), versions, the history of its training, and scores."""
     versions = json.loads((run.path / "versions.json").read_text(encoding="utf-8"))
     return {
         "settings": to_json(config),
-        "commands": (run.path / "command.txt").read_text(encoding="utf-8").splitlines(),
         "versions": {name: versions[name] for name in ("python", "torch", "git") if name in versions},
-        "steps": agent.num_timesteps,
-        "hours": round(float(curve.seconds[until][-1]) / 3600, 4),
-        "curve": {
-            "steps": curve.steps[kept].astype(int).tolist(),
-            **{game: _plain(curve.returns[game][kept]) for game in config.games},
-        },
+        **history.plain(),
         "protocol": results.protocol.text,
         "scores": [
             {
@@ -158,7 +141,3 @@ def make_card(run: RunDirectory, config: TrainConfig, agent: Agent, results: Res
             for score in results.scores
         ],
     }
-
-
-def _plain(values: NDArray[np.float64]) -> list[float | None]:
-    return [round(float(value), 3) if np.isfinite(value) else None for value in values]

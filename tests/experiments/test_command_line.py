@@ -10,6 +10,7 @@ import pytest
 from agents import ALGORITHMS
 from common.config import options
 from common.errors import UserError
+from evaluation.trained import read_card
 from experiments.command_line import Launch, Resume, parse
 from experiments.presets import PRESETS
 from policies import CORES, PolicyConfig, core_config
@@ -163,6 +164,25 @@ def test_overview(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     for name, preset in PRESETS.items():
         assert name in shown
         assert preset.summary in shown
+
+
+def test_an_agent_to_start_from_brings_its_settings() -> None:
+    card = read_card("starpilot-srwm")
+    launched = launch("--start starpilot-srwm --games maze --agent.learning-rate 1e-5")
+    expected = {**card["settings"], "start": "starpilot-srwm", "games": ["maze"]}
+    expected["agent"] = {**expected["agent"], "learning_rate": 1e-5}
+    assert launched.config == from_json(expected)
+    assert launched.name == "starpilot-srwm"
+    own = launch("learn --start starpilot-feedforward")
+    assert own.config == replace(launch("learn").config, start="starpilot-feedforward")
+
+
+@pytest.mark.parametrize("start", ["runs/x@best", "runs/x-best.ckpt"])
+def test_a_run_is_named_after_the_agent_that_it_starts_from(
+    start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.command_line.settings_of", lambda start: launch("learn").config)
+    assert launch(f"--start {start}").name == "x-best"
 
 
 def test_resume() -> None:

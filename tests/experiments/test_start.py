@@ -1,7 +1,9 @@
-"""A sequence that begins with an agent that plays already."""
+"""Training that begins with an agent that plays already."""
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import torch
 from agents import IMPALA, read_checkpoint
 from common.errors import UserError
 from envs import ProcgenVecEnv
-from experiments.launch import train
-from experiments.start import begin_with, read_start
+from evaluation.trained.history import History, history_of
+from experiments.launch import resume, train
+from experiments.start import begin_with, read_start, settings_of
 from helpers import tiny_run
 from records.config import TrainConfig
 from records.directory import RunDirectory
@@ -22,7 +25,8 @@ from records.directory import RunDirectory
 def expert(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """Two rollouts of bossfight."""
     run = RunDirectory(tmp_path_factory.mktemp("runs") / "expert")
-    assert train(tiny_run(games=["bossfight"], total_steps=160), run.path) == 0
+    config = tiny_run(games=["bossfight"], total_steps=160, checkpoint_every_steps=80)
+    assert train(config, run.path, command=["python", "train.py", "expert"]) == 0
     return run
 
 
@@ -32,9 +36,9 @@ def following(start: object, **changes: Any) -> TrainConfig:
         "first_stage_steps": 80,
         "boundary_episodes": 1,
         "evaluation_splits": ["train"],
-        "start": str(start),
     }
-    settings = {"games": ["bossfight", "dodgeball"], "total_steps": 240, "sequence": sequence, **changes}
+    settings = {"games": ["bossfight", "dodgeball"], "total_steps": 240, "sequence": sequence}
+    settings = {**settings, "start": str(start), **changes}
     return tiny_run(**settings)
 
 
@@ -102,5 +106,48 @@ def test_another_network_is_refused_before_anything_is_created(expert: RunDirect
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_sequence_without_a_start_begins_with_fresh_weights() -> None:
+def test_without_a_start_weights_are_fresh() -> None:
     assert read_start(tiny_run()) is None
+
+
+@pytest.fixture(scope="module")
+def run(expert: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A rollout that begins where `expert` was after its first, and hardly learns."""
+    run = RunDirectory(tmp_path_factory.mktemp("runs") / "on")
+    settings = settings_of(f"{expert}@80")
+    config = replace(settings, total_steps=80, agent=replace(settings.agent, learning_rate=1e-12))
+    assert train(config, run.path, command=["python", "train.py", "on"]) == 0
+    return run
+
+
+class TestWithoutASequence:
+    def test_settings_are_those_of_the_start(self, expert: RunDirectory) -> None:
+        assert settings_of(str(expert)) == replace(expert.read_config(), start=str(expert))
+
+    def test_weights_are_those_of_the_start(self, expert: RunDirectory, run: RunDirectory) -> None:
+        begun = read_checkpoint(expert.checkpoint_at(80))["learner"]["policy"]
+        ended = read_checkpoint(run.checkpoint_at(80))["learner"]["policy"]
+        assert all(torch.allclose(begun[name], ended[name], atol=1e-6) for name in begun)
+        assert run.read_config().start == f"{expert}@80"
+
+    def test_the_run_goes_on_from_its_own_checkpoints(self, run: RunDirectory, tmp_path: Path) -> None:
+        copy = RunDirectory(tmp_path / "copy")
+        shutil.copytree(run.path, copy.path)
+        assert resume(copy.path, total_steps=160) == 0
+        assert history_of(str(copy)).steps == 240
+
+    def test_what_made_the_start_is_kept(self, expert: RunDirectory, run: RunDirectory) -> None:
+        before, history = history_of(f"{expert}@80"), history_of(str(run))
+        assert (before.steps, before.restarts, before.curve["steps"]) == (80, (), (80,))
+        assert (history.steps, history.restarts, history.curve["steps"]) == (160, (80,), (80, 160))
+        assert history.commands == ("python train.py expert", "python train.py on")
+        assert before.hours is not None
+        assert history.hours is not None
+        assert history.hours >= before.hours
+        assert history.curve["bossfight"][:1] == before.curve["bossfight"]
+
+    def test_an_agent_that_says_nothing_of_its_training(self, tmp_path: Path) -> None:
+        agent_of(tiny_run()).save(tmp_path / "other.ckpt")
+        with pytest.raises(UserError, match=r"does not say what it was trained with: name a preset"):
+            settings_of(str(tmp_path / "other.ckpt"))
+        assert history_of(str(tmp_path / "other.ckpt")) == History()

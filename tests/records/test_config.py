@@ -135,3 +135,10 @@ def test_unknown_policy_and_algorithm_in_a_file() -> None:
 @pytest.mark.parametrize(("blank", "twist"), [(None, None), ("4 of 8", "blank 4 of 8")])
 def test_runs_of_before_say_blank(blank: str | None, twist: str | None) -> None:
     assert from_json({"blank": blank}) == TrainConfig(twist=twist)
+
+
+def test_sequences_of_before_have_a_start_of_their_own() -> None:
+    now = from_json({"start": "runs/x@stage1", "sequence": {"steps_per_task": 40_000}})
+    assert now.start == "runs/x@stage1"
+    assert from_json({"sequence": {"steps_per_task": 40_000, "start": "runs/x@stage1"}}) == now
+    assert from_json({"sequence": {"start": None}}) == TrainConfig()

@@ -150,10 +150,10 @@ def test_games_that_are_not_those_of_the_tasks() -> None:
 
 
 def test_settings_of_a_sequence_without_one() -> None:
-    config = replace(TrainConfig(), sequence=SequenceConfig(cycles=2, start="runs/x"))
+    config = replace(TrainConfig(), sequence=SequenceConfig(cycles=2, joint=True))
     assert config.problems() == [
         f"sequence.{name} is given, but there is no sequence: give sequence.steps_per_task"
-        for name in ("cycles", "start")
+        for name in ("cycles", "joint")
     ]
 
 
