@@ -19,6 +19,7 @@ from envs import TASK_SETS, Task, environment_problems, expand_games, parse_leve
 from envs.checks import sharing_problems
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
 from policies import PolicyConfig, name_of
+from policies.registry import encoder_configs
 from policies.tasks import PER_TASK, SHARED
 from records.sequence import Plan, SequenceConfig
 
@@ -105,6 +106,13 @@ class TrainConfig:
     def policy_name(self) -> str:
         """The name of the recurrent core."""
         return name_of(self.policy.core)
+
+    @property
+    def encoder_name(self) -> str:
+        """The name of the image encoder."""
+        name = chosen_name(encoder_configs(), self.policy.encoder)
+        assert name is not None
+        return name
 
     @property
     def algorithm_name(self) -> str:

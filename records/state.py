@@ -14,8 +14,10 @@ from records.continual import BOUNDARY, FILE, ContinualLog
 from records.directory import RunDirectory, checkpoint_step
 from records.writers import STEP, read_progress
 
-Speeds = dict[tuple[str, str], float]
-"""Environment steps per second by policy and algorithm."""
+Kind = tuple[str, str, str]
+"""What decides most of a run's speed: the names of its core, encoder and algorithm."""
+Speeds = dict[Kind, float]
+"""Environment steps per second by kind of run."""
 
 
 class Phase(enum.Enum):
@@ -110,9 +112,14 @@ def latest_entry(run: RunDirectory) -> tuple[int, float | None]:
     return (steps[-1] if steps else 0), speed or None
 
 
+def kind_of(config: TrainConfig) -> Kind:
+    """The names of a run's core, encoder and algorithm."""
+    return config.policy_name, config.encoder_name, config.algorithm_name
+
+
 def measured_speeds(runs: Iterable[Path]) -> Speeds:
-    """The speeds of runs made before; the newest of each policy and algorithm counts."""
-    found: dict[tuple[str, str], tuple[float, float]] = {}
+    """The speeds of runs made before; the newest of each kind counts."""
+    found: dict[Kind, tuple[float, float]] = {}
     for path in runs:
         run = RunDirectory(path)
         try:
@@ -121,7 +128,7 @@ def measured_speeds(runs: Iterable[Path]) -> Speeds:
         except (OSError, UserError):
             continue
         _, speed = latest_entry(run)
-        key = (config.policy_name, config.algorithm_name)
+        key = kind_of(config)
         if speed is not None and (key not in found or changed > found[key][0]):
             found[key] = (changed, speed)
     return {key: speed for key, (_, speed) in found.items()}

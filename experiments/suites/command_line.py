@@ -31,7 +31,7 @@ from experiments.suites.jobs import (
 from experiments.suites.plan import Options, Plan, conflicts, make_plan
 from experiments.suites.runner import Job, Runner, jobs_of
 from records.config import device_problems
-from records.state import Phase, Speeds, measured_speeds, run_directories
+from records.state import Phase, Speeds, kind_of, measured_speeds, run_directories
 
 PROGRAM = "python train.py suite"
 LINE_SECONDS = 30.0
@@ -194,7 +194,7 @@ def cost_of(jobs: Iterable[Job], speeds: Speeds) -> Cost:
 
 def _speed(job: Job, speeds: Speeds) -> float | None:
     config = job.planned.config
-    return job.state.speed or speeds.get((config.policy_name, config.algorithm_name))
+    return job.state.speed or speeds.get(kind_of(config))
 
 
 def print_plan(plan: Plan, jobs: Sequence[Job], speeds: Speeds, at_once: int, console: Console) -> None:

@@ -67,4 +67,4 @@ def test_steps_and_speed_come_from_the_log(run: RunDirectory, tmp_path: Path) ->
     assert (state.saved, state.logged, state.reached) == (400, 450, 450)
     assert state.speed == pytest.approx(80.0)  # two equal parts, at 50 and at 200
     assert run_directories(tmp_path) == [run.path]
-    assert measured_speeds([run.path, tmp_path]) == {("srwm", "impala"): state.speed}
+    assert measured_speeds([run.path, tmp_path]) == {("srwm", "impala", "impala"): state.speed}
