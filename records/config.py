@@ -166,6 +166,7 @@ def configure(data: object, start: TrainConfig, problems: list[str]) -> TrainCon
     They go by name, as options ("policy", "core.heads", "agent.learning_rate"; dotted or nested) or as `to_json` writes
     them. Another policy or algorithm starts from its own defaults.
     """
+    data = _as_named_now(data)
     config = assign(start, data, problems)
     config = replace(config, games=expand_games(config.games))
     given = dict(flat(data)) if isinstance(data, Mapping) else {}
@@ -204,24 +205,24 @@ def from_json(data: object) -> TrainConfig:
         UserError: naming all unknown settings and values of a wrong type.
     """
     problems: list[str] = []
-    config = configure(_as_named_now(data), TrainConfig(), problems)
+    config = configure(data, TrainConfig(), problems)
     raise_problems(problems)
     return config
 
 
 def _as_named_now(data: object) -> object:
     """`data`, with settings of runs of older versions under the names that they have now."""
-    if not isinstance(data, dict):
+    if not isinstance(data, Mapping):
         return data
-    data = dict(data)
-    if "blank" in data:
-        blank = data.pop("blank")
-        data["twist"] = blank if blank is None else f"blank {blank}"
-    sequence = data.get("sequence")
-    if isinstance(sequence, dict) and "start" in sequence:
-        data["sequence"] = {name: value for name, value in sequence.items() if name != "start"}
-        data.setdefault("start", sequence["start"])
-    return data
+    now = dict(data)
+    if "blank" in now:
+        blank = now.pop("blank")
+        now["twist"] = blank if blank is None else f"blank {blank}"
+    sequence = now.get("sequence")
+    if isinstance(sequence, Mapping) and "start" in sequence:
+        now["sequence"] = {name: value for name, value in sequence.items() if name != "start"}
+        now.setdefault("start", sequence["start"])
+    return now
 
 
 def learned_settings(config: TrainConfig) -> dict[str, Any]:

@@ -180,7 +180,7 @@ class RunDirectory:
 
     def read_origin(self) -> dict[str, Any] | None:
         """What is known of the agent that the run began with; None if it began with fresh weights."""
-        return dict(read_json(self.origin_file)) if self.origin_file.is_file() else None
+        return dict(read_data(self.origin_file)) if self.origin_file.is_file() else None
 
     def checkpoint_at(self, step: int) -> Path:
         """Where the checkpoint of environment step `step` goes; names sort like steps."""

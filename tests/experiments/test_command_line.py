@@ -280,6 +280,14 @@ class TestFiles:
         assert launch(f"--config {path}") == Launch("stored", config, None)
         assert launch(f"quick --config={path}").config == config
 
+    def test_one_of_an_older_version_gives_it_too(self, tmp_path: Path) -> None:
+        config = launch("learn").config
+        stored = {name: value for name, value in to_json(config).items() if name not in ("start", "twist")}
+        stored |= {"sequence": {**stored["sequence"], "start": None}, "blank": "4 of 8"}
+        path = tmp_path / "stored.json"
+        path.write_text(json.dumps(stored))
+        assert launch(f"--config {path}").config == replace(config, twist="blank 4 of 8")
+
     def test_options_override_it_in_any_order(self, tmp_path: Path) -> None:
         path = tmp_path / "mine.toml"
         path.write_text('policy = "lstm"\nnum_envs = 60\nreset = 50\n[core]\nhidden = 16\nlayers = 2\n')
