@@ -53,7 +53,7 @@ def test_every_state_has_words(runner: Runner) -> None:
 def test_a_terminal_gets_a_table(runner: Runner) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120, height=40, color_system=None)
-    with show(console, {("srwm", "impala"): 1000.0}) as on_change:
+    with show(console, {("srwm", "impala", "impala"): 1000.0}) as on_change:
         on_change(runner)
     text = screen.getvalue()
     for part in (
@@ -85,7 +85,7 @@ def test_a_small_terminal_shows_what_matters(runner: Runner) -> None:
 
 
 def test_cost_counts_what_is_left(runner: Runner) -> None:
-    cost = cost_of(runner.jobs, {("srwm", "impala"): 1000.0})
+    cost = cost_of(runner.jobs, {("srwm", "impala", "impala"): 1000.0})
     assert cost.steps == 180_000_000 + 299_999_995 + 2 * 300_000_000
     assert cost.seconds == pytest.approx(180_000_000 / 500 + 299_999_995 / 1000 + 600_000)
     assert cost.measured

@@ -147,7 +147,7 @@ def test_sigterm_stops_the_runs_and_they_save(tmp_path: Path) -> None:
     assert state.saved == state.logged > 0
     (path,) = run_directories(tmp_path / "runs")
     assert path == run.path
-    assert measured_speeds([path]) == {("srwm", "impala", "appo"): state.speed}
+    assert measured_speeds([path]) == {("srwm", "early_pool", "appo"): state.speed}
 
 
 @pytest.fixture
