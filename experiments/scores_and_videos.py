@@ -74,7 +74,9 @@ def evaluate_and_record(
         console.print()
         print_table(results, console)
         if config.twist is None:
-            print_comparison(results, references(results), console)
+            origin = run.read_origin()
+            earlier = 0 if origin is None else int(origin["steps"])
+            print_comparison(results, references(results), console, earlier)
         if exchange.is_first:
             write_results(results, run.evaluation_file, str(checkpoint))
     if exchange.is_first:

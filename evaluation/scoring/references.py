@@ -57,8 +57,13 @@ def references(results: Results) -> list[Reference]:
     return [reference for reference in everyone if games & {game for game, _ in reference.scores}]
 
 
-def print_comparison(results: Results, others: list[Reference], console: Console) -> None:
-    """Mean returns beside those of `others`, split by split, and what so many steps of training can give."""
+def print_comparison(
+    results: Results, others: list[Reference], console: Console, earlier_steps: int = 0
+) -> None:
+    """Mean returns beside those of `others`, split by split, and what so many steps of training can give.
+
+    `earlier_steps` are those that had made the agent which the run began with.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("game", no_wrap=True)
     splits = results.protocol.levels
@@ -73,7 +78,7 @@ def print_comparison(results: Results, others: list[Reference], console: Console
             cells += [ours, *(other.scores.get((game, levels.name)) for other in others)]
         table.add_row(game, *("" if cell is None else f"{cell.mean:.2f}" for cell in cells))
     console.print(table)
-    steps = results.agent.steps
+    steps = earlier_steps + results.agent.steps
     if steps < PUBLISHED_STEPS / 10:
         console.print(
             f"{steps:,} steps are {100 * steps / PUBLISHED_STEPS:.1g} % of the {PUBLISHED_STEPS:,} after which "

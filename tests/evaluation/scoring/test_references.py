@@ -25,7 +25,7 @@ PROTOCOL = Protocol(games=("maze", "bigfish"), splits=("train", "test1"), episod
 AGENT = AgentInfo("srwm", "impala", 120_000, True, "episode", 50, 50, "0:200")
 
 
-def compared(agent: AgentInfo) -> list[list[str]]:
+def compared(agent: AgentInfo, earlier_steps: int = 0) -> list[list[str]]:
     scores = tuple(
         GameScore(game, "easy", levels, (Episode(3.0 if game == "maze" else 7.0, 5, 0, False),))
         for levels in PROTOCOL.levels
@@ -34,7 +34,8 @@ def compared(agent: AgentInfo) -> list[list[str]]:
     known = {("maze", "train"): Estimate(4.5, 0.1), ("maze", "test1"): Estimate(4.25, 0.1)}
     file = io.StringIO()
     others = [Reference("random player", known)]
-    print_comparison(Results(agent, PROTOCOL, scores), others, Console(file=file, width=200))
+    console = Console(file=file, width=200)
+    print_comparison(Results(agent, PROTOCOL, scores), others, console, earlier_steps)
     return [line.split() for line in file.getvalue().splitlines()]
 
 
@@ -57,7 +58,9 @@ def test_nobody_s_scores_stand_beside_those_of_a_game_with_a_twist() -> None:
 def test_what_so_few_steps_can_give_is_said_of_few_steps_alone() -> None:
     words = ["120,000", "steps", "are", "0.5", "%"]
     assert any(line[:5] == words for line in compared(AGENT))
+    assert any(line[:5] == ["1,120,000", "steps", "are", "4", "%"] for line in compared(AGENT, 1_000_000))
     assert not any("published" in line for line in compared(replace(AGENT, steps=30_000_000)))
+    assert not any("published" in line for line in compared(AGENT, 30_000_000))
 
 
 def test_a_random_player_was_measured_on_every_easy_game() -> None:
