@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from agents import IMPALA, read_checkpoint
 from common.errors import UserError
 from envs import ProcgenVecEnv
+from evaluation.trained.export import main as export
 from evaluation.trained.history import History, history_of
 from experiments.launch import resume, train
 from experiments.start import begin_with, read_start, settings_of
@@ -130,11 +132,21 @@ class TestWithoutASequence:
         assert all(torch.allclose(begun[name], ended[name], atol=1e-6) for name in begun)
         assert run.read_config().start == f"{expert}@80"
 
-    def test_the_run_goes_on_from_its_own_checkpoints(self, run: RunDirectory, tmp_path: Path) -> None:
+    def test_the_run_goes_on_from_its_own_checkpoints(
+        self, run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         copy = RunDirectory(tmp_path / "copy")
         shutil.copytree(run.path, copy.path)
+        copy.write_config(replace(run.read_config(), evaluation_episodes=1, evaluation_splits=("train",)))
         assert resume(copy.path, total_steps=160) == 0
         assert history_of(str(copy)).steps == 240
+        assert "\n240 steps are" in capsys.readouterr().out
+
+    def test_what_is_exported_counts_all_steps(self, run: RunDirectory, tmp_path: Path) -> None:
+        assert export([str(run.path), "--name", "on", "--out", str(tmp_path), "--episodes", "1"]) == 0
+        assert read_checkpoint(tmp_path / "on.ckpt")["run"]["num_timesteps"] == 160
+        card = json.loads((tmp_path / "on.json").read_text(encoding="utf-8"))
+        assert (card["steps"], card["restarts"]) == (160, [80])
 
     def test_what_made_the_start_is_kept(self, expert: RunDirectory, run: RunDirectory) -> None:
         before, history = history_of(f"{expert}@80"), history_of(str(run))
