@@ -21,9 +21,10 @@ from common.config import problems as config_problems
 from common.errors import UserError, raise_problems
 from evaluation.progress import Report, show_progress
 from evaluation.report import continual_pages, continual_study, pages
+from evaluation.report.found_runs import find_runs
 from evaluation.report.gather import Announce, Study, common_protocol, gather, unfinished_line
 from evaluation.report.plots import Plot, all_plots
-from evaluation.report.runs import Run, find_runs
+from evaluation.report.runs import Run
 from evaluation.report.stream import (
     default_protocol,
     gather_streams,
@@ -46,11 +47,11 @@ class Options:
     """Compare runs: evaluate what has not been evaluated, and write tables, plots and numbers.
 
     Writes report.html (self-contained), report.md with plots/, scores.csv and report.json. Evaluations are kept in the
-    runs, so that a second report is quick. Runs of tasks one after another are compared by what they measured in
-    their course, in pages of their own and in continual.csv.
+    runs, those of trained agents in runs/trained, so that a second report is quick. Runs of tasks one after another
+    are compared by what they measured in their course, in pages of their own and in continual.csv.
 
     Attributes:
-        runs: runs of train.py, or directories that hold some, such as that of a suite.
+        runs: runs of train.py, directories that hold some, such as that of a suite, or trained agents by their names.
         out: directory to write to; files of an earlier report there are replaced.
         title: of the report.
         baseline: group that the others are ablations of.
@@ -59,6 +60,7 @@ class Options:
         greedy: take the most likely action.
         sample: draw actions, as in training.
         every_level: play each level of a split exactly once.
+        reset: also score policies with a memory under this reset rule: episode, never, or a number of steps.
         seed: of the levels and actions drawn.
         stream: also play streams of games, which takes as long as some hundred episodes for each run with a memory.
         task_duration: how long a stream stays with a game: "4 episodes", "2:6 episodes" (drawn) or "500 steps".
@@ -78,6 +80,7 @@ class Options:
     greedy: Flag = False
     sample: Flag = False
     every_level: Flag = False
+    reset: Annotated[str | None, Shown("RULE", "")] = None
     seed: Annotated[int, Shown("N")] = 0
     stream: Flag = False
     task_duration: Annotated[str, Shown("TEXT")] = StreamProtocol.task_duration
@@ -180,7 +183,7 @@ def _announce(console: Console) -> Announce:
 def _study(
     runs: Sequence[Run], protocol: Protocol | None, options: Options, console: Console, exchange: Exchange
 ) -> Study:
-    return gather(runs, protocol, options.baseline, _announce(console), exchange)
+    return gather(runs, protocol, options.baseline, _announce(console), exchange, options.reset)
 
 
 def _items(study: Study, options: Options, console: Console) -> tuple[list[Table | Plot], dict[str, Any]]:

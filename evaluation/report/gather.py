@@ -18,7 +18,7 @@ from common.errors import UserError, raise_problems
 from common.files import read_json
 from envs import normalized_score
 from envs.levels import parse_levels
-from evaluation.agent_info import AgentInfo, familiarity
+from evaluation.agent_info import AgentInfo, familiarity, reset_text
 from evaluation.progress import Report, no_report
 from evaluation.report.runs import Run, differing_settings
 from evaluation.report.statistics import Scores
@@ -27,8 +27,6 @@ from evaluation.scoring.results import GameScore, Results, write_results
 from evaluation.scoring.shared import evaluate_together
 from records.config import TrainConfig
 
-EVALUATIONS = "evaluations"
-"""Folder of a run that keeps what reports have evaluated."""
 Announce = Callable[[Run, str | None], AbstractContextManager[Report]]
 """Says that a run is evaluated under a reset rule (None: that of its training), and shows how far that is."""
 
@@ -104,7 +102,7 @@ class Group:
     @property
     def steps(self) -> list[int]:
         """Environment steps of training."""
-        return sorted({run.config.total_steps for run in self.runs})
+        return sorted({run.steps for run in self.runs})
 
     def raw(self, game: str, splits: Sequence[str]) -> Scores:
         """Mean returns of a game (runs, splits)."""
@@ -169,6 +167,7 @@ def gather(
     baseline: str | None = None,
     announce: Announce = silent,
     exchange: Exchange | None = None,
+    reset: str | None = None,
 ) -> Study:
     """Compare `runs`, evaluating what has not been evaluated by `protocol` yet.
 
@@ -178,9 +177,10 @@ def gather(
         baseline: label or name of the group that others are ablations of; None for what the suite says.
         announce: is called before each evaluation, and gives what its progress is reported to.
         exchange: with the processes that share the evaluations, all of which call this; None to evaluate alone.
+        reset: a reset rule under which groups with a memory are scored besides; None for what their suites say alone.
 
     Raises:
-        UserError: the runs cannot be compared, with the reasons; none of them has finished; no such baseline.
+        UserError: the runs cannot be compared, with the reasons; none of them has finished; no such baseline or rule.
         agents.CheckpointError: a checkpoint cannot be used.
     """
     unfinished = tuple(run for run in runs if not run.finished)
@@ -195,10 +195,10 @@ def gather(
     main_games = mains[0].config.games if multi else _union(kept)
     first = mains[0].config
     protocol = replace(chosen, games=main_games, mode=first.mode, twist=first.twist)
-    raise_problems(protocol.problems())
+    raise_problems(replace(protocol, reset=reset).problems())
     score = partial(_results, announce=announce, exchange=Exchange() if exchange is None else exchange)
     groups = _groups(mains, protocol, score)
-    groups += _reevaluated(groups, protocol, score)
+    groups += _reevaluated(groups, reset, protocol, score)
     experts = _groups([run for run in kept if run not in mains], protocol, score, "expert")
     if any(group.games != main_games for group in groups):
         raise UserError(
@@ -305,16 +305,22 @@ def _labels(kinds: Sequence[Sequence[Run]], suffix: str) -> list[str]:
     return labels
 
 
-def _reevaluated(groups: Sequence[Group], protocol: Protocol, score: Score) -> list[Group]:
-    """The groups that are other groups, evaluated under another reset rule, as their suites say."""
+def _reevaluated(groups: Sequence[Group], reset: str | None, protocol: Protocol, score: Score) -> list[Group]:
+    """The groups that are others, evaluated under another reset rule: as their suites say, or as was asked for."""
     found = []
     for group in groups:
-        for item in group.runs[0].suite.get("reevaluations", []):
-            if item.get("of") != group.name or not group.name:
-                continue
-            other = replace(protocol, reset=item["reset"])
+        listed = [
+            (item["label"], item["group"], item["reset"])
+            for item in group.runs[0].suite.get("reevaluations", [])
+            if group.name and item.get("of") == group.name
+        ]
+        rules = {group.config.policy.reset, *(rule for _, _, rule in listed)}
+        if reset is not None and group.agent.recurrent and reset not in rules:
+            listed.append((f"{group.label}, memory reset {reset_text(reset)}", "", reset))
+        for label, name, rule in listed:
+            other = replace(protocol, reset=rule)
             rows = [replace(row, results=tuple(score(run, other) for run in row.runs)) for row in group.rows]
-            found.append(Group(item["label"], item["group"], group.games, tuple(rows)))
+            found.append(Group(label, name, group.games, tuple(rows)))
     return found
 
 
@@ -335,7 +341,7 @@ def _full_model(groups: Sequence[Group], baseline: str | None) -> Group | None:
 def _results(run: Run, protocol: Protocol, announce: Announce, exchange: Exchange) -> Results:
     """What `run` scores by `protocol`, from a file where that is known."""
     wanted = replace(protocol, games=run.config.games)
-    checkpoint = run.directory.newest_checkpoint()
+    checkpoint = run.checkpoint
     # Process 0 writes such files: only it knows for all which there are.
     if exchange.on_first(lambda: stored_evaluation(run, checkpoint, wanted) is not None):
         stored = stored_evaluation(run, checkpoint, wanted)
@@ -346,7 +352,7 @@ def _results(run: Run, protocol: Protocol, announce: Announce, exchange: Exchang
         results = evaluate_together(agent, wanted, exchange, report)
     if exchange.is_first:
         path = cache_file(run, wanted)
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_results(results, path, str(checkpoint))
     return results
 
@@ -361,8 +367,8 @@ def cache_file(run: Run, protocol: Protocol) -> Path:
 
 
 def named_file(run: Run, parts: Sequence[str]) -> Path:
-    """The file in the `EVALUATIONS` of a run that `parts` name."""
-    return run.directory.path / EVALUATIONS / f"{'_'.join(parts).replace(' ', '-').replace(':', '-')}.json"
+    """The file among the evaluations of a run that `parts` name."""
+    return run.evaluations / f"{'_'.join(parts).replace(' ', '-').replace(':', '-')}.json"
 
 
 def stored_evaluation(run: Run, checkpoint: Path, protocol: Protocol) -> Results | None:

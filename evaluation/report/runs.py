@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import UserError
 from records.config import TrainConfig, learned_settings
 from records.directory import RunDirectory, group_of, read_record
 from records.state import saved_steps
 from records.writers import STEP, read_progress
+
+EVALUATIONS = "evaluations"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,22 @@ class Run:
     def name(self) -> str:
         """Its path as it was given."""
         return str(self.directory)
+
+    @property
+    def checkpoint(self) -> Path:
+        """What is evaluated: its newest checkpoint. Raises `UserError` if it has none."""
+        return self.directory.newest_checkpoint()
+
+    @property
+    def evaluations(self) -> Path:
+        """Folder for what reports evaluate."""
+        return self.directory.path / EVALUATIONS
+
+    @cached_property
+    def steps(self) -> int:
+        """Environment steps that it was meant to make, and those that had made the agent it began with."""
+        origin = self.directory.read_origin()
+        return self.config.total_steps + (0 if origin is None else int(origin["steps"]))
 
     @cached_property
     def saved(self) -> int:
@@ -99,34 +116,6 @@ class Run:
         seconds = np.cumsum(np.diff(steps, prepend=0.0) / speed)
         returns = {game: column(f"game/{game}/return") for game in self.config.games}
         return Curve(steps, seconds, column("rollout/normalized_mean"), returns)
-
-
-def find_runs(paths: Sequence[str]) -> list[Run]:
-    """The runs in `paths`, each a run directory or a directory that holds some.
-
-    Raises:
-        UserError: a path is neither, or a run's settings cannot be read.
-    """
-    found: dict[Path, Run] = {}
-    for text in paths:
-        path = Path(text)
-        if not path.is_dir():
-            raise UserError(f"{path} is not a directory: name runs of train.py, or directories of runs")
-        here = [path] if (path / "config.json").is_file() else _runs_in(path)
-        if not here:
-            raise UserError(f"{path} holds no run: name runs of train.py, or directories of runs")
-        for directory in here:
-            run = RunDirectory(directory)
-            found.setdefault(directory.resolve(), Run(run, run.read_config()))
-    return list(found.values())
-
-
-def _runs_in(directory: Path) -> list[Path]:
-    """The runs in a directory: those of a suite in the order of its groups, others by name."""
-    groups = [item["group"] for item in (read_record(directory) or {}).get("groups", [])]
-    order = {group: place for place, group in enumerate(groups)}
-    found = sorted(file.parent for file in directory.glob("*/config.json"))
-    return sorted(found, key=lambda path: order.get(group_of(path.name), len(order)))
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:

@@ -80,14 +80,14 @@ def _episodes(run: Run, protocol: StreamProtocol, announce: Announce) -> list[St
     size, conditions = f"{protocol.streams}x{protocol.tasks}", protocol.reset_conditions
     parts = [chosen, protocol.split, protocol.task_duration, size, *conditions, f"seed{protocol.seed}"]
     path = named_file(run, ["stream", *parts])
-    checkpoint = run.directory.newest_checkpoint()
+    checkpoint = run.checkpoint
     stored = read_stored(path, checkpoint, plain(protocol))
     if stored is not None:
         return from_json(stored)
     agent = agents.load(checkpoint)
     with announce(run, None) as report:
         episodes = play_streams(agent, protocol, report)
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"checkpoint": checkpoint.name, **to_json(protocol, episodes)})
     return episodes
 

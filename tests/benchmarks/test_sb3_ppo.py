@@ -18,8 +18,8 @@ from benchmarks import sb3_ppo
 from benchmarks.sb3_ppo import LABEL, copy_weights, make_model
 from common.errors import UserError
 from envs import ProcgenVecEnv
+from evaluation.report.found_runs import find_runs
 from evaluation.report.gather import gather
-from evaluation.report.runs import find_runs
 from experiments import launch
 from helpers import same, tiny_run
 from records.config import TrainConfig

@@ -14,8 +14,9 @@ import pytest
 from common.errors import UserError
 from evaluation import Protocol, evaluate_together
 from evaluation.report import gather as module
+from evaluation.report.found_runs import find_runs
 from evaluation.report.gather import cache_file, gather, stored_evaluation
-from evaluation.report.runs import Run, find_runs
+from evaluation.report.runs import Run
 from experiments.launch import train
 from records.config import from_json
 from records.directory import RunDirectory, write_json
@@ -204,16 +205,6 @@ def test_an_evaluation_from_before_a_setting_stands_for_the_default(make_run: Ma
     run.directory.evaluation_file.write_text(json.dumps(data))
     assert stored_evaluation(run, checkpoint, protocol) is not None
     assert stored_evaluation(run, checkpoint, replace(protocol, twist="blank 2 of 4")) is None
-
-
-def test_find_runs(make_run: MakeRun, tmp_path: Path) -> None:
-    runs = [make_run("suite/a"), make_run("suite/b", seed=1)]
-    (tmp_path / "suite" / "logs").mkdir()
-    assert [run.name for run in find_runs([str(tmp_path / "suite")])] == [run.name for run in runs]
-    assert len(find_runs([str(tmp_path / "suite"), runs[0].name])) == 2
-    for path, part in ((tmp_path / "suite" / "logs", "holds no run"), (tmp_path / "x", "is not a directory")):
-        with pytest.raises(UserError, match=part):
-            find_runs([str(path)])
 
 
 def test_curves(make_run: MakeRun) -> None:
