@@ -89,7 +89,7 @@ def main(words: Sequence[str]) -> int:
     print_table(results, console)
     weights, card = out / f"{options.name}{SUFFIX}", out / f"{options.name}{CARD_SUFFIX}"
     # The settings as the run's directory has them now: what decides nothing of the training may have been changed.
-    content = weights_only(read_checkpoint(checkpoint), history.steps)
+    content = weights_only(read_checkpoint(checkpoint), history.steps, config.policy.precision)
     write_checkpoint(weights, {**content, "experiment": to_json(config)})
     write_json(card, make_card(run, config, history, results))
     console.print(f"Weights: {weights}\nCard: {card}", soft_wrap=True)
@@ -109,17 +109,23 @@ def _problems(options: Options) -> list[str]:
     return found
 
 
-def weights_only(content: Mapping[str, Any], steps: int) -> dict[str, Any]:
+def weights_only(content: Mapping[str, Any], steps: int, precision: str) -> dict[str, Any]:
     """The content of a checkpoint without optimizer, environments and recurrent states.
 
     An agent of it predicts as before; it can be trained on in new episodes, with a fresh optimizer. `steps` are those
-    of all training that has made it.
+    of all training that has made it; `precision` is what its training was asked for, since "auto" shall follow the
+    machine that plays it: where bfloat16 is only emulated, that takes four times as long.
     """
     learner, run = dict(content["learner"]), content["run"]
     learner["optimizer"] = {**learner["optimizer"], "state": {}}
     learner["retention"] = {}
     kept = {name: run[name] for name in ("total_timesteps", "random", "num_envs")}
-    return {**content, "learner": learner, "run": {**kept, "num_timesteps": steps}}
+    return {
+        **content,
+        "policy_config": {**content["policy_config"], "precision": precision},
+        "learner": learner,
+        "run": {**kept, "num_timesteps": steps},
+    }
 
 
 def make_card(run: RunDirectory, config: TrainConfig, history: History, results: Results) -> dict[str, Any]:

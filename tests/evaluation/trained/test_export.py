@@ -71,6 +71,28 @@ def test_what_only_a_continuation_needs_is_left_out(run: RunDirectory, exported:
     assert not {"env", "collector"} & set(content["run"])
 
 
+def test_its_encoder_computes_in_what_the_machine_that_plays_it_has_units_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("policies.precision.has_bfloat16_units", lambda device: True)
+    run = RunDirectory(tmp_path / "run")
+    config = tiny_run(precision="auto", evaluation_episodes=None)
+    assert train(config, run.path, command=["python", "train.py", "tiny"]) == 0
+    assert agents.load(run.newest_checkpoint()).policy_config.precision == "bfloat16"
+    monkeypatch.setattr("policies.precision.has_bfloat16_units", lambda device: False)
+    assert main([str(run.path), "--name", "tiny", "--out", str(tmp_path), "--episodes", "1"]) == 0
+    assert agents.load(tmp_path / "tiny.ckpt").policy_config.precision == "float32"
+    monkeypatch.setattr("policies.precision.has_bfloat16_units", lambda device: True)
+    assert agents.load(tmp_path / "tiny.ckpt").policy_config.precision == "bfloat16"
+
+
+@pytest.mark.parametrize("name", trained_names())
+def test_no_agent_that_comes_along_insists_on_bfloat16(name: str) -> None:
+    path = trained_checkpoint(name)
+    assert path is not None
+    assert agents.read_checkpoint(path)["policy_config"]["precision"] in ("auto", "float32")
+
+
 def test_the_weights_can_be_trained_on(exported: Path) -> None:
     problems: list[str] = []
     loaded = load_agent(str(exported / "tiny-srwm.ckpt"), "cpu", problems)
