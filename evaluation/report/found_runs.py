@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,6 +96,7 @@ def _trained_agent(word: str) -> TrainedAgentRun | None:
         card = read_card(name, weights.parent)
         scored = {score["split"]: int(score["episodes"]) for score in card["scores"]}
         config, history = from_json(card["settings"]), from_plain(card)
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(
             f"{weights} has no card that can be read beside it ({name}{CARD_SUFFIX}): name its run, "
@@ -110,8 +112,8 @@ def _trained_agent(word: str) -> TrainedAgentRun | None:
         evaluation_splits=tuple(scored),
         evaluation_episodes=min(scored.values()),
     )
-    # Weights of the same name may be exchanged for those of more training.
-    return TrainedAgentRun(RunDirectory(RUNS / TRAINED / f"{name}-{history.steps}"), config, weights, history)
+    # Others may have the same name, elsewhere or later: those of more training.
+    return TrainedAgentRun(RunDirectory(RUNS / TRAINED / f"{name}-{digest}"), config, weights, history)
 
 
 def _runs_at(path: Path) -> list[Run]:

@@ -92,12 +92,16 @@ def test_a_trained_agent_is_scored_as_it_was_for_its_card(tmp_path: Path) -> Non
     assert (protocol.splits, protocol.episodes, protocol.greedy) == (("train", "test1"), 20, False)
 
 
-def test_more_training_under_the_same_name_is_evaluated_anew(tmp_path: Path) -> None:
-    found = []
-    for steps in (400, 500):
-        weights = write_agent(tmp_path, "mine", make_card(History(steps, None)))
-        found += find_runs([str(weights)])
-    assert found[0].evaluations != found[1].evaluations
+def test_agents_of_one_name_are_evaluated_apart(tmp_path: Path) -> None:
+    """Those of one place before and after more training, and those of two places."""
+    weights = write_agent(tmp_path, "mine", make_card(History(400)))
+    before = find_runs([str(weights)])
+    weights.write_text("others")
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = write_agent(tmp_path / "elsewhere", "mine", make_card(History(400), seed=1))
+    elsewhere.write_text("others again")
+    found = before + find_runs([str(weights), str(elsewhere)])
+    assert len({run.evaluations for run in found}) == 3
 
 
 def test_weights_that_no_card_tells_of_are_refused_in_one_line(tmp_path: Path) -> None:
