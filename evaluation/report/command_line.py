@@ -267,12 +267,11 @@ def _introduction(study: Study) -> list[str]:
         f"{len(study.groups)} groups of runs on {', '.join(games)} ({study.protocol.mode} mode), "
         f"{' and '.join(f'{count:,}' for count in steps)} environment steps of training each."
     ]
-    fewest = min(counts)
-    if fewest == 1:
+    if 1 in counts:
         text.append("With one seed, nothing can be said about how another seed would have done.")
-    elif fewest < 5:
+    if few := [count for count in counts if 1 < count < 5]:
         text.append(
-            f"With {fewest} runs, intervals are rough: a bootstrap can only draw the values that were seen, and is "
+            f"With {min(few)} runs, intervals are rough: a bootstrap can only draw the values that were seen, and is "
             "too narrow for so few. Differences within them, and many a little beyond, mean nothing."
         )
     if study.unfinished:

@@ -371,3 +371,11 @@ def test_numbers_as_text() -> None:
     assert number(float("nan")) == NOTHING
     assert plus_minus(np.array([1.0, 3.0]), 1) == "2.00"
     assert plus_minus(np.array([1.0, 3.0]), 2) == "2.00 ± 1.00"
+
+
+def test_a_report_warns_of_single_seeds_and_of_few(runs: list[Run], tmp_path: Path) -> None:
+    """Of both, where some groups have one run and others two."""
+    assert main([str(runs[0].directory.path.parent), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "With one seed, nothing can be said" in text
+    assert "With 2 runs, intervals are rough" in text
