@@ -16,6 +16,7 @@ from common.errors import UserError
 from envs import Task, parse_task
 from envs.native import IMAGE_SHAPE, NUM_ACTIONS
 from evaluation.trained import trained_checkpoint, trained_names
+from policies.precision import for_playing
 from records import selection
 from records.directory import RunDirectory, checkpoint_step
 
@@ -105,7 +106,7 @@ def load_agent(path: str, device: str, problems: list[str]) -> LoadedAgent | Non
     """The agent in a run or a checkpoint; adds to `problems` what is wrong with it, None if it cannot be loaded."""
     try:
         checkpoint = find_checkpoint(path)
-        agent = agents.load(checkpoint, device=device)
+        agent = load_to_play(checkpoint, device)
     except UserError as error:
         problems.append(str(error))
         return None
@@ -115,6 +116,18 @@ def load_agent(path: str, device: str, problems: list[str]) -> LoadedAgent | Non
         )
     problems += agent_problems(agent)
     return LoadedAgent(agent, checkpoint, training_info(agent))
+
+
+def load_to_play(checkpoint: Path, device: str = "auto") -> Agent:
+    """The agent in `checkpoint`, whose encoder computes in what `device` has units for.
+
+    Raises:
+        CheckpointError: the file is damaged or foreign.
+    """
+    agent = agents.load(checkpoint, device=device)
+    encoder = agent.policy.encoder
+    encoder.precision = for_playing(encoder.precision, agent.device)
+    return agent
 
 
 def agent_problems(agent: Agent) -> list[str]:

@@ -25,3 +25,11 @@ def resolved(precision: str, device: torch.device) -> str:
     if precision != "auto":
         return precision
     return "bfloat16" if has_bfloat16_units(device) else "float32"
+
+
+def for_playing(precision: str, device: torch.device) -> str:
+    """What an agent that was trained in `precision` plays in on `device`: not in an emulated bfloat16.
+
+    What it does differs by rounding alone, and a checkpoint may come from a machine with units for bfloat16.
+    """
+    return "float32" if precision == "bfloat16" and not has_bfloat16_units(device) else precision

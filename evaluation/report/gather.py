@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-import agents
 from agents.exchange import Exchange
 from common.errors import UserError, raise_problems
 from common.files import read_json
 from envs import normalized_score
 from envs.levels import parse_levels
 from evaluation.agent_info import AgentInfo, familiarity, reset_text
+from evaluation.loading import load_to_play
 from evaluation.progress import Report, no_report
 from evaluation.report.runs import Run, differing_settings
 from evaluation.report.statistics import Scores
@@ -181,7 +181,7 @@ def gather(
 
     Raises:
         UserError: the runs cannot be compared, with the reasons; none of them has finished; no such baseline or rule.
-        agents.CheckpointError: a checkpoint cannot be used.
+        CheckpointError: a checkpoint cannot be used.
     """
     unfinished = tuple(run for run in runs if not run.finished)
     finished = [run for run in runs if run.finished]
@@ -347,7 +347,7 @@ def _results(run: Run, protocol: Protocol, announce: Announce, exchange: Exchang
         stored = stored_evaluation(run, checkpoint, wanted)
         assert stored is not None
         return stored
-    agent = agents.load(checkpoint, device=exchange.place.device("auto"))
+    agent = load_to_play(checkpoint, exchange.place.device("auto"))
     with announce(run, wanted.reset) as report:
         results = evaluate_together(agent, wanted, exchange, report)
     if exchange.is_first:

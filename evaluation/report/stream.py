@@ -11,12 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-import agents
 from common.config import plain
 from common.errors import raise_problems
 from common.files import write_json
 from envs import parse_task_duration
 from evaluation.agent_info import reset_text
+from evaluation.loading import load_to_play
 from evaluation.report.gather import Announce, Group, Study, named_file, read_stored, silent
 from evaluation.report.plots import Plot, draw_band, draw_panels
 from evaluation.report.runs import Run
@@ -84,7 +84,7 @@ def _episodes(run: Run, protocol: StreamProtocol, announce: Announce) -> list[St
     stored = read_stored(path, checkpoint, plain(protocol))
     if stored is not None:
         return from_json(stored)
-    agent = agents.load(checkpoint)
+    agent = load_to_play(checkpoint)
     with announce(run, None) as report:
         episodes = play_streams(agent, protocol, report)
     path.parent.mkdir(parents=True, exist_ok=True)

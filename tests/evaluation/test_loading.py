@@ -10,6 +10,7 @@ from agents import IMPALA, Agent
 from common.errors import UserError
 from envs import ProcgenVecEnv
 from evaluation.loading import TrainingInfo, find_checkpoint, load_agent, training_info
+from policies import policy_config
 
 
 def test_the_newest_checkpoint_of_a_run(tmp_path: Path) -> None:
@@ -53,3 +54,17 @@ def test_weights_that_are_not_numbers_are_refused_by_name(value: float, tmp_path
     load_agent(str(tmp_path / "broken.ckpt"), "cpu", problems)
     (problem,) = problems
     assert "holds weights that are not numbers (critic.bias): use an earlier checkpoint" in problem
+
+
+@pytest.mark.parametrize(("units", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_an_agent_trained_elsewhere_plays_in_what_this_machine_has_units_for(
+    units: bool, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = ProcgenVecEnv("maze", 2, num_threads=0)
+    agent = IMPALA(policy_config("feedforward", precision="bfloat16"), env, seed=0, device="cpu")
+    env.close()
+    agent.save(tmp_path / "trained.ckpt")
+    monkeypatch.setattr("policies.precision.has_bfloat16_units", lambda device: units)
+    loaded = load_agent(str(tmp_path / "trained.ckpt"), "cpu", [])
+    assert loaded is not None
+    assert loaded.agent.policy.encoder.precision == expected

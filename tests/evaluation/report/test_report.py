@@ -311,7 +311,7 @@ def test_streams_are_played_once_and_shown(study: Study, monkeypatch: pytest.Mon
         ]
 
     monkeypatch.setattr(stream, "play_streams", play)
-    monkeypatch.setattr("agents.load", lambda path: str(path))
+    monkeypatch.setattr(stream, "load_to_play", str)
     protocol = replace(stream.default_protocol(study), reset_conditions=("carried", "50"))
     assert (protocol.split, protocol.games, protocol.greedy) == ("test1", ("bigfish", "maze"), True)
     scores = stream.gather_streams(study, protocol)
