@@ -23,7 +23,7 @@ def test_the_suites_that_ship() -> None:
     paper = {"paper-easy6", "paper-memory4", "paper-ablation", "paper-experts"}
     sequences = ("procgen", "told", "cores", "memory", "levels", "expert", "two-levels")
     continual = {f"continual-{name}" for name in sequences}
-    processor = {"easy6-processor", "easy6-experts"}
+    processor = {"easy6-processor", "easy6-experts", "light-encoders"}
     assert set(shipped()) == paper | processor | continual | {"memory-cue", "memory-games"}
 
 
