@@ -287,13 +287,17 @@ def _groups(runs: Sequence[Run], protocol: Protocol, score: Score, suffix: str =
     return groups
 
 
+def _one_game_each(runs: Sequence[Run]) -> bool:
+    return len(_union(runs)) > 1 and len(runs[0].config.games) == 1
+
+
 def _labels(kinds: Sequence[Sequence[Run]], suffix: str) -> list[str]:
-    """A label for each kind: the suite's, or policy and algorithm; with what tells two apart."""
+    """A label for each kind: the suite's, or the policy; with what tells two apart."""
     base = []
     for members in kinds:
-        several = len(_union(members)) > 1 and len(members[0].config.games) == 1
-        own = "" if several or suffix else members[0].label
-        base.append(own or f"{members[0].config.policy_name} {suffix}".strip())
+        first = members[0]
+        own = first.label_without_game if suffix or _one_game_each(members) else first.label
+        base.append(f"{own or first.config.policy_name} {suffix}".strip())
     labels = []
     for index, label in enumerate(base):
         twins = [twin for twin, text in enumerate(base) if text == label]
@@ -305,15 +309,25 @@ def _labels(kinds: Sequence[Sequence[Run]], suffix: str) -> list[str]:
     return labels
 
 
+def _suite_reevaluations(group: Group) -> list[tuple[str, str, str]]:
+    """Label, name and reset rule of what the suite of a group evaluates it as besides; each rule once."""
+    names = {run.group for run in group.runs} - {""}
+    found: dict[str, tuple[str, str, str]] = {}
+    for item in group.runs[0].suite.get("reevaluations", []):
+        if item.get("of") in names:
+            rule = item["reset"]
+            whole = f"{group.label}, memory reset {reset_text(rule)}"
+            found.setdefault(
+                rule, (whole if _one_game_each(group.runs) else item["label"], item["group"], rule)
+            )
+    return list(found.values())
+
+
 def _reevaluated(groups: Sequence[Group], reset: str | None, protocol: Protocol, score: Score) -> list[Group]:
     """The groups that are others, evaluated under another reset rule: as their suites say, or as was asked for."""
     found = []
     for group in groups:
-        listed = [
-            (item["label"], item["group"], item["reset"])
-            for item in group.runs[0].suite.get("reevaluations", [])
-            if group.name and item.get("of") == group.name
-        ]
+        listed = _suite_reevaluations(group)
         rules = {group.config.policy.reset, *(rule for _, _, rule in listed)}
         if reset is not None and group.agent.recurrent and reset not in rules:
             listed.append((f"{group.label}, memory reset {reset_text(reset)}", "", reset))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from records.state import saved_steps
 from records.writers import STEP, read_progress
 
 EVALUATIONS = "evaluations"
+_LABEL_PARTS = re.compile("[,:] ")
 
 
 @dataclass(frozen=True)
@@ -91,17 +93,24 @@ class Run:
         labels = {item["group"]: item["label"] for item in self.suite.get("groups", [])}
         return str(labels.get(self.group, ""))
 
+    @property
+    def label_without_game(self) -> str:
+        """Its label without the game that it plays alone: suites whose runs play different games name them by it."""
+        parts = _LABEL_PARTS.split(self.label)
+        other = [part for part in parts if (part,) != self.config.games]
+        return self.label if len(other) == len(parts) else ", ".join(other)
+
     @cached_property
     def kind(self) -> tuple[tuple[str, str], ...]:
         """Equal for runs that differ in their seed alone or, with one game each, in seed and game.
 
         Runs that their suites call by different names are of different kinds, whatever their settings are: other
-        programs than ours may have made them.
+        programs than ours may have made them. The game of a run that plays one is no such difference.
         """
         varying = {"seed", "device"} | ({"games"} if len(self.config.games) == 1 else set())
         settings = learned_settings(self.config)
         found = ((name, repr(value)) for name, value in settings.items() if name not in varying)
-        return (("label", self.label), *found)
+        return (("label", self.label_without_game), *found)
 
     def curve(self) -> Curve:
         """Its training returns; empty if it has logged none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,11 +18,14 @@ from evaluation.report import gather as module
 from evaluation.report.found_runs import find_runs
 from evaluation.report.gather import cache_file, gather, stored_evaluation
 from evaluation.report.runs import Run
+from evaluation.report.tables import expert_pairs
 from experiments.launch import train
 from records.config import from_json
 from records.directory import RunDirectory, write_json
 
 MakeRun = Callable[..., Run]
+GAMES = ("bigfish", "maze")
+SPLITS = ("train", "test1", "test2")
 
 
 def constant(value: float) -> Callable[[str, str], Sequence[float]]:
@@ -123,6 +127,56 @@ def test_experts_are_put_together_by_seed(make_run: MakeRun) -> None:
     assert study.groups[0].normalized(("train",)).shape == (2, 2)
     with pytest.raises(UserError, match="srwm has no finished run of bigfish with seed 1"):
         gather(runs[2:5])
+
+
+def make_suite(path: Path, labels: dict[str, str], **more: Any) -> None:
+    groups = [{"group": group, "label": label} for group, label in labels.items()]
+    write_json(path / "suite.json", {"suite": "mine", "full_model": None, "groups": groups, **more})
+
+
+def test_experts_of_a_suite_that_names_them_by_game_are_put_together(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    multi = [make_run("multi"), make_run("other", policy="lstm")]
+    labels = {}
+    for game, policy in itertools.product(("maze", "bigfish"), ("srwm", "lstm")):
+        make_run(f"experts/{game}-{policy}-seed0", games=[game], policy=policy, total_steps=100)
+        labels[f"{game}-{policy}"] = f"{game}, {policy}"
+    make_suite(tmp_path / "experts", labels)
+    study = gather([*multi, *find_runs([str(tmp_path / "experts")])])
+    assert [(expert.label, expert.games) for expert in study.experts] == [
+        ("srwm expert", ("bigfish", "maze")),
+        ("lstm expert", ("bigfish", "maze")),
+    ]
+    assert [(group.label, expert.label) for group, expert in expert_pairs(study)] == [
+        ("srwm", "srwm expert"),
+        ("lstm", "lstm expert"),
+    ]
+
+
+def test_a_suite_of_single_games_is_compared_over_all_of_them(make_run: MakeRun, tmp_path: Path) -> None:
+    labels = {}
+    for game, reset in itertools.product(("bigfish", "maze"), ("episode", "50")):
+        name, text = f"{game}-{reset}", "usual" if reset == "episode" else "cut in training, too"
+        run = make_run(f"suite/{name}-seed0", games=[game], reset=reset)
+        labels[name] = f"{game}: {text}"
+        if reset == "episode":
+            data = json.loads(run.directory.evaluation_file.read_text())
+            data["protocol"]["reset"] = "8"
+            path = cache_file(run, replace(Protocol((game,), "easy", SPLITS, 2), reset="8"))
+            path.parent.mkdir()
+            path.write_text(json.dumps(data))
+    cut = [
+        {"group": f"{game}-cut", "label": f"{game}: cut", "of": f"{game}-episode", "reset": "8"}
+        for game in GAMES
+    ]
+    make_suite(tmp_path / "suite", labels, reevaluations=cut)
+    study = gather(find_runs([str(tmp_path / "suite")]))
+    assert [(group.label, group.games) for group in study.groups] == [
+        ("usual", GAMES),
+        ("cut in training, too", GAMES),
+        ("usual, memory reset every 8 steps", GAMES),
+    ]
 
 
 def test_the_same_run_twice_counts_once(make_run: MakeRun) -> None:
