@@ -22,7 +22,7 @@ from common.errors import UserError, raise_problems
 from evaluation.progress import Report, show_progress
 from evaluation.report import continual_pages, continual_study, pages
 from evaluation.report.found_runs import find_runs
-from evaluation.report.gather import Announce, Study, common_protocol, gather, unfinished_line
+from evaluation.report.gather import Announce, Group, Study, common_protocol, gather, unfinished_line
 from evaluation.report.plots import Plot, all_plots
 from evaluation.report.runs import Run
 from evaluation.report.stream import (
@@ -261,11 +261,17 @@ def _continual_introduction(study: continual_study.ContinualStudy) -> list[str]:
 
 def _introduction(study: Study) -> list[str]:
     """What is compared, and how far it can be trusted, in a few sentences."""
-    games, counts = study.protocol.games, [len(group.rows) for group in study.groups]
-    steps = sorted({count for group in study.groups for count in group.steps})
+
+    def steps(groups: Sequence[Group]) -> str:
+        found = sorted({count for group in groups for count in group.steps})
+        return f"{' and '.join(f'{count:,}' for count in found)} environment steps of training each"
+
+    games, number = study.protocol.games, len(study.groups)
+    counts = [len(group.rows) for group in (*study.groups, *study.experts)]
+    experts = f", and experts of one game, {steps(study.experts)}" if study.experts else ""
     text = [
-        f"{len(study.groups)} groups of runs on {', '.join(games)} ({study.protocol.mode} mode), "
-        f"{' and '.join(f'{count:,}' for count in steps)} environment steps of training each."
+        f"{number} group{'s' * (number > 1)} of runs on {', '.join(games)} ({study.protocol.mode} mode), "
+        f"{steps(study.groups)}{experts}."
     ]
     if 1 in counts:
         text.append("With one seed, nothing can be said about how another seed would have done.")

@@ -379,3 +379,16 @@ def test_a_report_warns_of_single_seeds_and_of_few(runs: list[Run], tmp_path: Pa
     text = (tmp_path / "out" / "report.md").read_text()
     assert "With one seed, nothing can be said" in text
     assert "With 2 runs, intervals are rough" in text
+
+
+def test_a_report_begins_with_what_its_runs_and_experts_had(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        make_run(f"multi-seed{seed}", seed=seed)
+    make_run("maze", games=["maze"], total_steps=100)
+    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert (
+        "1 group of runs on bigfish, maze (easy mode), 200 environment steps of training each, "
+        "and experts of one game, 100 environment steps of training each."
+    ) in text
+    assert "With one seed, nothing can be said" in text  # of the expert
