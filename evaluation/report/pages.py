@@ -20,7 +20,7 @@ from common.files import atomic_write
 from evaluation.report import statistics
 from evaluation.report.gather import Group, Study
 from evaluation.report.plots import Plot
-from evaluation.report.tables import Table, expert_pairs, percent_of_expert
+from evaluation.report.tables import Table, expert_pairs, percent_from_random, percent_of_expert
 
 PLOTS = "plots"
 
@@ -200,6 +200,7 @@ def _study_json(study: Study) -> dict[str, Any]:
                 "game": game,
                 "levels": name,
                 "percent": percent_of_expert(group, expert, game, splits),
+                "percent_from_random": percent_from_random(group, expert, game, splits),
             }
             for group, expert in expert_pairs(study)
             for game in expert.games

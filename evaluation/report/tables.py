@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from envs import normalized_score
+from envs import Task, normalized_score
 from evaluation.agent_info import reset_text
 from evaluation.report import statistics
 from evaluation.report.gather import Group, Study, grouped
+from evaluation.report.random_player import random_return
 from evaluation.report.runs import Run
 from evaluation.report.statistics import Interval
 from evaluation.scoring.protocol import Protocol
@@ -296,7 +297,7 @@ def expert_table(study: Study) -> Table:
     """The multi-game runs in percent of the experts."""
     header = ["policy", "game"]
     for name in study.parts:
-        header += [f"multi-game, {name}", f"expert, {name}", "percent"]
+        header += [f"multi-game, {name}", f"expert, {name}", "percent", "from random"]
     rows = []
     pairs = expert_pairs(study)
     for group, expert in pairs:
@@ -304,8 +305,13 @@ def expert_table(study: Study) -> Table:
             cells = [group.label, game]
             for splits in study.parts.values():
                 cells += [_raw_and_normalized(each, game, splits) for each in (group, expert)]
-                percent = percent_of_expert(group, expert, game, splits)
-                cells.append(NOTHING if percent is None else f"{number(percent, 0)} %")
+                cells += [
+                    NOTHING if percent is None else f"{number(percent, 0)} %"
+                    for percent in (
+                        percent_of_expert(group, expert, game, splits),
+                        percent_from_random(group, expert, game, splits),
+                    )
+                ]
             rows.append(tuple(cells))
     unmatched = [expert for expert in study.experts if all(expert is not other for _, other in pairs)]
     multi, single = (
@@ -316,6 +322,9 @@ def expert_table(study: Study) -> Table:
         "Mean episode return ± standard error over runs and splits, with its normalised score; percent: normalised "
         f"score of the multi-game runs over that of the experts, {NOTHING} where the expert is no better than the "
         "trivial player (normalised score 0 or less).",
+        "From random: how much of the way in raw returns from a player of uniformly random actions (100 episodes) to "
+        f"the expert the multi-game runs have made; {NOTHING} where the expert is no better than random, or what "
+        "random actions give was not measured. Where the expert is hardly better, it says little.",
         f"Steps of training: multi-game runs {multi} for all games together, experts {single} each.",
         *([f"No multi-game runs to hold against: {_labels(unmatched)}."] if unmatched else []),
     )
@@ -327,3 +336,15 @@ def percent_of_expert(group: Group, expert: Group, game: str, splits: Sequence[s
     ours = float(group.normalized(splits, [game]).mean())
     theirs = float(expert.normalized(splits, [game]).mean())
     return 100 * ours / theirs if theirs > 0 else None
+
+
+def percent_from_random(group: Group, expert: Group, game: str, splits: Sequence[str]) -> float | None:
+    """How much of the way from a random player's return to that of `expert` `group` has made, in percent.
+
+    None where the expert is no better than random, and where a random player was not measured.
+    """
+    config = group.config
+    task = Task(game, config.mode, config.levels)
+    random = np.mean([random_return(task, split) for split in splits]) if config.twist is None else np.nan
+    ours, theirs = (each.raw(game, splits).mean() for each in (group, expert))
+    return float(100 * (ours - random) / (theirs - random)) if theirs > random else None

@@ -81,6 +81,7 @@ def make_run(tmp_path: Path) -> MakeRun:
                 config.evaluation_splits,
                 config.evaluation_episodes or 1,
                 config.evaluation_greedy,
+                twist=config.twist,
             )
             write_results(results(config, protocol, score), run.evaluation_file, str(checkpoint))
         return Run(run, config)

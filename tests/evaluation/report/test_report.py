@@ -17,11 +17,13 @@ import pytest
 
 from common.errors import UserError
 from common.files import write_json
+from envs import Task
 from evaluation.report import statistics, stream
 from evaluation.report.command_line import main
 from evaluation.report.gather import Study, gather
 from evaluation.report.pages import SEE_COMMON, markdown, ordered, page, say_once
 from evaluation.report.plots import all_plots, common_curve, published_curve
+from evaluation.report.random_player import random_return
 from evaluation.report.runs import Run
 from evaluation.report.tables import (
     MINUS,
@@ -29,6 +31,7 @@ from evaluation.report.tables import (
     Table,
     all_tables,
     number,
+    percent_from_random,
     percent_of_expert,
     plus_minus,
 )
@@ -119,16 +122,38 @@ def test_tables_hold_what_was_worked_out_by_hand(study: Study) -> None:
 def test_experts_in_percent(study: Study) -> None:
     experts = table(study, "experts")
     assert [cells[:2] for cells in experts.rows] == [("srwm", "bigfish"), ("srwm", "maze")]
-    assert experts.rows[0][2:5] == ("16.60 ± 2.25 (0.400)", "16.60 (0.400)", "100 %")
-    assert experts.rows[1][5:] == ("7.50 ± 0.50 (0.500)", "7.50 (0.500)", "100 %")
+    # test2 is among the unseen splits, and what random actions give there was not measured.
+    assert experts.rows[0][2:6] == ("16.60 ± 2.25 (0.400)", "16.60 (0.400)", "100 %", NOTHING)
+    assert experts.rows[1][6:] == ("7.50 ± 0.50 (0.500)", "7.50 (0.500)", "100 %", "100 %")
     group, expert = study.groups[1], study.experts[0]
     assert percent_of_expert(group, expert, "maze", ("train",)) == pytest.approx(40)
 
 
-def test_an_expert_that_cannot_play_is_no_measure(make_run: MakeRun) -> None:
-    study = gather([make_run("a"), make_run("b", score(0.0), games=["maze"])])
+def test_the_way_from_a_random_player_to_an_expert(make_run: MakeRun) -> None:
+    random = random_return(Task("maze", "easy", "train"), "train")
+    study = gather(
+        [
+            make_run("a", lambda game, split: [random + 0.1] * 2),
+            make_run("b", lambda game, split: [random + 0.4] * 2, games=["maze"]),
+            make_run("other", lambda game, split: [random] * 2, games=["bigfish"]),
+        ]
+    )
+    assert percent_from_random(study.groups[0], study.experts[0], "maze", ("train",)) == pytest.approx(25)
+    # Maze's trivial player scores 5, more than all of these: against that, nothing can be said.
     assert percent_of_expert(study.groups[0], study.experts[0], "maze", ("train",)) is None
-    assert table(study, "experts").rows[0][-1] == NOTHING
+
+
+def test_an_expert_that_cannot_play_is_no_measure(make_run: MakeRun) -> None:
+    study = gather([make_run("a"), make_run("b", score(-0.9), games=["maze"])])
+    assert percent_of_expert(study.groups[0], study.experts[0], "maze", ("train",)) is None
+    assert percent_from_random(study.groups[0], study.experts[0], "maze", ("train",)) is None
+    assert table(study, "experts").rows[0][-2:] == (NOTHING, NOTHING)
+
+
+def test_random_actions_were_measured_without_a_twist(make_run: MakeRun) -> None:
+    twist = {"twist": "blank 2 of 4"}
+    study = gather([make_run("a", **twist), make_run("b", games=["maze"], **twist)])
+    assert percent_from_random(study.groups[0], study.experts[0], "maze", ("train",)) is None
 
 
 def test_ablations_are_held_against_the_full_model(study: Study) -> None:
