@@ -137,6 +137,12 @@ def stream_table(scores: StreamScores) -> Table:
             rows.append((heading(group), condition_text(condition), *cells, gain))
     header = ("group", "memory", *(f"episode {place + 1}" for place in range(places)), "last minus first")
     notes = ("± standard error over runs (none for one seed).", *stream_notes(scores))
+    if not places:
+        notes = (
+            f"In so few tasks some of the {len(scores.protocol.games)} games did not come, and a mean over all of them "
+            "cannot be made: play more (--tasks, --streams).",
+            *notes,
+        )
     return Table("stream", "Adaptation in a stream of games", header, tuple(rows), notes)
 
 

@@ -358,6 +358,20 @@ def test_streams_are_played_once_and_shown(study: Study, monkeypatch: pytest.Mon
     assert ElementTree.fromstring(stream.stream_plot(scores).svg).tag.endswith("svg")
 
 
+def test_streams_that_met_few_games_say_what_is_lacking(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        stream, "play_streams", lambda *rest: [StreamEpisode("carried", 0, 1, 0, "maze", 0.0, 0.5, 5)]
+    )
+    monkeypatch.setattr(stream, "load_to_play", str)
+    protocol = replace(stream.default_protocol(study), reset_conditions=("carried",))
+    item = stream.stream_table(stream.gather_streams(study, protocol))
+    assert item.rows[0] == ("srwm (2 runs)", "never cleared", NOTHING)
+    assert "some of the 2 games did not come" in item.notes[0]
+    assert "--tasks" in item.notes[0]
+
+
 @pytest.mark.parametrize(
     ("line", "part"),
     [
