@@ -197,14 +197,18 @@ def gather(
     protocol = replace(chosen, games=main_games, mode=first.mode, twist=first.twist)
     raise_problems(replace(protocol, reset=reset).problems())
     score = partial(_results, announce=announce, exchange=Exchange() if exchange is None else exchange)
-    groups = _groups(mains, protocol, score)
-    groups += _reevaluated(groups, reset, protocol, score)
-    experts = _groups([run for run in kept if run not in mains], protocol, score, "expert")
-    if any(group.games != main_games for group in groups):
+    # All of it is planned before anything is scored, which can take long.
+    planned = _plan_groups(mains, main_games)
+    if any(group.games != main_games for group in planned):
         raise UserError(
             "runs that play different games cannot be compared: "
-            + "; ".join(f"{group.label} plays {', '.join(group.games)}" for group in groups)
+            + "; ".join(f"{group.label} plays {', '.join(group.games)}" for group in planned)
+            + ": name runs that play the same ones"
         )
+    planned_experts = _plan_groups([run for run in kept if run not in mains], main_games, "expert")
+    groups = [group.scored(protocol, score) for group in planned]
+    groups += _reevaluated(groups, reset, protocol, score)
+    experts = [group.scored(protocol, score) for group in planned_experts]
     training = parse_levels(mains[0].config.levels, mains[0].config.mode)
     kinds = {levels.name: familiarity(levels, training) for levels in protocol.levels}
     full = _full_model(groups, baseline)
@@ -268,22 +272,37 @@ def _union(runs: Sequence[Run]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(game for run in runs for game in run.config.games))
 
 
-def _groups(runs: Sequence[Run], protocol: Protocol, score: Score, suffix: str = "") -> list[Group]:
-    """`runs` by kind, in the order in which they were given."""
+@dataclass(frozen=True)
+class _PlannedGroup:
+    """A `Group` whose runs have not been scored."""
+
+    label: str
+    name: str
+    games: tuple[str, ...]
+    runs: Mapping[int, Sequence[Run]]
+
+    def scored(self, protocol: Protocol, score: Score) -> Group:
+        rows = [
+            Row(seed, tuple(same), tuple(score(run, protocol) for run in same))
+            for seed, same in self.runs.items()
+        ]
+        return Group(self.label, self.name, self.games, tuple(rows))
+
+
+def _plan_groups(runs: Sequence[Run], games: Sequence[str], suffix: str = "") -> list[_PlannedGroup]:
+    """`runs` by kind, in the order in which they were given; games in the order of `games`."""
     kinds = list(grouped(runs, lambda run: run.kind).values())
     groups = []
     for label, members in zip(_labels(kinds, suffix), kinds, strict=True):
-        games = tuple(game for game in protocol.games if game in _union(members))
-        rows = []
-        for seed, same in sorted(grouped(members, lambda run: run.config.seed).items()):
-            lacking = set(games) - set(_union(same))
-            if lacking:
+        own = tuple(game for game in games if game in _union(members))
+        by_seed = dict(sorted(grouped(members, lambda run: run.config.seed).items()))
+        for seed, same in by_seed.items():
+            if lacking := set(own) - set(_union(same)):
                 raise UserError(
                     f"{label} has no finished run of {', '.join(sorted(lacking))} with seed {seed}: "
                     "finish it, or leave the other runs of that seed out"
                 )
-            rows.append(Row(seed, tuple(same), tuple(score(run, protocol) for run in same)))
-        groups.append(Group(label, members[0].group, games, tuple(rows)))
+        groups.append(_PlannedGroup(label, members[0].group, own, by_seed))
     return groups
 
 

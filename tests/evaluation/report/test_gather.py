@@ -179,6 +179,21 @@ def test_a_suite_of_single_games_is_compared_over_all_of_them(make_run: MakeRun,
     ]
 
 
+def test_what_cannot_be_compared_is_refused_before_anything_is_played(make_run: MakeRun) -> None:
+    runs = [
+        make_run("a", games=["maze"]),
+        make_run("b", games=["bigfish"]),
+        make_run("c", games=["maze"], policy="lstm"),
+        make_run("d", games=["maze"], seed=1),
+    ]
+    for run in runs:
+        run.directory.evaluation_file.unlink()  # and none of them has a checkpoint that could be played
+    with pytest.raises(UserError, match="lstm plays maze: name runs that play the same ones"):
+        gather(runs[:3])
+    with pytest.raises(UserError, match="no finished run of bigfish with seed 1"):
+        gather([*runs[:2], runs[3]])
+
+
 def test_the_same_run_twice_counts_once(make_run: MakeRun) -> None:
     study = gather([make_run("a"), make_run("b")])
     assert len(study.groups[0].rows) == 1
